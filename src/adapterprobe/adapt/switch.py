@@ -1,0 +1,53 @@
+"""Adapter off, and adapter on without its cost.
+
+Off flips each tuner layer's own switch and nothing else (`PeftModel.disable_adapter()` may also change which
+parameters are trainable on leaving). On, for many forward passes, swaps merged copies of the adapted weights
+in and the very same original tensors back afterwards: merging and unmerging in place is not exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+
+def tuner_layers(model: nn.Module) -> list[BaseTunerLayer]:
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+@contextlib.contextmanager
+def adapter_off(model: nn.Module) -> Iterator[None]:
+    """Within, the model computes what it computed before the adapter was attached, to the bit."""
+    layers = tuner_layers(model)
+    before = [layer._disable_adapters for layer in layers]
+    try:
+        for layer in layers:
+            layer._disable_adapters = True
+        yield
+    finally:
+        for layer, flag in zip(layers, before):
+            layer._disable_adapters = flag
+
+
+@contextlib.contextmanager
+def adapter_merged(model: nn.Module) -> Iterator[None]:
+    """Within, the adapter is on at the speed of the bare model; afterwards the original weights are back."""
+    stash: list[tuple[BaseTunerLayer, dict[str, object]]] = []
+    try:
+        for layer in tuner_layers(model):
+            base = layer.get_base_layer()
+            original = {name: parameter.data for name, parameter in base.named_parameters(recurse=False)}
+            stash.append((layer, original))
+            for name, parameter in base.named_parameters(recurse=False):
+                parameter.data = original[name].clone()
+            layer.merge()
+        yield
+    finally:
+        for layer, original in stash:
+            base = layer.get_base_layer()
+            for name, data in original.items():
+                getattr(base, name).data = data
+            layer.merged_adapters.clear()

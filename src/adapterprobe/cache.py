@@ -1,0 +1,114 @@
+"""A content-addressed cache: entries are written under a temporary name, renamed when whole, and checked
+by checksum when read. Two runs may share it at the same time: an entry is made under a file lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from adapterprobe.errors import CacheError, OutputError
+
+MANIFEST = "checksums.json"
+
+
+def cache_root() -> Path:
+    """`ADAPTERPROBE_CACHE`, or `adapterprobe` in the user's cache folder."""
+    named = os.environ.get("ADAPTERPROBE_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adapterprobe"
+
+
+def digest(*parts: object) -> str:
+    """A short content hash of JSON-able parts.
+
+    >>> digest({"a": 1}) == digest({"a": 1}), digest("a") == digest("b")
+    (True, False)
+    """
+    text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file or nothing."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(data.encode() if isinstance(data, str) else data)
+    os.replace(part, path)
+
+
+def seal(folder: Path) -> None:
+    """Record size and checksum of every file in the folder."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    sums = {str(p.relative_to(folder)): [p.stat().st_size, file_digest(p)] for p in files}
+    write_atomic(folder / MANIFEST, json.dumps(sums, indent=1))
+
+
+def damaged(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, or None: a missing, truncated or changed file is named."""
+    try:
+        sums = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        return f"{folder / MANIFEST} is missing or unreadable"
+    for name, (size, checksum) in sums.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != size:
+            return f"{path} has {path.stat().st_size} bytes, {size} were written"
+        if file_digest(path) != checksum:
+            return f"{path} has changed since it was written"
+    return None
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock named after `path` (released by the kernel if the process dies)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path.with_name(path.name + ".lock"), "a+")  # noqa: SIM115
+    except OSError as error:
+        raise OutputError(f"cannot write to the cache {path.parent} ({error.strerror}); set ADAPTERPROBE_CACHE") from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def entry(
+    kind: str, key: str, make: Callable[[Path], None], notice: Callable[[str], None] = lambda text: None
+) -> Path:
+    """The folder of a cache entry, made by `make(folder)` if it is not there or is damaged.
+
+    `make` is given a work folder that outlives a crash (`KEY.part`), so it can go on where it was; only when
+    it returns is the folder sealed and renamed.
+
+    Raises:
+        CacheError: the entry is damaged again right after it was made (a failing disk).
+    """
+    final = cache_root() / kind / key
+    with locked(final):
+        if final.exists():
+            problem = damaged(final)
+            if problem is None:
+                return final
+            notice(f"cached file is damaged and will be made again: {problem}")
+            shutil.rmtree(final)
+        part = final.with_name(final.name + ".part")
+        part.mkdir(parents=True, exist_ok=True)
+        make(part)
+        seal(part)
+        os.replace(part, final)
+        problem = damaged(final)
+        if problem is not None:
+            raise CacheError(f"{problem}, although it was written a moment ago; check the disk of {cache_root()}")
+    return final

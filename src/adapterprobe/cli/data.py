@@ -1,0 +1,65 @@
+"""`adapterprobe data`: what built-in data sets there are, and what their prompts look like."""
+
+from __future__ import annotations
+
+import argparse
+
+from adapterprobe.cli.options import add_model_options
+
+
+def add(commands) -> None:
+    parser = commands.add_parser("data", help="list data sets, show their prompts", description="Look at data sets.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="all data sets with their sizes")
+    listing.set_defaults(go=go_list)
+    show = verbs.add_parser(
+        "show",
+        help="prompts exactly as sent, with labels and choice tokens",
+        description="Print prompts of a data set as they are tokenised, the four label axes, and the choices' tokens.",
+    )
+    show.add_argument("name", nargs="?", help="data set (see `adapterprobe data list`)")
+    show.add_argument("--data", metavar="NAME", help="the same as the first argument")
+    show.add_argument("--form", default="question", choices=["question", "negated", "statement", "recall"])
+    show.add_argument("--limit", type=int, default=2, metavar="N", help="how many facts (default: 2)")
+    show.add_argument("--shots", type=int, default=4, metavar="N", help="demonstrations (default: 4)")
+    show.add_argument("--format", default="plain", choices=["plain", "chat"])
+    show.add_argument("--seed", type=int, default=0, metavar="N", help="data seed (default: 0)")
+    show.add_argument("--no-model", action="store_true", help="do not load a model: no tokens, no answers")
+    add_model_options(show)
+    show.set_defaults(go=go_show)
+
+
+def go_list(args: argparse.Namespace) -> None:
+    from adapterprobe.data import load_relation, relation_names
+
+    print(f"{'name':<18}{'facts':>6}{'groups':>8}{'objects':>9}  checked by     title")
+    total = 0
+    for name in relation_names():
+        relation = load_relation(name)
+        total += len(relation.facts)
+        objects = len({fact.object for fact in relation.facts})
+        print(
+            f"{name:<18}{len(relation.facts):>6}{len(relation.groups):>8}{objects:>9}  {relation.checked_by:<14} {relation.title}"
+        )
+    print(f"{len(relation_names())} relations, {total} facts")
+
+
+def go_show(args: argparse.Namespace) -> None:
+    from adapterprobe.errors import DataError
+
+    if (args.name is None) == (args.data is None):
+        raise DataError("name one data set, for example `adapterprobe data show capitals`")
+    if args.limit < 1 or args.shots < 0 or args.seed < 0:
+        raise DataError(f"expected --limit of at least 1, --shots and --seed of at least 0, got {args.limit}, {args.shots}, {args.seed}")
+    from adapterprobe.pipeline.show import show
+
+    for line in show(
+        args.name or args.data,
+        args.form,
+        args.limit,
+        args.shots,
+        args.format,
+        args.seed,
+        None if args.no_model else {"name": args.model, "device": args.device or "auto", "dtype": args.dtype or "auto"},
+    ):
+        print(line)

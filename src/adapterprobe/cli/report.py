@@ -1,0 +1,21 @@
+"""`adapterprobe report`: render a finished run's report anew."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="compute results and report of a finished run anew from its predictions",
+        description="Read predictions.parquet of a finished run, compute results and verdicts again, render the report.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="output folder of a finished run")
+    parser.set_defaults(go=go)
+
+
+def go(args: argparse.Namespace) -> None:
+    from adapterprobe.pipeline.run import rewrite_report
+
+    print(rewrite_report(args.folder))

@@ -1,0 +1,66 @@
+"""`adapterprobe run`: the whole comparison, from questions to a report."""
+
+from __future__ import annotations
+
+import argparse
+
+from adapterprobe.cli.options import add_model_options, as_overrides
+
+EPILOG = """examples:
+  adapterprobe run --out runs/demo                        the demo on the default model
+  adapterprobe run --model ./my-model --out runs/mine     the same on your model
+  adapterprobe run --set data.train=[elements] --set data.ood=[capitals,units] --out runs/e
+  adapterprobe run my.yaml --set seeds=[0,1,2,3,4] --out runs/five
+  adapterprobe run --keys                                 every key with its meaning
+
+A run that was stopped goes on with the same command; a finished one returns at once."""
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="train adapters and probes, compare them, write a report",
+        description="Compare a model's own answer, an adapter's, and probes with the adapter off and on.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", help="YAML file or name of a preset (default: demo)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
+    parser.add_argument("--out", default="runs/demo", metavar="DIR", help="output folder (default: runs/demo)")
+    parser.add_argument("--data", action="append", metavar="NAME", help="training data set (repeatable)")
+    parser.add_argument("--seed", type=int, metavar="N", help="one training seed instead of the configuration's")
+    parser.add_argument("--keys", action="store_true", help="list every configuration key and stop")
+    add_model_options(parser)
+    parser.set_defaults(go=go)
+
+
+def go(args: argparse.Namespace) -> None:
+    from adapterprobe.config import keys_help, read_config
+
+    if args.keys:
+        print(keys_help())
+        return
+    overrides = as_overrides(args) + args.set
+    if args.data:
+        overrides.append(f"data.train=[{','.join(args.data)}]")
+    if args.seed is not None:
+        overrides.append(f"seeds=[{args.seed}]")
+    config = read_config(args.config, overrides)
+    from adapterprobe.pipeline import run
+
+    print(closing(run(config, args.out)))
+
+
+def closing(finished) -> str:
+    """What a terminal shows at the end: the headline, the verdicts, and where the report is."""
+    from adapterprobe.report.gather import gather
+    from adapterprobe.report.summary import headline
+
+    gathered = gather(finished.folder)
+    lines = ["", headline(gathered), ""]
+    for verdict in gathered.verdicts:
+        lines.append(
+            f"  {verdict['verdict']:<10} {verdict['hypothesis']}  ({verdict['difference']:+.3f} "
+            f"[{verdict['low']:+.3f}, {verdict['high']:+.3f}], adjusted p {verdict['p_adjusted']:.3f})"
+        )
+    return "\n".join([*lines, "", f"report: {finished.report}"])

@@ -1,0 +1,49 @@
+"""Give every fact a wrong object, so that within a split each object is right as often as wrong.
+
+Were the wrong objects drawn freely, "Paris" would mostly be proposed where it is right, and a detector
+could tell truth from the object alone. Here the wrong objects of a split are a permutation of its right
+ones: found as a minimum-cost assignment with random costs where right ones are forbidden. With
+`wrong="near"` the listed near misses (capitals of the same continent ...) cost less than the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from adapterprobe.data.relations import Fact, Relation
+
+FORBIDDEN = 1e6
+
+
+def _costs(relation: Relation, facts: list[Fact], rng: np.random.Generator, wrong: str) -> np.ndarray:
+    """Cost (rows: facts, columns: the facts whose object is lent) of each wrong object."""
+    cost = rng.random((len(facts), len(facts)))
+    for row, fact in enumerate(facts):
+        listed = set(fact.wrong)
+        for column, lender in enumerate(facts):
+            if fact.right(lender.object):
+                cost[row, column] = FORBIDDEN
+            elif lender.object not in listed:
+                cost[row, column] += FORBIDDEN if relation.listed_only else float(wrong == "near")
+    return cost
+
+
+def pair_with_wrong_objects(
+    relation: Relation, facts: list[Fact], rng: np.random.Generator, wrong: str = "any"
+) -> list[tuple[Fact, str]]:
+    """Pairs of (fact, wrong object). Facts that cannot be paired are left out, most common object first.
+
+    An object that is right for more than about half of the facts cannot be wrong as often as it is right:
+    then facts with it are dropped, by chance, until the rest can be balanced.
+    """
+    facts = [facts[i] for i in rng.permutation(len(facts))]
+    while facts:
+        cost = _costs(relation, facts, rng, wrong)
+        rows, columns = linear_sum_assignment(cost)
+        bad = [r for r, c in zip(rows, columns) if cost[r, c] >= FORBIDDEN]
+        if not bad:
+            return [(facts[r], facts[c].object) for r, c in zip(rows, columns)]
+        drop = set(bad[: max(1, len(bad) // 2)])
+        facts = [fact for i, fact in enumerate(facts) if i not in drop]
+    return []

@@ -1,0 +1,103 @@
+"""The built-in facts: one table and one small template file per relation, in `data/facts/`.
+
+A relation is added by dropping in `NAME.tsv` (columns `subject, object, also, wrong, group`) and
+`NAME.yaml` (`title, question, statement, negation, recall`); no code knows any relation by name.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import yaml
+
+from adapterprobe.errors import DataError
+from adapterprobe.hints import nearest
+
+COLUMNS = ["subject", "object", "also", "wrong", "group"]
+PATTERNS = ("question", "statement", "negation", "recall")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """`subject` has `object`; `also` are further right answers, `wrong` plausible wrong ones."""
+
+    subject: str
+    object: str
+    also: tuple[str, ...]
+    wrong: tuple[str, ...]
+    group: str
+
+    def right(self, answer: str) -> bool:
+        return answer == self.object or answer in self.also
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table of facts with the sentences that ask for them."""
+
+    name: str
+    title: str
+    patterns: Mapping[str, str]
+    facts: tuple[Fact, ...]
+    listed_only: bool
+    """Only the listed wrong objects make sense (the larger of two numbers)."""
+    checked_by: str
+
+    @property
+    def groups(self) -> list[str]:
+        return sorted({fact.group for fact in self.facts})
+
+    def texts(self, fact: Fact, answer: str) -> dict[str, str]:
+        """The fact put in every way, with `answer` in the place of the object."""
+        words = {"subject": fact.subject, "object": answer}
+        return {name: self.patterns[name].format(**words) for name in PATTERNS} | words
+
+
+def _folder():
+    return resources.files("adapterprobe.data") / "facts"
+
+
+@cache
+def relation_names() -> tuple[str, ...]:
+    """Names of all built-in relations, sorted."""
+    return tuple(sorted(f.name[:-4] for f in _folder().iterdir() if f.name.endswith(".tsv")))
+
+
+def _split(cell: str) -> tuple[str, ...]:
+    return tuple(part for part in cell.split("|") if part)
+
+
+@cache
+def load_relation(name: str) -> Relation:
+    """Read one built-in relation.
+
+    Raises:
+        DataError: no relation has that name (the nearest names are given), or its table is malformed.
+    """
+    if name not in relation_names():
+        raise DataError(f"no data set '{name}'{nearest(name, relation_names())}; `adapterprobe data list` shows all")
+    meta = yaml.safe_load((_folder() / f"{name}.yaml").read_text("utf-8"))
+    rows = csv.reader(
+        (_folder() / f"{name}.tsv").read_text("utf-8").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE
+    )
+    header = next(rows)
+    if header != COLUMNS:
+        raise DataError(f"{name}.tsv: expected the columns {COLUMNS}, got {header}")
+    facts = []
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(COLUMNS):
+            raise DataError(f"{name}.tsv line {number}: expected {len(COLUMNS)} cells, got {len(row)}")
+        subject, answer, also, wrong, group = row
+        facts.append(Fact(subject, answer, _split(also), _split(wrong), group))
+    return Relation(
+        name=name,
+        title=meta["title"],
+        patterns={key: meta[key] for key in PATTERNS},
+        facts=tuple(facts),
+        listed_only=meta.get("wrong") == "listed",
+        checked_by=meta["checked_by"],
+    )

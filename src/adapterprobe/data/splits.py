@@ -1,0 +1,47 @@
+"""Splits by group: a subject entity is in one split only, whatever relation asks about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from adapterprobe.errors import DataError
+
+TRAINING_SPLITS = ("adapter-train", "probe-train", "select", "calibrate")
+
+
+def split_groups(
+    groups: Sequence[str], shares: Mapping[str, float], reserved: Mapping[str, int], seed: int, minimum: int
+) -> dict[str, list[str]]:
+    """Deal groups out by chance: first the `reserved` pools (a fixed number each), then splits by share.
+
+    Args:
+        groups: keys of all groups.
+        shares: split name to its share of what the pools leave; they sum to 1.
+        reserved: pool name to its number of groups (demonstrations are drawn from these).
+        seed: the data seed; the same groups and seed always give the same splits.
+        minimum: the fewest groups a split may have.
+
+    Raises:
+        DataError: too few groups; the message says how many there are and how many would do.
+    """
+    order = [sorted(set(groups))[i] for i in np.random.default_rng(seed).permutation(len(set(groups)))]
+    dealt: dict[str, list[str]] = {}
+    start = 0
+    for name, size in reserved.items():
+        dealt[name] = order[start : start + size]
+        start += size
+    rest = order[start:]
+    edges = np.round(np.cumsum([0.0, *shares.values()]) * len(rest)).astype(int)
+    for name, low, high in zip(shares, edges[:-1], edges[1:]):
+        dealt[name] = rest[low:high]
+    smallest = min(shares, key=lambda name: len(dealt[name]))
+    if len(dealt[smallest]) < minimum:
+        needed = sum(reserved.values()) + int(np.ceil(minimum / min(shares.values())))
+        raise DataError(
+            f"too few groups for the splits: got {len(order)}, of which '{smallest}' would have "
+            f"{len(dealt[smallest])} (at least {minimum} expected); use a training set of about {needed} groups, "
+            f"several relations (data.train=[a,b]), or lower data.min_groups"
+        )
+    return dealt

@@ -1,0 +1,6 @@
+"""Forward passes that compute a shared prefix once, keep the answer position only, and never pad on the left."""
+
+from adapterprobe.engine.batches import Batch, plan_batches, useful_tokens
+from adapterprobe.engine.forward import Engine
+
+__all__ = ["Batch", "Engine", "plan_batches", "useful_tokens"]

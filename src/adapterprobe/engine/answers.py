@@ -1,0 +1,27 @@
+"""From logits at the answer position to choice probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from adapterprobe.models.choices import ChoiceTokens
+
+
+def choice_logprobs(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> torch.Tensor:
+    """Log-probability of the positive and of the negative choice: rows x 2, fp32, finite for finite logits.
+
+    Softmax over the whole vocabulary (so that coverage can be told), summed over each choice's token ids.
+    Worked out row by row with `logsumexp`, never `log(softmax(...))`, which is -inf for what is unlikely.
+    """
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    sides = []
+    for side in ("positive", "negative"):
+        sets = [getattr(choice, side) for choice in choices]
+        width = max(map(len, sets))
+        ids = torch.tensor([list(s) + [s[0]] * (width - len(s)) for s in sets], device=logits.device)
+        there = torch.tensor([[True] * len(s) + [False] * (width - len(s)) for s in sets], device=logits.device)
+        picked = logprobs.gather(1, ids).masked_fill(~there, float("-inf"))
+        sides.append(torch.logsumexp(picked, dim=1))
+    return torch.stack(sides, dim=1)

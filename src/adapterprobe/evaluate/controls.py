@@ -1,0 +1,158 @@
+"""Controls: detectors that must not work. A real detector is believed only beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import OneHotEncoder
+
+REPORTED = ("test", "ood")
+
+
+def split_auroc(frame: pd.DataFrame, scores: np.ndarray, split: str, pooled: bool = False) -> float:
+    """AUROC for truth within data set and condition, averaged (or pooled over conditions)."""
+    keys = ["dataset"] if pooled else ["dataset", "condition"]
+    part = frame.assign(_score=scores)
+    part = part[part["split"] == split]
+    values = [
+        roc_auc_score(cell["truth"], cell["_score"])
+        for _, cell in part.groupby(keys, sort=True)
+        if cell["truth"].nunique() == 2
+    ]
+    return float(np.mean(values))
+
+
+def _splits(frame: pd.DataFrame) -> list[str]:
+    return [split for split in REPORTED if (frame["split"] == split).any()]
+
+
+def shuffled_labels(
+    frame: pd.DataFrame, X: np.ndarray, fit_rows: np.ndarray, make: Callable, draws: int, seed: int
+) -> dict[str, np.ndarray]:
+    """AUROCs of the same probe fitted on labels shuffled within data set and condition, by split."""
+    rng = np.random.default_rng([seed, 1])
+    truth = frame["truth"].to_numpy()
+    cells = frame.iloc[fit_rows].groupby(["dataset", "condition"]).indices.values()
+    found: dict[str, list[float]] = {split: [] for split in _splits(frame)}
+    for _ in range(draws):
+        labels = truth[fit_rows].copy()
+        for cell in cells:
+            labels[cell] = labels[rng.permutation(cell)]
+        scores = make().fit(X[fit_rows], labels).decision_function(X)
+        for split, values in found.items():
+            values.append(split_auroc(frame, scores, split))
+    return {split: np.array(values) for split, values in found.items()}
+
+
+def random_directions(
+    frame: pd.DataFrame, X: np.ndarray, fit_rows: np.ndarray, sign_rows: np.ndarray, draws: int, seed: int
+) -> dict[str, np.ndarray]:
+    """AUROCs of random directions through the standardised states, their sign set on `sign_rows`."""
+    rng = np.random.default_rng([seed, 2])
+    spread = X[fit_rows].std(0)
+    Z = (X - X[fit_rows].mean(0)) / np.where(spread > 0, spread, 1.0)
+    projected = Z @ rng.standard_normal((X.shape[1], draws))
+    truth = frame["truth"].to_numpy()
+    found: dict[str, list[float]] = {split: [] for split in _splits(frame)}
+    for draw in range(draws):
+        scores = projected[:, draw]
+        if roc_auc_score(truth[sign_rows], scores[sign_rows]) < 0.5:
+            scores = -scores
+        for split, values in found.items():
+            values.append(split_auroc(frame, scores, split))
+    return {split: np.array(values) for split, values in found.items()}
+
+
+def chance_records(
+    name: str, arm: str, probe: str, draws: dict[str, np.ndarray], detector: dict[str, float]
+) -> list[dict]:
+    """A detector against a control's draws: it must exceed their 95th percentile."""
+    records = []
+    for split, values in draws.items():
+        limit = float(np.quantile(values, 0.95))
+        records.append(
+            {
+                "control": name,
+                "arm": arm,
+                "probe": probe,
+                "split": split,
+                "auroc": float(values.mean()),
+                "low": float(np.quantile(values, 0.025)),
+                "high": float(np.quantile(values, 0.975)),
+                "draws": len(values),
+                "detector": detector[split],
+                "expectation": f"the detector exceeds the draws' 95th percentile ({limit:.3f})",
+                "met": bool(detector[split] > limit),
+            }
+        )
+    return records
+
+
+def _identity(frame: pd.DataFrame):
+    columns = frame[["condition", "template", "demo_set", "format"]]
+    return OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(columns).transform(columns)
+
+
+def _length(frame: pd.DataFrame):
+    length = frame["text"].str.len().to_numpy(float)
+    words = frame["text"].str.count(" ").to_numpy(float)
+    return np.column_stack([length, words]) / [max(length.max(), 1), max(words.max(), 1)]
+
+
+def chance_reach(n_groups: int) -> float:
+    """How far from 0.5 the AUROC of a worthless detector goes in 95 of 100 cases, with one row of each label a
+    group (Mann-Whitney under the null; conditions are not counted as independent)."""
+    return float(1.96 * np.sqrt((2 * n_groups + 1) / (12 * n_groups**2)))
+
+
+def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
+    """Detectors that see only the prompt: its identity (condition, template, demonstrations), its length, its
+    words. Within a condition they must be near chance; pooled figures stand beside them."""
+    truth = frame["truth"].to_numpy()
+    features = {"prompt identity": _identity(frame), "length only": _length(frame)}
+    text = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(frame["turn"].iloc[fit_rows])
+    features["words only (TF-IDF)"] = text.transform(frame["turn"])
+    records = []
+    for name, X in features.items():
+        model = LogisticRegression(max_iter=1000).fit(X[fit_rows], truth[fit_rows])
+        scores = model.decision_function(X)
+        for split in _splits(frame):
+            value = split_auroc(frame, scores, split)
+            tolerance = chance_reach(frame.loc[frame["split"] == split, "group"].nunique())
+            records.append(
+                {
+                    "control": name,
+                    "arm": None,
+                    "probe": "logistic",
+                    "split": split,
+                    "auroc": value,
+                    "pooled_auroc": split_auroc(frame, scores, split, pooled=True),
+                    "draws": 1,
+                    "expectation": f"within {tolerance:.2f} of 0.50 inside a condition",
+                    "met": bool(abs(value - 0.5) <= tolerance),
+                }
+            )
+    return records
+
+
+def control_frame(prompts: Sequence, turns: Sequence[str]) -> pd.DataFrame:
+    """What controls may see of prompts; `turns` are the questions without their demonstrations."""
+    return pd.DataFrame(
+        {
+            "dataset": [p.example.dataset for p in prompts],
+            "split": [p.split for p in prompts],
+            "group": [p.example.group for p in prompts],
+            "condition": [p.condition for p in prompts],
+            "template": [p.template for p in prompts],
+            "demo_set": [p.demo_set for p in prompts],
+            "format": [p.format for p in prompts],
+            "text": [p.text for p in prompts],
+            "turn": list(turns),
+            "truth": [int(p.example.truth) for p in prompts],
+        }
+    )

@@ -1,0 +1,62 @@
+"""Confidence intervals by resampling groups.
+
+Groups, not rows, are the independent units: both polarities and all prompts of an entity rise and fall
+together. Intervals of metrics that live in [0, 1] are made on the logit scale with Student's t for the number
+of groups, so that they stay inside and keep their coverage near 1; differences are made on their own scale.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+from scipy.special import expit, logit
+
+from adapterprobe.evaluate.statistics import Statistic
+from adapterprobe.types import Interval
+
+
+def resample(n_groups: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each group is drawn in each resample: resamples x groups."""
+    rng = np.random.default_rng([seed, n_groups, resamples])
+    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples).astype(np.float64)
+
+
+def estimate(statistic: Statistic, n_groups: int) -> float:
+    """The statistic with every group counted once."""
+    return float(statistic(np.ones((1, n_groups)))[0])
+
+
+def share_interval(statistic: Statistic, weights: np.ndarray, groups: int | None = None, level: float = 0.95) -> Interval:
+    """Interval of a metric in [0, 1].
+
+    Args:
+        weights: resamples x groups, see `resample`.
+        groups: how many groups the metric really rests on, where it is fewer than there are weights for.
+    """
+    n_groups = weights.shape[1]
+    effective = groups or n_groups
+    value = estimate(statistic, n_groups)
+    if not np.isfinite(value):
+        return Interval(value, np.nan, np.nan)
+    draws = statistic(weights)
+    draws = draws[np.isfinite(draws)]
+    # A metric of exactly 0 or 1 has no logit, and a few groups cannot vouch for more than this.
+    edge = 0.5 / (effective + 1) ** 2
+    spread = float(np.std(logit(np.clip(draws, edge, 1 - edge)))) if len(draws) > 1 else np.inf
+    tail = (1 - level) / 2
+    if spread == 0 or value in (0.0, 1.0):
+        # All groups agree: the limit is what would still agree by luck (exact binomial, one group one trial).
+        limit = tail ** (1 / effective)
+        low, high = (limit, 1.0) if value > 0.5 else (0.0, 1 - limit)
+        return Interval(value, min(low, value), max(high, value))
+    reach = stats.t.ppf(1 - tail, max(1, effective - 1)) * spread
+    centre = logit(np.clip(value, edge, 1 - edge))
+    return Interval(value, min(float(expit(centre - reach)), value), max(float(expit(centre + reach)), value))
+
+
+def difference(first: Statistic, second: Statistic, weights: np.ndarray) -> tuple[float, float]:
+    """Estimate and standard error of first - second over the same resamples (paired)."""
+    n_groups = weights.shape[1]
+    value = estimate(first, n_groups) - estimate(second, n_groups)
+    draws = first(weights) - second(weights)
+    return value, float(np.nanstd(draws, ddof=1))

@@ -1,0 +1,111 @@
+"""Metrics as functions of group weights: the estimate has all weights 1, a bootstrap resample has counts.
+
+Each builder takes labels (0 or 1), scores and the group index of every row, and gives a function from weights
+(resamples x groups) to values (resamples,). So every metric, and any average or difference of metrics, is
+resampled with the same draws, paired between arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def _per_group(values: np.ndarray, groups: np.ndarray, n_groups: int) -> np.ndarray:
+    return np.bincount(groups, weights=values, minlength=n_groups)
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(bottom > 0, top / bottom, np.nan)
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, n_groups: int) -> Statistic:
+    """Area under the ROC curve: the chance that a row of label 1 outscores one of label 0, ties half.
+
+    Equal to scikit-learn's for weights of 1. The comparisons are added up per pair of groups once.
+    """
+    positive, negative = labels == 1, labels == 0
+    above, below = scores[positive][:, None], scores[negative][None, :]
+    wins = (above > below) + 0.5 * (above == below)
+    by_negative = np.zeros((positive.sum(), n_groups))
+    np.add.at(by_negative.T, groups[negative], wins.T)
+    matrix = np.zeros((n_groups, n_groups))
+    np.add.at(matrix, groups[positive], by_negative)
+    n_pos = np.bincount(groups[positive], minlength=n_groups).astype(float)
+    n_neg = np.bincount(groups[negative], minlength=n_groups).astype(float)
+    return lambda w: _ratio(((w @ matrix) * w).sum(1), (w @ n_pos) * (w @ n_neg))
+
+
+def _accuracy_of(mask: np.ndarray, right: np.ndarray, groups: np.ndarray, n_groups: int) -> Statistic:
+    top = _per_group((right & mask).astype(float), groups, n_groups)
+    bottom = _per_group(mask.astype(float), groups, n_groups)
+    return lambda w: _ratio(w @ top, w @ bottom)
+
+
+def accuracy(labels, scores, groups, n_groups, threshold: float) -> Statistic:
+    """Share of rows on the right side of the threshold (score > threshold means label 1)."""
+    return _accuracy_of(np.ones(len(labels), bool), (scores > threshold) == (labels == 1), groups, n_groups)
+
+
+def balanced_accuracy(labels, scores, groups, n_groups, threshold: float) -> Statistic:
+    """Mean of the two classes' accuracies at the threshold."""
+    right = (scores > threshold) == (labels == 1)
+    parts = [_accuracy_of(labels == side, right, groups, n_groups) for side in (0, 1)]
+    return lambda w: (parts[0](w) + parts[1](w)) / 2
+
+
+def majority(labels, scores, groups, n_groups) -> Statistic:
+    """Accuracy of always giving the more frequent label: what accuracy is to be held against."""
+    ones = _per_group((labels == 1).astype(float), groups, n_groups)
+    rows = _per_group(np.ones(len(labels)), groups, n_groups)
+
+    def value(w):
+        share = _ratio(w @ ones, w @ rows)
+        return np.maximum(share, 1 - share)
+
+    return value
+
+
+def brier(labels, scores, groups, n_groups) -> Statistic:
+    """Mean squared distance of score and label (Brier 1950)."""
+    top = _per_group((scores - labels) ** 2, groups, n_groups)
+    rows = _per_group(np.ones(len(labels)), groups, n_groups)
+    return lambda w: _ratio(w @ top, w @ rows)
+
+
+def ece(labels, scores, groups, n_groups, bins: int = 10) -> Statistic:
+    """Expected calibration error over equal-width bins of the score (Naeini et al. 2015, binary form)."""
+    where = np.clip((scores * bins).astype(int), 0, bins - 1)
+    gaps, rows = np.zeros((n_groups, bins)), np.zeros(n_groups)
+    np.add.at(gaps, (groups, where), scores - labels)
+    np.add.at(rows, groups, 1.0)
+    return lambda w: _ratio(np.abs(w @ gaps).sum(1), w @ rows)
+
+
+def recall_at_fpr(labels, scores, groups, n_groups, rate: float) -> Statistic:
+    """Largest share of label-1 rows above a threshold that at most `rate` of the label-0 rows are above."""
+    order = np.argsort(-scores, kind="stable")
+    ranked, positive, group = scores[order], labels[order] == 1, groups[order]
+    block_end = np.append(ranked[1:] != ranked[:-1], True)
+
+    def value(w: np.ndarray) -> np.ndarray:
+        out = np.empty(len(w))
+        for start in range(0, len(w), 2000):
+            weights = w[start : start + 2000][:, group]
+            hits = np.cumsum(weights * positive, axis=1)
+            alarms = np.cumsum(weights * ~positive, axis=1)
+            allowed = block_end & (alarms <= rate * alarms[:, -1:] + 1e-9)
+            best = np.where(allowed, hits, 0.0).max(1)
+            out[start : start + 2000] = np.where(alarms[:, -1] > 0, _ratio(best, hits[:, -1]), np.nan)
+        return out
+
+    return value
+
+
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """Average of statistics under the same weights."""
+    return lambda w: np.mean([statistic(w) for statistic in statistics], axis=0)

@@ -1,0 +1,193 @@
+"""From `predictions.parquet` to `results.json` and `verdicts.json`: nothing but the scores is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from adapterprobe.evaluate import statistics as metrics
+from adapterprobe.evaluate.intervals import difference, resample, share_interval
+from adapterprobe.evaluate.statistics import Statistic, mean_of
+from adapterprobe.evaluate.verdict import Hypothesis, judge
+
+MIN_NEGATIVES = {0.05: 20, 0.01: 500}
+"""Fewest label-0 rows within a condition with which recall at a false positive rate is given."""
+
+MIN_KNOWN_GROUPS = 8
+
+
+class Evaluation:
+    """All metrics of one split, resampled over the split's groups.
+
+    Args:
+        frame: rows of `predictions.parquet` of one split (`test` or `ood`).
+        resamples, seed: the bootstrap.
+    """
+
+    def __init__(self, frame: pd.DataFrame, split: str, resamples: int, seed: int = 0) -> None:
+        self.split = split
+        self.frame = frame[frame["split"] == split].copy()
+        self.group_names, codes = np.unique(self.frame["group"].to_numpy(str), return_inverse=True)
+        self.frame["group_code"] = codes
+        self.weights = resample(len(self.group_names), resamples, seed)
+        self._draws: dict[int, np.ndarray] = {}
+        keys = ["arm", "probe", "axis", "dataset", "condition", "seed"]
+        self._cells = {
+            tuple(None if part is pd.NA or part != part else part for part in key): cell
+            for key, cell in self.frame.groupby(keys, dropna=False, observed=True, sort=False)
+        }
+        self.datasets = sorted(self.frame["dataset"].unique())
+        self.conditions = sorted(self.frame["condition"].unique())
+        self.seeds = sorted(int(s) for s in self.frame["seed"].unique())
+
+    def cell(self, arm: str, probe: str | None, axis: str, dataset: str, condition: str, seed: int) -> pd.DataFrame:
+        """Rows of one detector with a known label."""
+        rows = self._cells[arm, probe, axis, dataset, condition, seed]
+        return rows[rows["label"].notna()]
+
+    def detectors(self) -> list[tuple[str, str | None]]:
+        return list(dict.fromkeys((key[0], key[1]) for key in self._cells))
+
+    def remember(self, statistic: Statistic) -> Statistic:
+        """The same statistic, its bootstrap values kept: averages and differences reuse them."""
+
+        def kept(w: np.ndarray) -> np.ndarray:
+            if w is not self.weights:
+                return statistic(w)
+            if id(kept) not in self._draws:
+                self._draws[id(kept)] = statistic(w)
+            return self._draws[id(kept)]
+
+        return kept
+
+    def metrics_of(self, rows: pd.DataFrame, full: bool) -> dict[str, Statistic]:
+        """Metrics that these rows can support."""
+        labels = rows["label"].to_numpy(float)
+        if len(np.unique(labels)) < 2:
+            return {}
+        common = (labels, rows["score"].to_numpy(float), rows["group_code"].to_numpy(), len(self.group_names))
+        found = {"auroc": metrics.auroc(*common)}
+        threshold = float(rows["threshold"].iloc[0])
+        if np.isfinite(threshold):
+            found["balanced_accuracy"] = metrics.balanced_accuracy(*common, threshold)
+        if full:
+            if np.isfinite(threshold):
+                found["accuracy"] = metrics.accuracy(*common, threshold)
+                found["majority"] = metrics.majority(*common)
+            negatives = int((labels == 0).sum())
+            for rate, least in MIN_NEGATIVES.items():
+                if negatives >= least:
+                    found[f"recall_at_{round(rate * 100)}pct_fpr"] = metrics.recall_at_fpr(*common, rate)
+            found["ece"] = metrics.ece(*common)
+            found["brier"] = metrics.brier(*common)
+        return {name: self.remember(statistic) for name, statistic in found.items()}
+
+    def records(self) -> Iterator[dict]:
+        """Result records: per data set and condition, then averaged over conditions, then over data sets."""
+        for arm, probe in self.detectors():
+            for axis in sorted({key[2] for key in self._cells}):
+                for only_known in (False, True):
+                    yield from self._detector_records(arm, probe, axis, only_known)
+
+    def _detector_records(self, arm: str, probe: str | None, axis: str, only_known: bool) -> Iterator[dict]:
+        collected: dict[str, dict[tuple[str, str], tuple[Statistic, int, set]]] = {}
+        for dataset in self.datasets:
+            for condition in self.conditions:
+                per_seed: dict[str, list[Statistic]] = {}
+                for seed in self.seeds:
+                    rows = self.cell(arm, probe, axis, dataset, condition, seed)
+                    if only_known:
+                        rows = rows[rows["known"]]
+                        if rows["group"].nunique() < MIN_KNOWN_GROUPS:
+                            continue
+                    for name, statistic in self.metrics_of(rows, full=axis == "truth" and not only_known).items():
+                        per_seed.setdefault(name, []).append(statistic)
+                for name, statistics in per_seed.items():
+                    if len(statistics) == len(self.seeds):
+                        joint = mean_of(statistics) if arm != "base" and len(statistics) > 1 else statistics[0]
+                        cell = (self.remember(joint), len(rows), set(rows["group_code"]))
+                        collected.setdefault(name, {})[dataset, condition] = cell
+        base = {
+            "split": self.split,
+            "arm": arm,
+            "probe": probe,
+            "axis": axis,
+            "filter": "known" if only_known else "all",
+            "seeds": len(self.seeds),
+        }
+        for name, cells in collected.items():
+            for (dataset, condition), (statistic, rows, groups) in cells.items():
+                yield self._record(base, name, dataset, condition, statistic, rows, groups)
+            averages: dict[str, list[tuple[Statistic, int, set]]] = {}
+            for dataset in self.datasets:
+                mine = {c: cells[dataset, c] for c in self.conditions if (dataset, c) in cells}
+                if len(mine) == len(self.conditions):
+                    whole = _average(list(mine.values()))
+                    whole = (self.remember(whole[0]), *whole[1:])
+                    yield self._record(base, name, dataset, "mean", *whole)
+                    mine["mean"] = whole
+                for condition, cell in mine.items():
+                    averages.setdefault(condition, []).append(cell)
+            for condition, parts in averages.items():
+                if len(parts) == len(self.datasets) > 1:
+                    yield self._record(base, name, "mean", condition, *_average(parts))
+
+    def _record(self, base: dict, metric: str, dataset: str, condition: str, statistic, rows: int, groups: set) -> dict:
+        interval = share_interval(statistic, self.weights, len(groups))
+        limits = [float(v) if np.isfinite(v) else None for v in (interval.estimate, interval.low, interval.high)]
+        return {
+            "dataset": dataset,
+            **base,
+            "condition": condition,
+            "metric": metric,
+            **dict(zip(("estimate", "low", "high"), limits)),
+            "n": int(rows),
+            "n_groups": len(groups),
+        }
+
+    def arm_auroc(self, arm: str, probe: str | None) -> Statistic:
+        """AUROC for truth, averaged over data sets, conditions and seeds: what hypotheses compare.
+
+        Raises:
+            KeyError: the frame has no such arm.
+        """
+        parts = []
+        for dataset in self.datasets:
+            for condition in self.conditions:
+                for seed in self.seeds if arm != "base" else self.seeds[:1]:
+                    rows = self.cell(arm, probe, "truth", dataset, condition, seed)
+                    parts.append(self.metrics_of(rows, full=False)["auroc"])
+        # Every data set and condition has as many seeds, so one mean is the mean of means.
+        return mean_of(parts)
+
+
+def _average(cells: list[tuple[Statistic, int, set]]) -> tuple[Statistic, int, set]:
+    """The mean of statistics, with the rows and groups it rests on."""
+    return mean_of([c[0] for c in cells]), sum(c[1] for c in cells), set.union(*(c[2] for c in cells))
+
+
+def evaluate(
+    frame: pd.DataFrame, hypotheses: list[Hypothesis], probe: str, resamples: int, margin: float
+) -> tuple[list[dict], list[dict]]:
+    """Result and verdict records of a run's predictions.
+
+    Args:
+        frame: `predictions.parquet`.
+        probe: the probe that hypotheses about probe arms speak of.
+    """
+    splits = {name: Evaluation(frame, name, resamples) for name in ("test", "ood") if (frame["split"] == name).any()}
+    results = [record for evaluation in splits.values() for record in evaluation.records()]
+    measured, stated = [], []
+    for hypothesis in hypotheses:
+        evaluation = splits.get(hypothesis.split)
+        if evaluation is None:
+            continue
+        sides = [
+            evaluation.arm_auroc(arm, probe if "probe" in arm else None) for arm in (hypothesis.better, hypothesis.worse)
+        ]
+        measured.append((*difference(*sides, evaluation.weights), len(evaluation.group_names)))
+        stated.append(hypothesis)
+    seeds = int(frame["seed"].nunique())
+    return results, judge(stated, measured, margin, seeds)

@@ -1,0 +1,127 @@
+"""Pre-registered hypotheses and what the data say of them.
+
+A hypothesis is `ARM > ARM on test` or `... on ood`: the first arm's AUROC for truth is higher, averaged over
+seeds, conditions and the split's data sets. The estimand is *these trained adapters* on new questions: groups
+are resampled, seeds are not. Supported: Holm-adjusted p below 0.05. Refuted: the upper bound of the difference
+at the family's adjusted level is below the margin. Otherwise undecided, with the groups that would decide.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from adapterprobe.errors import ConfigError
+from adapterprobe.evaluate.columns import ARMS
+from adapterprobe.hints import nearest
+
+LEVEL = 0.05
+POWER = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    text: str
+    better: str
+    worse: str
+    split: str
+
+
+def parse_hypothesis(text: str) -> Hypothesis:
+    """Read `ARM > ARM on test|ood`.
+
+    Raises:
+        ConfigError: not of that form, or no such arm.
+    """
+    match = re.fullmatch(r"\s*(\S+)\s*>\s*(\S+)\s+on\s+(test|ood)\s*", text)
+    if not match:
+        raise ConfigError(f"hypothesis '{text}' not understood; expected for example 'adapter+probe > adapter on ood'")
+    for arm in match.group(1, 2):
+        if arm not in ARMS:
+            raise ConfigError(f"hypothesis '{text}': no arm '{arm}'{nearest(arm, ARMS)}; there are {', '.join(ARMS)}")
+    return Hypothesis(text.strip(), *match.groups())
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's (1979) step-down adjusted p-values, in the given order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    highest = 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return [float(p) for p in adjusted]
+
+
+def p_value(value: float, error: float, n_groups: int) -> float:
+    """Two-sided p of a difference (t with n_groups - 1 degrees of freedom)."""
+    if error == 0:
+        return 1.0 if value == 0 else 0.0
+    return float(2 * stats.t.sf(abs(value) / error, max(1, n_groups - 1)))
+
+
+def limits(value: float, error: float, n_groups: int, level: float) -> tuple[float, float]:
+    reach = stats.t.ppf(1 - level / 2, max(1, n_groups - 1)) * error
+    return value - reach, value + reach
+
+
+def groups_to_decide(value: float, error: float, n_groups: int, margin: float, family: int) -> int | None:
+    """Groups with which the observed difference would be decided with 80 % power, either way.
+
+    The standard error is taken to fall with the root of the number of groups. None where no number would do
+    (the difference is exactly between the two).
+    """
+    needed = stats.norm.ppf(1 - LEVEL / family / 2) + stats.norm.ppf(POWER)
+    distances = [value, margin - value]
+    options = [n_groups * (needed * error / gap) ** 2 for gap in distances if gap > 1e-9]
+    return math.ceil(min(options)) if options else None
+
+
+def judge(
+    hypotheses: list[Hypothesis], measured: list[tuple[float, float, int]], margin: float, seeds: int
+) -> list[dict]:
+    """Verdict records of one family.
+
+    Args:
+        measured: difference, its standard error and the number of groups, for each hypothesis.
+    """
+    family = len(hypotheses)
+    raw = [p_value(*m) for m in measured]
+    adjusted = holm(raw)
+    records = []
+    for hypothesis, (value, error, n_groups), p, p_adjusted in zip(hypotheses, measured, raw, adjusted):
+        low, high = limits(value, error, n_groups, LEVEL)
+        _, upper = limits(value, error, n_groups, LEVEL / family)
+        if p_adjusted < LEVEL and value > 0:
+            verdict = "supported"
+        elif upper < margin:
+            verdict = "refuted"
+        else:
+            verdict = "undecided"
+        records.append(
+            {
+                "hypothesis": hypothesis.text,
+                "difference": value,
+                "low": low,
+                "high": high,
+                "p": p,
+                "p_adjusted": p_adjusted,
+                "upper_adjusted": upper,
+                "margin": margin,
+                "verdict": verdict,
+                "n_groups": n_groups,
+                "seeds": seeds,
+                "groups_to_decide": None
+                if verdict != "undecided"
+                else groups_to_decide(value, error, n_groups, margin, family),
+            }
+        )
+    return records

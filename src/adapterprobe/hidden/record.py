@@ -1,0 +1,72 @@
+"""Record hidden states and answers of prompts into the cache, going on where a stopped recording was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adapterprobe.cache import digest, entry, write_atomic
+from adapterprobe.engine import Engine, plan_batches
+from adapterprobe.engine.answers import choice_logprobs
+from adapterprobe.engine.forward import check_finite
+from adapterprobe.hidden.store import HiddenStates, create, open_states, to_stored
+from adapterprobe.models.encode import Encoded
+from adapterprobe.models.hardware import dtype_name
+from adapterprobe.progress import bar, say
+
+ENGINE_VERSION = 1
+"""Raise when recorded values change for the same inputs."""
+
+FLUSH_EVERY = 8
+"""Batches between two marks of progress on disk."""
+
+
+def record(
+    engine: Engine,
+    encoded: Encoded,
+    weights: str,
+    layers: list[int],
+    what: str = "recording",
+    token_budget: int = 2048,
+) -> HiddenStates:
+    """Hidden states (of `layers`; none for answers alone) and choice log-probabilities at the answer position.
+
+    Args:
+        weights: content hash of everything that decides the outcome beside the prompts: model and adapter.
+
+    Raises:
+        ModelError: a state or logit is not finite.
+    """
+    dtype = dtype_name(next(engine.model.parameters()).dtype)
+    content = [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices]]
+    key = digest(weights, digest(content), layers, dtype, engine.share, token_budget, ENGINE_VERSION)
+
+    def make(folder: Path) -> None:
+        store = create(folder, len(encoded), layers, engine.structure.width, dtype)
+        batches = plan_batches(encoded.ids, token_budget, engine.share)
+        mark = folder / "finished-batches"
+        done = int(mark.read_text()) if mark.exists() else 0
+        states = store._map("r+") if layers else None
+        answers = np.load(folder / "answers.npy")
+        engine.forget()
+        with bar(len(encoded), what, done=sum(len(b.rows) for b in batches[:done])) as progress, torch.inference_mode():
+            for number, batch in enumerate(batches[done:], done + 1):
+                output = engine.run(batch, states=bool(layers), layers=layers)
+                check_finite(output, what)
+                rows = list(batch.rows)
+                if states is not None:
+                    states[:, rows] = to_stored(output.states, dtype)
+                answers[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
+                progress.update(len(rows))
+                if number % FLUSH_EVERY == 0 or number == len(batches):
+                    if states is not None:
+                        states.flush()
+                    part = folder / "answers.part.npy"
+                    np.save(part, answers)
+                    part.replace(folder / "answers.npy")
+                    write_atomic(mark, str(number))
+        engine.forget()
+
+    return open_states(entry("states", key, make, notice=say))

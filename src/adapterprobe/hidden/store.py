@@ -1,0 +1,84 @@
+"""Hidden states on disk: one file, layer after layer, so that a layer is read without the others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adapterprobe.errors import CacheError
+
+NUMPY_TYPES = {"bf16": np.uint16, "fp16": np.float16, "fp32": np.float32}
+"""bf16 is kept as the upper half of an fp32: exactly what was computed, at half the size."""
+
+
+def to_stored(tensor: torch.Tensor, dtype: str) -> np.ndarray:
+    tensor = tensor.cpu()
+    if dtype == "bf16":
+        return tensor.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    return tensor.to(torch.float16 if dtype == "fp16" else torch.float32).numpy()
+
+
+def from_stored(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(array, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """States and answers of a list of prompts, in their order."""
+
+    folder: Path
+    rows: int
+    layers: tuple[int, ...]
+    width: int
+    dtype: str
+
+    def layer(self, index: int) -> np.ndarray:
+        """Hidden state `index` of every prompt: rows x width, fp32.
+
+        Raises:
+            CacheError: that layer was not recorded.
+        """
+        if index not in self.layers:
+            raise CacheError(f"layer {index} was not recorded in {self.folder}; there are {self.layers}")
+        return from_stored(np.array(self._map("r")[self.layers.index(index)]))
+
+    @property
+    def logprobs(self) -> np.ndarray:
+        """Log-probability of (positive, negative) choice: rows x 2, fp32."""
+        return np.load(self.folder / "answers.npy")
+
+    def _map(self, mode: str) -> np.ndarray:
+        shape = (len(self.layers), self.rows, self.width)
+        return np.memmap(self.folder / "states.bin", NUMPY_TYPES[self.dtype], mode, shape=shape)
+
+
+def create(folder: Path, rows: int, layers: list[int], width: int, dtype: str) -> HiddenStates:
+    """An empty store to be filled, or the unfinished one that is there."""
+    states = HiddenStates(folder, rows, tuple(layers), width, dtype)
+    if not (folder / "meta.json").exists():
+        if layers:
+            states._map("w+").flush()
+        np.save(folder / "answers.npy", np.zeros((rows, 2), np.float32))
+        meta = {"rows": rows, "layers": layers, "width": width, "dtype": dtype}
+        (folder / "meta.json").write_text(json.dumps(meta))
+    return states
+
+
+def open_states(folder: str | Path) -> HiddenStates:
+    """Open a finished store.
+
+    Raises:
+        CacheError: there is none in the folder.
+    """
+    folder = Path(folder)
+    try:
+        meta = json.loads((folder / "meta.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CacheError(f"no hidden states in {folder} ({error}); record them first") from error
+    return HiddenStates(folder, meta["rows"], tuple(meta["layers"]), meta["width"], meta["dtype"])

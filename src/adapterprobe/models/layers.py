@@ -1,0 +1,41 @@
+"""Layer ranges as people write them."""
+
+from __future__ import annotations
+
+from adapterprobe.errors import ConfigError
+
+
+def parse_layers(spec: str, low: int, high: int) -> list[int]:
+    """Layers named by `spec` out of low .. high (both inclusive), sorted.
+
+    >>> parse_layers("last:2", 0, 9), parse_layers("first:2", 0, 9), parse_layers("2-4", 0, 9)
+    ([8, 9], [0, 1], [2, 3, 4])
+    >>> parse_layers("1,5,7-8", 0, 9), parse_layers("all", 0, 2)
+    ([1, 5, 7, 8], [0, 1, 2])
+
+    Raises:
+        ConfigError: not in this notation, or a layer that does not exist (says which do).
+    """
+    try:
+        layers = _parse(str(spec).strip(), low, high)
+    except ValueError:
+        raise ConfigError(f"layers '{spec}' not understood; expected all, last:4, first:4, 8-20, or 3,5") from None
+    outside = [layer for layer in layers if not low <= layer <= high]
+    if outside or not layers:
+        raise ConfigError(f"layers '{spec}': there is no layer {outside[0] if outside else ''}; they go from {low} to {high}")
+    return layers
+
+
+def _parse(spec: str, low: int, high: int) -> list[int]:
+    if spec == "all":
+        return list(range(low, high + 1))
+    if spec.startswith(("last:", "first:")):
+        count = int(spec.split(":")[1])
+        if count < 1:
+            raise ValueError
+        return list(range(high - count + 1, high + 1) if spec[0] == "l" else range(low, low + count))
+    found = set()
+    for part in spec.split(","):
+        start, _, end = part.partition("-")
+        found.update(range(int(start), int(end or start) + 1))
+    return sorted(found)

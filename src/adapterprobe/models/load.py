@@ -1,0 +1,159 @@
+"""Load a causal language model from a hub id, a local folder, a GGUF file, or the default wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from adapterprobe.errors import ModelError
+from adapterprobe.models.blocks import Structure, find_structure
+from adapterprobe.models.gguf import DEFAULT_NAME, converted, default_gguf
+from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".index.json")
+
+
+@dataclass
+class LanguageModel:
+    """A model with its tokenizer and the places of its parts. The model is in eval mode, gradients off."""
+
+    name: str
+    model: nn.Module
+    tokenizer: object
+    structure: Structure
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    @property
+    def context_length(self) -> int | None:
+        config = self.model.config
+        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        return getattr(config, "max_position_embeddings", None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Content hash of configuration, weights, dtype and tokenizer: what results depend on."""
+        return model_fingerprint(self.model, self.tokenizer)
+
+
+def model_fingerprint(model: nn.Module, tokenizer=None) -> str:
+    """Hash of every tensor's name, dtype, shape and bytes, the configuration and the tokenizer."""
+    state = hashlib.sha256()
+    config = model.config.to_dict()
+    for volatile in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        config.pop(volatile, None)
+    state.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().contiguous().cpu().reshape(-1)
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    if tokenizer is not None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        content = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+        state.update(content.encode())
+        state.update(str(getattr(tokenizer, "chat_template", None)).encode())
+    return state.hexdigest()[:24]
+
+
+def _resolve(name: str | None) -> tuple[str, str]:
+    """(name to show, folder or hub id to load from)."""
+    if name is None:
+        return DEFAULT_NAME, str(converted(default_gguf()))
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError(f"{name} is a file but not a .gguf; expected a hub id, a model folder or a GGUF file")
+        return path.stem, str(converted(path))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name} has no config.json; expected a folder made by save_pretrained or a hub snapshot")
+        if not any(file.name.endswith(WEIGHT_SUFFIXES) for file in path.iterdir()):
+            raise ModelError(
+                f"{name} has no weights (no .safetensors, .bin or .gguf file); download the whole model, or name another"
+            )
+        return path.name, str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"no model folder or file at {name}; check the path, or give a hub id like 'owner/model'")
+    return name, name
+
+
+def load_model(
+    name: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attention: str | None = None,
+) -> LanguageModel:
+    """Load a model for probing.
+
+    Args:
+        name: hub id, local folder, GGUF file, or None for the default SmolLM2-135M-Instruct.
+        device: `auto`, `cpu`, `cuda`, ...
+        dtype: `auto` (bf16 where it is fast), `bf16`, `fp16`, `fp32`.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run code that comes with the model; off unless you trust it.
+        attention: attention implementation, by default transformers' own choice.
+
+    Raises:
+        ModelError: the model cannot be found or loaded; says what was tried and what to do.
+        ConfigError: unknown device or dtype.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = pick_device(device)
+    precision = pick_dtype(dtype, where)
+    shown, source = _resolve(name)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    quiet = logging.getLogger("transformers.modeling_utils")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    _hide_transformers_bars()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        extra = {"attn_implementation": attention} if attention else {}
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options, **extra)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        tried = "a local folder" if Path(source).is_dir() else "a hub id (no local folder or file has that name)"
+        raise ModelError(
+            f"cannot load the model '{shown}': tried as {tried}, got {type(error).__name__}: {reason}; check the name "
+            "and the connection, or give --model a local folder, a GGUF file, or nothing for the default"
+        ) from error
+    finally:
+        quiet.setLevel(level)
+    model = model.to(where).eval().requires_grad_(False)
+    return LanguageModel(shown, model, tokenizer, find_structure(model))
+
+
+def _hide_transformers_bars() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
+def describe(lm: LanguageModel) -> dict[str, object]:
+    """What a report says about a model."""
+    return {
+        "name": lm.name,
+        "architecture": type(lm.model).__name__,
+        "parameters": sum(p.numel() for p in lm.model.parameters()),
+        "layers": lm.structure.n_layers,
+        "width": lm.structure.width,
+        "dtype": dtype_name(lm.dtype),
+        "device": str(lm.device),
+        "fingerprint": lm.fingerprint,
+    }

@@ -1,0 +1,129 @@
+"""Adapters of a run: trained once per seed, cached by content, recorded while merged."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from adapterprobe.adapt import TrainResult, adapter_merged, adapter_off, attach, train_adapter
+from adapterprobe.adapt.attach import detach
+from adapterprobe.adapt.objectives import wants_positive
+from adapterprobe.cache import digest, entry
+from adapterprobe.config import AdapterConfig
+from adapterprobe.engine import Engine, plan_batches
+from adapterprobe.errors import ModelError
+from adapterprobe.hidden import HiddenStates, record
+from adapterprobe.models import LanguageModel
+from adapterprobe.models.encode import Encoded
+from adapterprobe.progress import say
+
+TRAINING_VERSION = 1
+"""Raise when the same inputs train to another adapter."""
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """An adapter of one seed: where it is, how it was trained, what it changes."""
+
+    seed: int
+    folder: Path
+    key: str
+    result: TrainResult
+    off_equal: bool
+    on_difference: float
+    """Largest change of a logit at the answer position over a fixed batch."""
+
+
+def trained_adapter(
+    lm: LanguageModel, engine: Engine, train: Encoded, select: Encoded, config: AdapterConfig, seed: int
+) -> TrainedAdapter:
+    """Train, or find in the cache. The model is left without adapter, as it was.
+
+    Raises:
+        ModelError: with the adapter off the model is not what it was before, which no result would survive.
+    """
+
+    def content(encoded: Encoded) -> list:
+        wanted = [wants_positive(config.objective, p) for p in encoded.prompts]
+        return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], wanted]
+
+    key = digest(
+        lm.fingerprint, config.model_dump(), seed, content(train), content(select), engine.share, TRAINING_VERSION
+    )
+
+    def make(folder: Path) -> None:
+        probe_batch = plan_batches(select.ids[:4])
+        before = _logits(engine, probe_batch)
+        wrapped = attach(lm.model, lm.structure, config, seed)
+        try:
+            with adapter_off(lm.model):
+                equal_before = _equal(before, _logits(engine, probe_batch))
+            result = train_adapter(wrapped, engine, train, select, config, seed, folder, f"training, seed {seed}")
+            with adapter_off(lm.model):
+                equal_after = _equal(before, _logits(engine, probe_batch))
+            after = _logits(engine, probe_batch)
+            change = max(float((a.float() - b.float()).abs().max()) for a, b in zip(after, before))
+            if not (equal_before and equal_after):
+                raise ModelError("with the adapter off the model differs from the untouched model; this kind cannot be used")
+            wrapped.peft_config["default"].base_model_name_or_path = lm.name
+            wrapped.save_pretrained(folder / "adapter")
+            (folder / "adapter" / "README.md").unlink(missing_ok=True)
+        finally:
+            detach(wrapped)
+        about = {
+            "seed": seed,
+            "model": lm.name,
+            "model_fingerprint": lm.fingerprint,
+            "config": config.model_dump(),
+            "result": result.to_json(),
+            "off_equal": equal_before and equal_after,
+            "on_difference": change,
+        }
+        (folder / "train.json").write_text(json.dumps(about, indent=1))
+
+    folder = entry("adapters", key, make, notice=say)
+    about = json.loads((folder / "train.json").read_text("utf-8"))
+    return TrainedAdapter(
+        seed, folder / "adapter", key, TrainResult(**about["result"]), about["off_equal"], about["on_difference"]
+    )
+
+
+def record_adapted(
+    lm: LanguageModel, engine: Engine, adapter: TrainedAdapter, encoded: Encoded, layers: list[int]
+) -> HiddenStates:
+    """Hidden states and answers with the adapter on. The model is left without adapter."""
+    with loaded(lm, adapter.folder), adapter_merged(lm.model):
+        return record(engine, encoded, digest(lm.fingerprint, adapter.key), layers, f"adapter on, seed {adapter.seed}")
+
+
+@contextmanager
+def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
+    """Within, the saved adapter is attached to the model."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = PeftModel.from_pretrained(lm.model, str(folder), autocast_adapter_dtype=False).eval()
+    try:
+        for module in wrapped.modules():
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+        yield
+    finally:
+        wrapped.unload()
+
+
+@torch.no_grad()
+def _logits(engine: Engine, batches) -> list[torch.Tensor]:
+    engine.forget()
+    return [engine.run(batch, states=False).logits.clone() for batch in batches]
+
+
+def _equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -1,0 +1,88 @@
+"""The output folder of a run: claimed before work starts, written atomically, never another run's."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from adapterprobe.cache import write_atomic
+from adapterprobe.config import RunConfig, to_yaml
+from adapterprobe.errors import OutputError
+
+MARK = "run.json"
+LIBRARIES = ("adapterprobe", "torch", "transformers", "peft", "scikit-learn", "numpy", "scipy", "pandas")
+
+
+def claim(out: Path, config: RunConfig) -> dict | None:
+    """Make or enter the folder. Returns what a finished run of the same configuration left, else None.
+
+    Raises:
+        OutputError: not writable, not empty, or a run with another configuration.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write to the output folder {out} ({error.strerror}); choose another with --out") from error
+    mark = out / MARK
+    wanted = config.model_dump(mode="json")
+    if mark.is_file():
+        try:
+            left = json.loads(mark.read_text("utf-8"))
+        except ValueError:
+            left = {}
+        if left.get("config") != wanted:
+            changed = _changed(left.get("config") or {}, wanted)
+            raise OutputError(
+                f"{out} holds another run (it differs in {', '.join(changed) or 'its records'}); choose another --out, or remove it"
+            )
+        return left if left.get("finished") else None
+    if any(path.name not in ("predictions.parquet.part",) for path in out.iterdir()):
+        raise OutputError(f"{out} is not empty and not a run of ours; choose another --out")
+    write_atomic(mark, json.dumps({"config": wanted, "finished": False}))
+    return None
+
+
+def _changed(old: dict, new: dict, prefix: str = "") -> list[str]:
+    names = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names += _changed(a, b, f"{prefix}{key}.")
+        elif a != b:
+            names.append(prefix + key)
+    return names
+
+
+def provenance(model: dict, hashes: dict) -> dict:
+    """Versions and content hashes that results depend on."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "versions": versions | {"python": platform.python_version()},
+        "machine": {"processor": platform.machine(), "system": platform.system()},
+        "model": model,
+        "hashes": hashes,
+    }
+
+
+def write_config(out: Path, config: RunConfig, about: dict) -> None:
+    write_atomic(out / "config.yaml", to_yaml(config, about))
+
+
+def write_json(out: Path, name: str, content) -> None:
+    write_atomic(out / name, json.dumps(content, indent=1, allow_nan=False, default=str))
+
+
+def read_yaml(path: Path) -> dict:
+    return yaml.safe_load(path.read_text("utf-8"))

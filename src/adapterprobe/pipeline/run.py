@@ -1,0 +1,314 @@
+"""One run: from a configuration to a verdict and a report."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from adapterprobe.cache import digest
+from adapterprobe.config import RunConfig, read_config
+from adapterprobe.engine import Engine
+from adapterprobe.errors import OutputError
+from adapterprobe.evaluate.columns import OWN_ARMS
+from adapterprobe.evaluate.controls import chance_records, control_frame, prompt_only, random_directions, shuffled_labels
+from adapterprobe.evaluate.controls import split_auroc as control_auroc
+from adapterprobe.evaluate.scores import Labels, predictions, prompt_frame
+from adapterprobe.evaluate.tables import evaluate
+from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
+from adapterprobe.hidden import HiddenStates, record
+from adapterprobe.models import load_model
+from adapterprobe.models.encode import Encoded, encode
+from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.load import describe
+from adapterprobe.pipeline.adapters import TrainedAdapter, record_adapted, trained_adapter
+from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, p_positive, probe_detectors
+from adapterprobe.pipeline.belief import Belief, find_known
+from adapterprobe.pipeline.outputs import MARK, claim, provenance, write_config, write_json
+from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions, turn_of
+from adapterprobe.probes import make, save_probe, search_space
+from adapterprobe.progress import Timings, bar, say
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder."""
+
+    folder: Path
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "predictions.parquet")
+
+    @property
+    def results(self) -> list[dict]:
+        return json.loads((self.folder / "results.json").read_text("utf-8"))
+
+    @property
+    def verdicts(self) -> list[dict]:
+        return json.loads((self.folder / "verdicts.json").read_text("utf-8"))
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+
+def run(config: RunConfig | str | Path | None = None, out: str | Path = "runs/demo", **overrides) -> Run:
+    """Run the whole comparison.
+
+    Args:
+        config: a configuration, a YAML file, the name of a preset, or None for the demo.
+        out: folder of the outputs; a finished run there with the same configuration is returned at once, an
+            unfinished one goes on where it was.
+        overrides: `key=value` for top-level keys, where `config` is not a configuration already.
+
+    Raises:
+        AdapterProbeError: whatever the input or the environment makes impossible, before long work starts
+            where that can be known.
+    """
+    if not isinstance(config, RunConfig):
+        config = read_config(config, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
+    out = Path(out)
+    hypotheses = [parse_hypothesis(text) for text in config.evaluate.hypotheses]
+    for name in config.probes:
+        search_space(name, config.select.strengths)
+    finished = claim(out, config)
+    if finished is not None:
+        if all((out / name).is_file() for name in ("predictions.parquet", "results.json", "verdicts.json")):
+            say(f"{out} is finished; nothing to do (remove the folder to run again)")
+            return Run(out)
+        say(f"{out} was finished but files are missing; they are made again")
+    _Stages(config, hypotheses, out).run()
+    return Run(out)
+
+
+class _Stages:
+    """The stages of one run, each timed."""
+
+    def __init__(self, config: RunConfig, hypotheses: list[Hypothesis], out: Path) -> None:
+        self.config, self.hypotheses, self.out = config, hypotheses, out
+        self.timings = Timings()
+
+    def run(self) -> None:
+        stage = self.timings.stage
+        config = self.config
+        with stage("questions"):
+            questions = prepare_questions(config)
+        with stage("load model"):
+            lm = load_model(**config.model.model_dump())
+        n_layers = lm.structure.n_layers
+        parse_layers(config.select.layers, 0, n_layers)
+        parse_layers(config.adapter.layers, 0, n_layers - 1)
+        with stage("prompts"):
+            prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
+            encoded = encode(lm.tokenizer, prompts, lm.context_length)
+            engine = Engine(lm.model, lm.structure)
+        hashes = {
+            "prompts": digest([p.prompt_id for p in prompts]),
+            "hypotheses": digest(config.evaluate.hypotheses),
+            "model": lm.fingerprint,
+        }
+        write_config(self.out, config, provenance(describe(lm), hashes))
+        all_layers = list(range(n_layers + 1))
+        with stage("hidden states, adapter off"):
+            base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off")
+        with stage("what the model knows"):
+            belief = find_known(lm, engine, belief_prompts, config.elicit.belief_draws)
+        adapters: dict[int, TrainedAdapter] = {}
+        adapted: dict[int, HiddenStates] = {}
+        train = encoded.subset(encoded.where("adapter-train"))
+        select = encoded.subset(encoded.where("select"))
+        for seed in config.seeds:
+            with stage("train adapters"):
+                adapters[seed] = trained_adapter(lm, engine, train, select, config.adapter, seed)
+            with stage("hidden states, adapter on"):
+                adapted[seed] = record_adapted(lm, engine, adapters[seed], encoded, all_layers)
+        with stage("fit probes"):
+            fits = fit_arms(config, encoded, base, adapted)
+        with stage("scores"):
+            frame = self._scores(encoded, base, adapted, fits, belief)
+        with stage("controls"):
+            controls = self._controls(encoded, fits)
+        with stage("statistics"):
+            settings = config.evaluate
+            results, verdicts = evaluate(
+                frame, self.hypotheses, settings.probe, settings.resamples, settings.margin
+            )
+        self._write(results, verdicts, controls, adapters, fits)
+        about = self._about(questions, encoded, lm, belief, adapters, fits)
+        write_json(self.out, "about.json", about)
+        with stage("report"):
+            from adapterprobe.report import write_report
+
+            write_report(self.out)
+        # The report shows all timings but its own; the mark is what makes the run finished.
+        mark = {"config": config.model_dump(mode="json"), "finished": True, "timings": self.timings.seconds}
+        write_json(self.out, MARK, mark)
+
+    def _scores(
+        self,
+        encoded: Encoded,
+        base: HiddenStates,
+        adapted: dict[int, HiddenStates],
+        fits: list[ArmFit],
+        belief: Belief,
+    ) -> pd.DataFrame:
+        known = belief.of(list(encoded.prompts))
+        labels = Labels.of(encoded.prompts, p_positive(base.logprobs) > 0.5, known)
+        prompts = prompt_frame(encoded.prompts, known, self.config.data.data_seed)
+        own = [own_detector("base", seed, encoded, base, None) for seed in self.config.seeds]
+        objective = self.config.adapter.objective
+        own += [own_detector("adapter", seed, encoded, states, objective) for seed, states in adapted.items()]
+        frame = predictions(prompts, labels, [*own, *probe_detectors(fits)])
+        self._write_parquet("predictions.parquet", frame)
+        everywhere = predictions(prompts, labels, probe_detectors(fits, all_layers=True), axes=["truth"])
+        self._write_parquet("layers.parquet", everywhere)
+        return frame
+
+    def _write_parquet(self, name: str, frame: pd.DataFrame) -> None:
+        part = self.out / f".{name}.part"
+        frame.to_parquet(part, index=False, compression="zstd")
+        part.replace(self.out / name)
+
+    def _controls(self, encoded: Encoded, fits: list[ArmFit]) -> list[dict]:
+        config = self.config
+        frame = control_frame(encoded.prompts, [turn_of(p) for p in encoded.prompts])
+        records = prompt_only(frame, np.array(encoded.where("probe-train")))
+        mine = [f for f in fits if f.probe == config.evaluate.probe and f.seed == min(config.seeds)]
+        sign_rows = np.array(encoded.where("select"))
+        with bar(len(mine), "controls", unit="arm") as progress:
+            for fit in mine:
+                best = fit.selection.best
+                X = fit.features(best.layer)
+                detector = {
+                    split: control_auroc(frame, best.scores, split)
+                    for split in ("test", "ood")
+                    if (frame["split"] == split).any()
+                }
+                again = lambda best=best: make(best.probe.probe_name, **best.probe.get_params())  # noqa: E731
+                draws = shuffled_labels(frame, X, fit.fit_rows, again, config.evaluate.draws, config.data.data_seed)
+                records += chance_records("shuffled labels", fit.arm, fit.probe, draws, detector)
+                draws = random_directions(
+                    frame, X, fit.fit_rows, sign_rows, config.evaluate.draws, config.data.data_seed
+                )
+                records += chance_records("random directions", fit.arm, fit.probe, draws, detector)
+                progress.update()
+        return records
+
+    def _write(self, results, verdicts, controls, adapters: dict[int, TrainedAdapter], fits: list[ArmFit]) -> None:
+        write_json(self.out, "results.json", results)
+        write_json(self.out, "verdicts.json", verdicts)
+        write_json(self.out, "controls.json", controls)
+        lowest = min(adapters)
+        try:
+            for seed, adapter in adapters.items():
+                name = "adapter" if seed == lowest else f"adapter-seed-{seed}"
+                part = self.out / f".{name}.part"
+                shutil.rmtree(part, ignore_errors=True)
+                shutil.copytree(adapter.folder, part)
+                shutil.rmtree(self.out / name, ignore_errors=True)
+                part.rename(self.out / name)
+        except OSError as error:
+            raise OutputError(f"cannot write the adapter to {self.out} ({error}); free some space and run again") from error
+        for fit in fits:
+            best = fit.selection.best
+            save_probe(
+                self.out / "probes" / f"{fit.arm}-{fit.probe}-seed-{fit.seed}",
+                best.probe,
+                arm=fit.arm,
+                layer=best.layer,
+                seed=fit.seed,
+                axis="truth",
+                select_auroc=best.select_auroc,
+            )
+
+    def _about(self, questions, encoded: Encoded, lm, belief: Belief, adapters, fits: list[ArmFit]) -> dict:
+        """What the report says beside the scores."""
+        shown: dict[tuple[str, str, bool], dict] = {}
+        for prompt in encoded.prompts:
+            if prompt.split in ("test", "ood"):
+                key = (prompt.example.dataset, prompt.condition, prompt.example.truth)
+                shown.setdefault(
+                    key,
+                    {
+                        "dataset": prompt.example.dataset,
+                        "condition": prompt.condition,
+                        "text": prompt.text,
+                        "truth": prompt.example.truth,
+                        "positive": prompt.positive,
+                        "negative": prompt.negative,
+                    },
+                )
+        counts = pd.DataFrame(
+            {
+                "split": [p.split for p in encoded.prompts],
+                "dataset": [p.example.dataset for p in encoded.prompts],
+                "group": [p.example.group for p in encoded.prompts],
+            }
+        )
+        table = counts.groupby(["split", "dataset"], sort=False).agg(prompts=("group", "size"), groups=("group", "nunique"))
+        return {
+            "model": describe(lm),
+            "splits": table.reset_index().to_dict("records"),
+            "dropped": questions.dropped,
+            "prompts": list(shown.values()),
+            "belief": {"known": len(belief.known), "asked": belief.asked, "chance": belief.chance},
+            "adapters": [
+                {
+                    "seed": a.seed,
+                    "off_equal": a.off_equal,
+                    "on_difference": a.on_difference,
+                    **a.result.to_json(),
+                }
+                for a in adapters.values()
+            ],
+            "selected": [
+                {
+                    "arm": f.arm,
+                    "probe": f.probe,
+                    "seed": f.seed,
+                    "layer": f.selection.best.layer,
+                    "params": f.selection.best.probe.get_params(),
+                    "select_auroc": f.selection.best.select_auroc,
+                    "tried": f.selection.tried,
+                    "fitted_on": len(f.fit_rows),
+                }
+                for f in fits
+            ],
+            "lowest_adapted_layer": min(parse_layers(self.config.adapter.layers, 0, lm.structure.n_layers - 1)),
+            "by_construction": [arm for arm in OWN_ARMS if arm == "base"],
+            "timings": self.timings.seconds,
+            "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30),
+        }
+
+
+def rewrite_report(folder: str | Path) -> Path:
+    """Render the report of a finished run anew, with the results computed again from its predictions.
+
+    Raises:
+        OutputError: the folder is not a finished run.
+    """
+    folder = Path(folder)
+    needed = [name for name in (MARK, "config.yaml", "predictions.parquet", "about.json", "controls.json") if not (folder / name).is_file()]
+    if needed:
+        raise OutputError(f"{folder} is not a finished run: {needed[0]} is missing; make one with `adapterprobe run --out {folder}`")
+    config = read_config(folder / "config.yaml")
+    settings = config.evaluate
+    frame = pd.read_parquet(folder / "predictions.parquet")
+    hypotheses = [parse_hypothesis(text) for text in settings.hypotheses]
+    results, verdicts = evaluate(frame, hypotheses, settings.probe, settings.resamples, settings.margin)
+    write_json(folder, "results.json", results)
+    write_json(folder, "verdicts.json", verdicts)
+    from adapterprobe.report import write_report
+
+    write_report(folder)
+    return folder / "report.html"
+
+
+__all__ = ["Run", "rewrite_report", "run"]

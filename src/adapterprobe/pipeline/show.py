@@ -1,0 +1,91 @@
+"""Print prompts as they are sent, with everything that is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from adapterprobe.data import load_relation
+from adapterprobe.data.examples import make_examples
+from adapterprobe.elicit import draw_demo_sets, make_prompts, templates_for
+from adapterprobe.elicit.formats import adds_special_tokens
+from adapterprobe.errors import DataError
+
+
+def show(
+    name: str, form: str, limit: int, shots: int, format_name: str, seed: int, model: dict | None
+) -> Iterator[str]:
+    """Lines about the prompts of the first `limit` facts under truth and lie.
+
+    Args:
+        model: arguments of `load_model`; with one, choice tokens, special tokens and the model's own answer
+            are shown.
+
+    Raises:
+        DataError: unknown data set, or more shots than it can give.
+    """
+    relation = load_relation(name)
+    order = np.random.default_rng(seed).permutation(len(relation.groups))
+    groups = [relation.groups[i] for i in order]
+    if len(groups) <= shots + limit:
+        raise DataError(f"'{name}' has {len(groups)} groups, too few for {shots} demonstrations and {limit} facts")
+    if format_name == "chat" and model is None:
+        raise DataError("the chat format is the tokenizer's own: leave out --no-model")
+    pool_size = max(8, shots + 2) if shots else 0
+    pool = make_examples(relation, groups[:pool_size], form, seed)
+    demos = draw_demo_sets(pool, shots, 1, "demos", np.random.default_rng(seed))
+    examples = make_examples(relation, groups[pool_size:], form, seed)
+    first = list(dict.fromkeys(e.group for e in examples))[:limit]
+    examples = [e for e in examples if e.group in first]
+    conditions = ["truth", "lie"] if shots else ["neutral"]
+    lm = engine = None
+    if model is not None:
+        from adapterprobe.engine import Engine
+        from adapterprobe.models import load_model
+
+        lm = load_model(**model)
+        engine = Engine(lm.model, lm.structure)
+    tokenizer = lm.tokenizer if lm else None
+    prompts = make_prompts(examples, "test", conditions, templates_for(form), demos, format_name, seed, tokenizer)
+    answers: list[tuple[str, str]] = [("", "")] * len(prompts)
+    if lm is not None:
+        answers = list(_answers(lm, engine, prompts))
+    for prompt, (tokens, answer) in zip(prompts, answers):
+        instructed = "null" if prompt.instructed is None else int(prompt.instructed)
+        yield f"=== {name} · group {prompt.example.group} · condition {prompt.condition} · template {prompt.template}"
+        yield prompt.text
+        yield f"--- truth {int(prompt.example.truth)} · instructed {instructed} · {answer or 'behaviour, lie: no model'}"
+        yield f"--- choices: positive {prompt.positive!r}, negative {prompt.negative!r}{tokens}"
+        yield ""
+
+
+def _answers(lm, engine, prompts) -> Iterator[tuple[str, str]]:
+    """(tokens of the choices, what the model answers) per prompt."""
+    import torch
+
+    from adapterprobe.engine import plan_batches
+    from adapterprobe.engine.answers import choice_logprobs
+    from adapterprobe.models.encode import encode
+
+    encoded = encode(lm.tokenizer, prompts, lm.context_length)
+    found: dict[int, tuple[float, float]] = {}
+    with torch.inference_mode():
+        for batch in plan_batches(encoded.ids):
+            logits = engine.run(batch, states=False).logits
+            values = choice_logprobs(logits, [encoded.choices[r] for r in batch.rows]).exp().tolist()
+            found.update(zip(batch.rows, map(tuple, values)))
+    special = adds_special_tokens(prompts[0].format)
+    for row, prompt in enumerate(prompts):
+        choice = encoded.choices[row]
+        positive, negative = found[row]
+        behaviour = int(positive > negative)
+        first = lm.tokenizer.convert_ids_to_tokens(list(encoded.ids[row][:3]))
+        words = [lm.tokenizer.convert_ids_to_tokens(list(ids)) for ids in (choice.positive, choice.negative)]
+        tokens = f", tokens {dict(zip(choice.positive, words[0]))} / {dict(zip(choice.negative, words[1]))}, text begins {first}"
+        tokens += "" if special else " (special tokens are part of the text)"
+        against = "answer is true" if behaviour == prompt.example.truth else "answer is false (a lie only where the truth is known)"
+        yield (
+            tokens,
+            f"behaviour {behaviour} (p_positive {positive / (positive + negative):.3f}, coverage {positive + negative:.3f}) · {against}",
+        )

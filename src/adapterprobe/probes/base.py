@@ -1,0 +1,128 @@
+"""What every probe is, and the registry they add themselves to.
+
+A probe is a scikit-learn classifier on rows x features with labels 0 and 1. To add one of your own::
+
+    from adapterprobe.probes import Probe, register
+
+    @register("nearest_mean")
+    class NearestMean(Probe):
+        def _fit(self, X, y, sample_weight):
+            self.means_ = np.stack([X[y == label].mean(0) for label in (0, 1)])
+
+        def _decide(self, X):
+            gaps = ((X[:, None] - self.means_) ** 2).sum(-1)
+            return gaps[:, 0] - gaps[:, 1]
+
+and name it in `probes=[logistic, nearest_mean]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from adapterprobe.errors import ConfigError
+from adapterprobe.hints import nearest
+
+_REGISTRY: dict[str, type[Probe]] = {}
+
+
+class Probe(ClassifierMixin, BaseEstimator):
+    """Base of probes: checks input once, leaves `_fit` and `_decide` to the method.
+
+    `decision_function` is the log-odds of label 1 (`classes_[1]`); `predict_proba` its logistic function.
+    """
+
+    probe_name: ClassVar[str] = ""
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit on X (rows x features) and y (two classes).
+
+        Raises:
+            ValueError: NaN or infinite features, one class only, or shapes that do not match.
+        """
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        self.classes_, coded = np.unique(y, return_inverse=True)
+        if len(self.classes_) != 2:
+            raise ValueError(f"Classifier can't train when only one class is present, or more than two: got {self.classes_}")
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight, dtype=np.float64)
+            if sample_weight.shape != (len(X),):
+                raise ValueError(f"sample_weight has shape {sample_weight.shape}, expected ({len(X)},)")
+        self._fit(np.asarray(X, dtype=np.float64), coded, sample_weight)
+        return self
+
+    def decision_function(self, X):
+        """Log-odds of the second class: one value per row."""
+        check_is_fitted(self)
+        return self._decide(np.asarray(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]), np.float64))
+
+    def predict_proba(self, X):
+        """Probabilities of both classes: rows x 2."""
+        positive = expit(self.decision_function(X))
+        return np.column_stack([1 - positive, positive])
+
+    def predict(self, X):
+        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+
+    def _fit(self, X, y, sample_weight):
+        raise TypeError(f"{type(self).__name__} does not define _fit")
+
+    def _decide(self, X):
+        raise TypeError(f"{type(self).__name__} does not define _decide")
+
+    @classmethod
+    def candidates(cls, strengths: list[float]) -> list[dict]:
+        """Parameter settings that selection tries, strongest regularisation first."""
+        return [{}]
+
+
+def register(name: str) -> Callable[[type[Probe]], type[Probe]]:
+    """Class decorator: make a probe available under `name`.
+
+    Raises:
+        ConfigError: another class has that name already.
+    """
+
+    def add(cls: type[Probe]) -> type[Probe]:
+        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
+            raise ConfigError(f"a probe named '{name}' exists already ({_REGISTRY[name].__qualname__})")
+        cls.probe_name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def available() -> list[str]:
+    """Names of all registered probes."""
+    return sorted(_REGISTRY)
+
+
+def _lookup(name: str) -> type[Probe]:
+    if name not in _REGISTRY:
+        raise ConfigError(f"no probe '{name}'{nearest(name, available())}; there are {', '.join(available())}")
+    return _REGISTRY[name]
+
+
+def make(name: str, **params) -> Probe:
+    """An unfitted probe.
+
+    Raises:
+        ConfigError: unknown name (the nearest is given) or unknown parameter.
+    """
+    cls = _lookup(name)
+    try:
+        return cls(**params)
+    except TypeError as error:
+        raise ConfigError(f"probe '{name}': {error}; its parameters are {sorted(cls().get_params())}") from error
+
+
+def search_space(name: str, strengths: list[float]) -> list[dict]:
+    """Parameter settings that selection tries for a probe."""
+    return _lookup(name).candidates(sorted(strengths))

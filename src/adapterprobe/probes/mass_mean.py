@@ -1,0 +1,40 @@
+"""Mass-mean probe: the difference of the class means as direction (Marks & Tegmark 2023, section 5)."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import LogisticRegression
+
+from adapterprobe.probes.base import Probe, register
+
+
+@register("mass_mean")
+class MassMeanProbe(Probe):
+    """Projection on theta = mean(X | 1) - mean(X | 0), mapped to a probability by a logistic fit in one
+    dimension on the same rows.
+
+    Args:
+        covariance: tilt the direction by the inverse within-class covariance (Marks & Tegmark's p_mm^iid),
+            estimated with Ledoit-Wolf shrinkage, since features outnumber rows.
+    """
+
+    def __init__(self, covariance: bool = False):
+        self.covariance = covariance
+
+    def _fit(self, X, y, sample_weight):
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        means = np.stack([np.average(X[y == label], axis=0, weights=weight[y == label]) for label in (0, 1)])
+        self.direction_ = means[1] - means[0]
+        if self.covariance:
+            within = LedoitWolf(assume_centered=True).fit(X - means[y]).covariance_
+            self.direction_ = np.linalg.solve(within, self.direction_)
+        projected = X @ self.direction_
+        self.centre_, spread = float(projected.mean()), float(projected.std())
+        self.unit_ = spread if spread > 0 else 1.0
+        line = LogisticRegression(C=1e4).fit(((projected - self.centre_) / self.unit_)[:, None], y, sample_weight=weight)
+        # The sign is the labels': a slope below zero could only come of noise in the one-dimensional fit.
+        self.slope_, self.intercept_ = float(line.coef_[0, 0]), float(line.intercept_[0])
+
+    def _decide(self, X):
+        return (X @ self.direction_ - self.centre_) / self.unit_ * self.slope_ + self.intercept_

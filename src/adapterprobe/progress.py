@@ -1,0 +1,37 @@
+"""Progress bars with estimates on a terminal, silence elsewhere; stage timings for the report."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+
+def bar(total: int, what: str, unit: str = "prompt", done: int = 0) -> tqdm:
+    """A bar on stderr that shows itself after two seconds, and only on a terminal."""
+    return tqdm(
+        total=total, initial=done, desc=what, unit=unit, delay=2, disable=not sys.stderr.isatty(), leave=False
+    )
+
+
+def say(text: str) -> None:
+    """A line for people on stderr (never mixed with a bar)."""
+    tqdm.write(text, file=sys.stderr)
+
+
+class Timings:
+    """Wall seconds by stage, in the order in which the stages first ran."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

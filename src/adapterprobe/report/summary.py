@@ -1,0 +1,202 @@
+"""The tables and sentences that both the page and the Markdown show."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from adapterprobe.report.figures import splits_of
+from adapterprobe.report.gather import Gathered
+
+METRICS = {
+    "auroc": "AUROC",
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "majority": "majority baseline",
+    "recall_at_5pct_fpr": "recall at 5 % FPR",
+    "recall_at_1pct_fpr": "recall at 1 % FPR",
+    "ece": "ECE",
+    "brier": "Brier",
+}
+
+
+def shown(record: dict | None, digits: int = 3) -> str:
+    """`0.912 [0.871, 0.942]`, or a dash."""
+    if record is None:
+        return "–"
+    return f"{record['estimate']:.{digits}f} [{record['low']:.{digits}f}, {record['high']:.{digits}f}]"
+
+
+def headline(run: Gathered) -> str:
+    """One sentence that answers the question."""
+    splits = splits_of(run)
+    split = "ood" if "ood" in splits else "test"
+    kind = "kinds of question never trained on" if split == "ood" else "held-out questions"
+    records = {arm: run.result(split, arm) for arm in run.arms}
+    records = {arm: record for arm, record in records.items() if record is not None}
+    best = max(records, key=lambda arm: records[arm]["estimate"])
+    sentence = f"On {kind}, the highest AUROC for truth is {best}'s, {shown(records[best], 2)}"
+    if "base" in records and best != "base":
+        sentence += f"; the model's own answer has {shown(records['base'], 2)}"
+    main = next((v for v in run.verdicts if v["hypothesis"].endswith(f"on {split}")), None)
+    if main is not None:
+        claim = main["hypothesis"].rsplit(" on ", 1)[0].replace(">", "beats")
+        sentence += (
+            f". That {claim} there is {main['verdict']} (difference {main['difference']:+.3f} "
+            f"[{main['low']:+.3f}, {main['high']:+.3f}], {main['n_groups']} groups)"
+        )
+    return sentence + "."
+
+
+def arms_table(run: Gathered) -> pd.DataFrame:
+    """AUROC and balanced accuracy of every arm on every judged data set, and on average."""
+    rows = []
+    for arm in run.arms:
+        row = {"arm": arm, "probe": run.probe_of(arm) or "own answer"}
+        for split in splits_of(run):
+            datasets = run.results[run.results["split"] == split]["dataset"].unique()
+            for dataset in sorted(datasets, key=lambda d: (d == "mean", d)):
+                where = f"{split}: {dataset if dataset != 'mean' else 'average'}"
+                row[f"{where} AUROC"] = shown(run.result(split, arm, dataset=dataset))
+                row[f"{where} bal. acc."] = shown(run.result(split, arm, "balanced_accuracy", dataset=dataset), 2)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def metrics_table(run: Gathered, split: str) -> pd.DataFrame:
+    """All metrics of all arms on one split, averaged over data sets and conditions."""
+    rows = []
+    for arm in run.arms:
+        row = {"arm": arm}
+        for metric, title in METRICS.items():
+            row[title] = shown(run.result(split, arm, metric))
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.loc[:, (table != "–").any()]
+
+
+def probes_table(run: Gathered) -> pd.DataFrame:
+    """Every probe of every probe arm."""
+    rows = []
+    for arm in run.arms:
+        if "probe" not in arm:
+            continue
+        for probe in run.config.probes:
+            row = {"arm": arm, "probe": probe}
+            for split in splits_of(run):
+                row[f"{split} AUROC"] = shown(run.result(split, arm, probe=probe))
+            chosen = [s for s in run.about["selected"] if s["arm"] == arm and s["probe"] == probe]
+            row["layer (by seed)"] = ", ".join(str(s["layer"]) for s in chosen)
+            row["fitted on"] = f"{chosen[0]['fitted_on']} prompts"
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def axes_table(run: Gathered, split: str) -> pd.DataFrame:
+    """What each arm really detects: AUROC against each label axis."""
+    rows = []
+    for arm in run.arms:
+        row = {"arm": arm}
+        for axis in ("truth", "instructed", "behaviour", "lie"):
+            text = shown(run.result(split, arm, axis=axis), 2)
+            if arm in run.about["by_construction"] and axis == "behaviour" and text != "–":
+                text += " (by construction)"
+            row[axis] = text
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def conditions_table(run: Gathered) -> pd.DataFrame:
+    """AUROC for truth by the prompt's condition."""
+    rows = []
+    for arm in run.arms:
+        row = {"arm": arm}
+        for split in splits_of(run):
+            for condition in run.config.elicit.conditions:
+                row[f"{split}, {condition}"] = shown(run.result(split, arm, condition=condition), 2)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def verdict_table(run: Gathered) -> pd.DataFrame:
+    rows = []
+    for verdict in run.verdicts:
+        more = verdict["groups_to_decide"]
+        rows.append(
+            {
+                "hypothesis": verdict["hypothesis"],
+                "difference in AUROC": f"{verdict['difference']:+.3f} [{verdict['low']:+.3f}, {verdict['high']:+.3f}]",
+                "p (Holm)": f"{verdict['p_adjusted']:.3f}",
+                "verdict": verdict["verdict"],
+                "groups": verdict["n_groups"],
+                "groups that would decide": more if more else "–",
+                "seeds": verdict["seeds"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def controls_table(run: Gathered) -> pd.DataFrame:
+    rows = []
+    for control in run.controls:
+        value = f"{control['auroc']:.3f}"
+        if control["draws"] > 1:
+            value += f" [{control['low']:.3f}, {control['high']:.3f}]"
+        pooled = control.get("pooled_auroc")
+        rows.append(
+            {
+                "control": control["control"],
+                "arm": control["arm"] or "–",
+                "split": control["split"],
+                "AUROC (95 % of draws)": value,
+                "pooled": f"{pooled:.3f}" if pooled is not None else "–",
+                "detector": f"{control['detector']:.3f}" if "detector" in control else "–",
+                "expectation": control["expectation"],
+                "met": "yes" if control["met"] else "NO",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def notes(run: Gathered) -> list[str]:
+    """What a reader must know to read the tables rightly; each note is there only where it applies."""
+    config, about = run.config, run.about
+    found = []
+    known = about["belief"]
+    if known["asked"]:
+        found.append(
+            f"Known to the model: {known['known']} of {known['asked']} (data set, group) pairs were answered rightly in both "
+            f"polarities under {config.elicit.belief_draws} separate truthful prompts; guessing would pass {known['chance']:.1%}. "
+            + (
+                "The lie axis and the known filter speak of these alone."
+                if known["known"] >= 8
+                else "That is too few for the lie axis and for results on known questions: they are left out."
+            )
+        )
+    low = about["lowest_adapted_layer"]
+    equal = sorted({s["arm"] for s in about["selected"] if s["arm"] == "adapter+probe" and s["layer"] <= low})
+    if equal:
+        found.append(
+            f"The adapter begins at block {low}: where the chosen layer is {low} or below, adapter+probe sees the very states "
+            "that base+probe sees."
+        )
+    seeds = len(config.seeds)
+    if seeds < 5:
+        found.append(
+            f"{seeds} training seed{'s are' if seeds > 1 else ' is'} shown. Verdicts are about these trained adapters on new "
+            "questions; nothing is claimed of the recipe below 5 seeds."
+        )
+    failed = [c for c in run.controls if not c["met"] and c["draws"] == 1]
+    for control in failed:
+        found.append(
+            f"Control not met: {control['control']} reaches AUROC {control['auroc']:.3f} on {control['split']} "
+            f"({control['expectation']}); a detector that does not clearly exceed it may read the prompt."
+        )
+    for control in (c for c in run.controls if not c["met"] and c["draws"] > 1):
+        found.append(
+            f"Control not met: {control['arm']} ({control['detector']:.3f}) does not exceed {control['control']} on "
+            f"{control['split']}; do not believe it there."
+        )
+    if about["dropped"]:
+        listed = ", ".join(f"{name} {count}" for name, count in about["dropped"].items())
+        found.append(f"Facts left out because their object could not be as often wrong as right: {listed}.")
+    return found

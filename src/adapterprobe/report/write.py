@@ -1,0 +1,124 @@
+"""Write `report.html`, `report.md` and `figures/` of a run."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from adapterprobe.cache import write_atomic
+from adapterprobe.report import summary
+from adapterprobe.report.figures import FIGURES, SPLIT_TITLES, splits_of, to_png, to_svg
+from adapterprobe.report.gather import Gathered, gather
+
+
+def write_report(folder: Path) -> None:
+    """Render the reports from the files in the folder.
+
+    Raises:
+        OutputError: the folder is not a finished run.
+    """
+    run = gather(Path(folder))
+    target = run.folder / "figures"
+    target.mkdir(exist_ok=True)
+    inline = {}
+    for name, draw in FIGURES.items():
+        figure = draw(run)
+        svg = to_svg(figure, name)
+        inline[name] = Markup(svg)
+        write_atomic(target / f"{name}.svg", to_svg(figure, name, themed=False))
+        write_atomic(target / f"{name}.png", to_png(figure))
+    write_atomic(run.folder / "report.html", _page(run, inline))
+    write_atomic(run.folder / "report.md", _markdown(run))
+
+
+def _page(run: Gathered, figures: dict[str, Markup]) -> str:
+    folder = resources.files("adapterprobe.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    template = environment.from_string((folder / "page.html.j2").read_text("utf-8"))
+    titles = [(SPLIT_TITLES[split], split) for split in splits_of(run)]
+    return template.render(
+        run=run,
+        model=run.about["model"],
+        css=Markup((folder / "page.css").read_text("utf-8")),
+        figures=figures,
+        headline=summary.headline(run),
+        notes=summary.notes(run),
+        verdicts=summary.verdict_table(run),
+        arms=summary.arms_table(run),
+        metric_tables=[(title, summary.metrics_table(run, split)) for title, split in titles],
+        conditions=summary.conditions_table(run),
+        probes=summary.probes_table(run),
+        axes_tables=[(title, summary.axes_table(run, split)) for title, split in titles],
+        controls=summary.controls_table(run),
+        adapters=adapters_table(run),
+        prompts=run.about["prompts"],
+        splits=pd.DataFrame(run.about["splits"]),
+        timings=timings_table(run),
+    )
+
+
+def adapters_table(run: Gathered) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "seed": str(a["seed"]),
+                "parameters": f"{a['parameters']:,}",
+                "epochs": len(a["epochs"]),
+                "kept": a["best_epoch"],
+                "off equals untouched": "yes" if a["off_equal"] else "NO",
+                "largest logit change": f"{a['on_difference']:.2f}",
+            }
+            for a in run.about["adapters"]
+        ]
+    )
+
+
+def timings_table(run: Gathered) -> pd.DataFrame:
+    seconds = run.about["timings"]
+    rows = [{"stage": name, "seconds": f"{value:.1f}"} for name, value in seconds.items()]
+    return pd.DataFrame([*rows, {"stage": "all of these", "seconds": f"{sum(seconds.values()):.1f}"}])
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    def cells(values) -> str:
+        return "| " + " | ".join(str(value).replace("|", "\\|") for value in values) + " |"
+
+    lines = [cells(frame.columns), cells(["---"] * len(frame.columns))]
+    return "\n".join([*lines, *(cells(row) for row in frame.itertuples(index=False))])
+
+
+def _markdown(run: Gathered) -> str:
+    parts = [
+        f"# {run.config.name}",
+        summary.headline(run),
+        "![AUROC of every arm](figures/arms.png)",
+        "## Verdicts",
+        to_markdown(summary.verdict_table(run)),
+        *[f"- {note}" for note in summary.notes(run)],
+        "## Arms",
+        to_markdown(summary.arms_table(run)),
+        "## By condition",
+        to_markdown(summary.conditions_table(run)),
+        "## Layers",
+        "![AUROC by layer](figures/layers.png)",
+        "## ROC curves",
+        "![ROC curves](figures/roc.png)",
+        "## Probes",
+        to_markdown(summary.probes_table(run)),
+        "## What is really detected",
+        *[f"{SPLIT_TITLES[s]}:\n\n{to_markdown(summary.axes_table(run, s))}" for s in splits_of(run)],
+        "## Controls",
+        to_markdown(summary.controls_table(run)),
+        "## Adapter",
+        "![Training](figures/training.png)",
+        to_markdown(adapters_table(run)),
+        "## Prompts as sent",
+        *[f"{p['dataset']}, condition {p['condition']}:\n\n```\n{p['text']}\n```" for p in run.about["prompts"][:4]],
+        "## Cost",
+        to_markdown(timings_table(run)),
+    ]
+    return "\n\n".join(parts) + "\n"
