@@ -78,15 +78,15 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = open(path.with_name(path.name + ".lock"), "a+")  # noqa: SIM115
     except OSError as error:
-        raise OutputError(f"cannot write to the cache {path.parent} ({error.strerror}); set ADAPTERPROBE_CACHE") from error
+        raise OutputError(
+            f"cannot write to the cache {path.parent} ({error.strerror}); set ADAPTERPROBE_CACHE"
+        ) from error
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
-def entry(
-    kind: str, key: str, make: Callable[[Path], None], notice: Callable[[str], None] = lambda text: None
-) -> Path:
+def entry(kind: str, key: str, make: Callable[[Path], None], notice: Callable[[str], None] = lambda text: None) -> Path:
     """The folder of a cache entry, made by `make(folder)` if it is not there or is damaged.
 
     `make` is given a work folder that outlives a crash (`KEY.part`), so it can go on where it was; only when

@@ -40,7 +40,8 @@ class DataConfig(Stage):
 
     train: list[str] = Field(["capitals"], min_length=1, description="data sets that splits are made of")
     ood: list[str] = Field(
-        ["continents", "elements", "animals"], description="data sets that are only judged on, never fitted on"
+        ["continents", "elements", "animals"],
+        description="data sets that are only judged on, never fitted on",
     )
     form: Literal["question", "negated", "statement"] = Field("question", description=f"one of {FORMS[:3]}")
     data_seed: int = Field(0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
@@ -118,7 +119,9 @@ class SelectConfig(Stage):
 
     layers: str = Field("all", description="hidden states probes may use: all, last:4, 10-20, 15")
     strengths: list[float] = Field(
-        [1e-4, 1e-3, 1e-2, 1e-1, 1.0], min_length=1, description="inverse L2 penalties C of the logistic probe"
+        [1e-4, 1e-3, 1e-2, 1e-1, 1.0],
+        min_length=1,
+        description="inverse L2 penalties C of the logistic probe",
     )
 
     @field_validator("strengths")

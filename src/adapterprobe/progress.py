@@ -12,9 +12,7 @@ from tqdm import tqdm
 
 def bar(total: int, what: str, unit: str = "prompt", done: int = 0) -> tqdm:
     """A bar on stderr that shows itself after two seconds, and only on a terminal."""
-    return tqdm(
-        total=total, initial=done, desc=what, unit=unit, delay=2, disable=not sys.stderr.isatty(), leave=False
-    )
+    return tqdm(total=total, initial=done, desc=what, unit=unit, delay=2, disable=not sys.stderr.isatty(), leave=False)
 
 
 def say(text: str) -> None:

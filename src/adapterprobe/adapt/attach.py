@@ -26,7 +26,9 @@ def target_names(structure: Structure, layers: str, modules: list[str] | str) ->
     there = sorted({name.rsplit(".", 1)[-1] for name in chosen})
     for module in modules:
         if module not in there:
-            raise ConfigError(f"no module '{module}'{nearest(module, there)} in these blocks; there are {', '.join(there)}")
+            raise ConfigError(
+                f"no module '{module}'{nearest(module, there)} in these blocks; there are {', '.join(there)}"
+            )
     return [name for name in chosen if name.rsplit(".", 1)[-1] in modules]
 
 

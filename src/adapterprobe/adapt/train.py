@@ -15,8 +15,8 @@ from adapterprobe.adapt.objectives import choice_loss, wants_positive
 from adapterprobe.adapt.switch import adapter_merged
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Batch, Engine, plan_batches
-from adapterprobe.engine.batches import prefix_pools
 from adapterprobe.engine.answers import choice_logprobs
+from adapterprobe.engine.batches import prefix_pools
 from adapterprobe.errors import ModelError
 from adapterprobe.models.encode import Encoded
 from adapterprobe.progress import bar
@@ -127,7 +127,11 @@ def measure(engine: Engine, encoded: Encoded, wanted: torch.Tensor) -> dict[str,
         loss += float(losses.sum())
         right += int(((logprobs[:, 0] > logprobs[:, 1]).cpu() == wanted[list(batch.rows)]).sum())
         coverage += float(logprobs.exp().sum())
-    return {"loss": loss / len(encoded), "accuracy": right / len(encoded), "coverage": coverage / len(encoded)}
+    return {
+        "loss": loss / len(encoded),
+        "accuracy": right / len(encoded),
+        "coverage": coverage / len(encoded),
+    }
 
 
 def train_adapter(
@@ -221,9 +225,13 @@ def train_adapter(
             state = {"epoch": epoch + 1, "step": step, "best_loss": best_loss, "result": result.to_json()}
             save_checkpoint(folder, tensors, state)
 
-    stuck = [name for name, copy in masters.copies.items() if torch.equal(copy.detach(), start[name])] if step > 1 else []
+    stuck = (
+        [name for name, copy in masters.copies.items() if torch.equal(copy.detach(), start[name])] if step > 1 else []
+    )
     if stuck and first == 0:
-        raise ModelError(f"{len(stuck)} trainable tensors never moved, the first is {stuck[0]}; they are not in the forward pass")
+        raise ModelError(
+            f"{len(stuck)} trainable tensors never moved, the first is {stuck[0]}; they are not in the forward pass"
+        )
     masters.load(best)
     wrapped.eval()
     engine.forget()

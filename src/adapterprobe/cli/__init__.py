@@ -33,7 +33,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"adapterprobe: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("adapterprobe: interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print(
+            "adapterprobe: interrupted; what was finished is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

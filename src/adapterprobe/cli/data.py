@@ -50,7 +50,9 @@ def go_show(args: argparse.Namespace) -> None:
     if (args.name is None) == (args.data is None):
         raise DataError("name one data set, for example `adapterprobe data show capitals`")
     if args.limit < 1 or args.shots < 0 or args.seed < 0:
-        raise DataError(f"expected --limit of at least 1, --shots and --seed of at least 0, got {args.limit}, {args.shots}, {args.seed}")
+        raise DataError(
+            f"expected --limit of at least 1, --shots and --seed of at least 0, got {args.limit}, {args.shots}, {args.seed}"
+        )
     from adapterprobe.pipeline.show import show
 
     for line in show(

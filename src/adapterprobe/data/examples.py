@@ -21,9 +21,7 @@ def example_key(dataset: str, form: str, texts: dict[str, str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def make_examples(
-    relation: Relation, groups: Iterable[str], form: str, seed: int, wrong: str = "any"
-) -> list[Example]:
+def make_examples(relation: Relation, groups: Iterable[str], form: str, seed: int, wrong: str = "any") -> list[Example]:
     """Both polarities of every fact of `groups` that can be balanced.
 
     `question` and `statement`: the positive choice is true for the right object. `negated`: false for it.

@@ -8,23 +8,24 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import OneHotEncoder
+
+from adapterprobe.evaluate.ranks import auroc_columns
 
 REPORTED = ("test", "ood")
 
 
-def split_auroc(frame: pd.DataFrame, scores: np.ndarray, split: str, pooled: bool = False) -> float:
-    """AUROC for truth within data set and condition, averaged (or pooled over conditions)."""
+def split_auroc(frame: pd.DataFrame, scores: np.ndarray, split: str, pooled: bool = False) -> np.ndarray:
+    """AUROC for truth within data set and condition, averaged (or pooled over conditions), of every column.
+
+    Args:
+        scores: rows x detectors, one row per row of `frame`.
+    """
     keys = ["dataset"] if pooled else ["dataset", "condition"]
-    part = frame.assign(_score=scores)
-    part = part[part["split"] == split]
-    values = [
-        roc_auc_score(cell["truth"], cell["_score"])
-        for _, cell in part.groupby(keys, sort=True)
-        if cell["truth"].nunique() == 2
-    ]
-    return float(np.mean(values))
+    truth = frame["truth"].to_numpy()
+    here = np.flatnonzero((frame["split"] == split).to_numpy())
+    cells = frame.iloc[here].groupby(keys, sort=True).indices.values()
+    return np.nanmean([auroc_columns(truth[here[cell]], scores[here[cell]]) for cell in cells], axis=0)
 
 
 def _splits(frame: pd.DataFrame) -> list[str]:
@@ -38,15 +39,13 @@ def shuffled_labels(
     rng = np.random.default_rng([seed, 1])
     truth = frame["truth"].to_numpy()
     cells = frame.iloc[fit_rows].groupby(["dataset", "condition"]).indices.values()
-    found: dict[str, list[float]] = {split: [] for split in _splits(frame)}
-    for _ in range(draws):
+    scores = np.empty((len(frame), draws))
+    for draw in range(draws):
         labels = truth[fit_rows].copy()
         for cell in cells:
             labels[cell] = labels[rng.permutation(cell)]
-        scores = make().fit(X[fit_rows], labels).decision_function(X)
-        for split, values in found.items():
-            values.append(split_auroc(frame, scores, split))
-    return {split: np.array(values) for split, values in found.items()}
+        scores[:, draw] = make().fit(X[fit_rows], labels).decision_function(X)
+    return {split: split_auroc(frame, scores, split) for split in _splits(frame)}
 
 
 def random_directions(
@@ -57,15 +56,9 @@ def random_directions(
     spread = X[fit_rows].std(0)
     Z = (X - X[fit_rows].mean(0)) / np.where(spread > 0, spread, 1.0)
     projected = Z @ rng.standard_normal((X.shape[1], draws))
-    truth = frame["truth"].to_numpy()
-    found: dict[str, list[float]] = {split: [] for split in _splits(frame)}
-    for draw in range(draws):
-        scores = projected[:, draw]
-        if roc_auc_score(truth[sign_rows], scores[sign_rows]) < 0.5:
-            scores = -scores
-        for split, values in found.items():
-            values.append(split_auroc(frame, scores, split))
-    return {split: np.array(values) for split, values in found.items()}
+    sides = auroc_columns(frame["truth"].to_numpy()[sign_rows], projected[sign_rows])
+    projected = np.where(sides < 0.5, -projected, projected)
+    return {split: split_auroc(frame, projected, split) for split in _splits(frame)}
 
 
 def chance_records(
@@ -120,9 +113,9 @@ def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
     records = []
     for name, X in features.items():
         model = LogisticRegression(max_iter=1000).fit(X[fit_rows], truth[fit_rows])
-        scores = model.decision_function(X)
+        scores = model.decision_function(X)[:, None]
         for split in _splits(frame):
-            value = split_auroc(frame, scores, split)
+            value = float(split_auroc(frame, scores, split)[0])
             tolerance = chance_reach(frame.loc[frame["split"] == split, "group"].nunique())
             records.append(
                 {
@@ -131,7 +124,7 @@ def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
                     "probe": "logistic",
                     "split": split,
                     "auroc": value,
-                    "pooled_auroc": split_auroc(frame, scores, split, pooled=True),
+                    "pooled_auroc": float(split_auroc(frame, scores, split, pooled=True)[0]),
                     "draws": 1,
                     "expectation": f"within {tolerance:.2f} of 0.50 inside a condition",
                     "met": bool(abs(value - 0.5) <= tolerance),

@@ -26,7 +26,9 @@ def estimate(statistic: Statistic, n_groups: int) -> float:
     return float(statistic(np.ones((1, n_groups)))[0])
 
 
-def share_interval(statistic: Statistic, weights: np.ndarray, groups: int | None = None, level: float = 0.95) -> Interval:
+def share_interval(
+    statistic: Statistic, weights: np.ndarray, groups: int | None = None, level: float = 0.95
+) -> Interval:
     """Interval of a metric in [0, 1].
 
     Args:

@@ -111,25 +111,30 @@ def prompt_frame(prompts: Sequence[Prompt], known: np.ndarray, data_seed: int) -
     )
 
 
-def predictions(frame: pd.DataFrame, labels: Labels, detectors: Sequence[Detector], axes: Sequence[str] = AXES) -> pd.DataFrame:
+def predictions(
+    frame: pd.DataFrame, labels: Labels, detectors: Sequence[Detector], axes: Sequence[str] = AXES
+) -> pd.DataFrame:
     """One row per reported prompt, detector and axis. Thresholds are fixed on `calibrate` and carried over."""
     reported = frame["split"].isin(REPORTED_SPLITS).to_numpy()
     calibrate = (frame["split"] == "calibrate").to_numpy()
     conditions = frame["condition"].to_numpy()
+    told = {axis: pd.array(pd.Series(labels.by_axis[axis][reported]).astype("Int8")) for axis in axes}
+    shown = frame[reported].reset_index(drop=True)
     parts = []
     for detector in detectors:
         for axis in axes:
             label, score = labels.by_axis[axis], labels.score(detector, axis)
             threshold = choose_threshold(label[calibrate], score[calibrate], conditions[calibrate])
-            part = frame[reported].copy()
-            part["axis"] = axis
-            part["label"] = pd.array([None if np.isnan(v) else int(v) for v in label[reported]], dtype="Int8")
-            part["train_axis"] = pd.Series([detector.train_axis] * len(part), dtype="string", index=part.index)
-            part["arm"] = detector.arm
-            part["probe"] = pd.Series([detector.probe] * len(part), dtype="string", index=part.index)
-            part["layer"] = pd.array([detector.layer] * len(part), dtype="Int16")
-            part["seed"] = np.int32(detector.seed)
-            part["score"] = score[reported].astype(np.float64)
-            part["threshold"] = threshold
+            part = shown.assign(
+                axis=axis,
+                label=told[axis],
+                train_axis=pd.Series([detector.train_axis] * len(shown), dtype="string"),
+                arm=detector.arm,
+                probe=pd.Series([detector.probe] * len(shown), dtype="string"),
+                layer=pd.array([detector.layer] * len(shown), dtype="Int16"),
+                seed=np.int32(detector.seed),
+                score=score[reported].astype(np.float64),
+                threshold=threshold,
+            )
             parts.append(part[COLUMNS])
     return pd.concat(parts, ignore_index=True)

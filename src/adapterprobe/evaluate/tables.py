@@ -32,7 +32,6 @@ class Evaluation:
         self.group_names, codes = np.unique(self.frame["group"].to_numpy(str), return_inverse=True)
         self.frame["group_code"] = codes
         self.weights = resample(len(self.group_names), resamples, seed)
-        self._draws: dict[int, np.ndarray] = {}
         keys = ["arm", "probe", "axis", "dataset", "condition", "seed"]
         self._cells = {
             tuple(None if part is pd.NA or part != part else part for part in key): cell
@@ -53,12 +52,14 @@ class Evaluation:
     def remember(self, statistic: Statistic) -> Statistic:
         """The same statistic, its bootstrap values kept: averages and differences reuse them."""
 
+        draws: list[np.ndarray] = []
+
         def kept(w: np.ndarray) -> np.ndarray:
             if w is not self.weights:
                 return statistic(w)
-            if id(kept) not in self._draws:
-                self._draws[id(kept)] = statistic(w)
-            return self._draws[id(kept)]
+            if not draws:
+                draws.append(statistic(w))
+            return draws[0]
 
         return kept
 
@@ -185,7 +186,8 @@ def evaluate(
         if evaluation is None:
             continue
         sides = [
-            evaluation.arm_auroc(arm, probe if "probe" in arm else None) for arm in (hypothesis.better, hypothesis.worse)
+            evaluation.arm_auroc(arm, probe if "probe" in arm else None)
+            for arm in (hypothesis.better, hypothesis.worse)
         ]
         measured.append((*difference(*sides, evaluation.weights), len(evaluation.group_names)))
         stated.append(hypothesis)

@@ -51,7 +51,10 @@ def record(
         states = store._map("r+") if layers else None
         answers = np.load(folder / "answers.npy")
         engine.forget()
-        with bar(len(encoded), what, done=sum(len(b.rows) for b in batches[:done])) as progress, torch.inference_mode():
+        with (
+            bar(len(encoded), what, done=sum(len(b.rows) for b in batches[:done])) as progress,
+            torch.inference_mode(),
+        ):
             for number, batch in enumerate(batches[done:], done + 1):
                 output = engine.run(batch, states=bool(layers), layers=layers)
                 check_finite(output, what)

@@ -24,7 +24,9 @@ class Encoded:
 
     def subset(self, rows: Sequence[int]) -> Encoded:
         return Encoded(
-            tuple(self.prompts[i] for i in rows), tuple(self.ids[i] for i in rows), tuple(self.choices[i] for i in rows)
+            tuple(self.prompts[i] for i in rows),
+            tuple(self.ids[i] for i in rows),
+            tuple(self.choices[i] for i in rows),
         )
 
     def where(self, split: str) -> list[int]:

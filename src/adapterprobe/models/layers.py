@@ -22,7 +22,9 @@ def parse_layers(spec: str, low: int, high: int) -> list[int]:
         raise ConfigError(f"layers '{spec}' not understood; expected all, last:4, first:4, 8-20, or 3,5") from None
     outside = [layer for layer in layers if not low <= layer <= high]
     if outside or not layers:
-        raise ConfigError(f"layers '{spec}': there is no layer {outside[0] if outside else ''}; they go from {low} to {high}")
+        raise ConfigError(
+            f"layers '{spec}': there is no layer {outside[0] if outside else ''}; they go from {low} to {high}"
+        )
     return layers
 
 

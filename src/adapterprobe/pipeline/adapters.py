@@ -54,7 +54,13 @@ def trained_adapter(
         return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], wanted]
 
     key = digest(
-        lm.fingerprint, config.model_dump(), seed, content(train), content(select), engine.share, TRAINING_VERSION
+        lm.fingerprint,
+        config.model_dump(),
+        seed,
+        content(train),
+        content(select),
+        engine.share,
+        TRAINING_VERSION,
     )
 
     def make(folder: Path) -> None:
@@ -70,9 +76,11 @@ def trained_adapter(
             after = _logits(engine, probe_batch)
             change = max(float((a.float() - b.float()).abs().max()) for a, b in zip(after, before))
             if not (equal_before and equal_after):
-                raise ModelError("with the adapter off the model differs from the untouched model; this kind cannot be used")
+                raise ModelError(
+                    "with the adapter off the model differs from the untouched model; this kind cannot be used"
+                )
             wrapped.peft_config["default"].base_model_name_or_path = lm.name
-            wrapped.save_pretrained(folder / "adapter")
+            wrapped.save_pretrained(folder / "adapter", save_embedding_layers=False)
             (folder / "adapter" / "README.md").unlink(missing_ok=True)
         finally:
             detach(wrapped)
@@ -90,7 +98,12 @@ def trained_adapter(
     folder = entry("adapters", key, make, notice=say)
     about = json.loads((folder / "train.json").read_text("utf-8"))
     return TrainedAdapter(
-        seed, folder / "adapter", key, TrainResult(**about["result"]), about["off_equal"], about["on_difference"]
+        seed,
+        folder / "adapter",
+        key,
+        TrainResult(**about["result"]),
+        about["off_equal"],
+        about["on_difference"],
     )
 
 

@@ -45,9 +45,7 @@ def own_detector(arm: str, seed: int, encoded: Encoded, states: HiddenStates, ob
     return Detector(arm, None, None, seed, objective, np.where(asked_false, 1 - says, says), says)
 
 
-def fit_arms(
-    config: RunConfig, encoded: Encoded, base: HiddenStates, adapted: dict[int, HiddenStates]
-) -> list[ArmFit]:
+def fit_arms(config: RunConfig, encoded: Encoded, base: HiddenStates, adapted: dict[int, HiddenStates]) -> list[ArmFit]:
     """Every probe arm of every seed. Arms that see no adapter are fitted once and repeated per seed."""
     layers = parse_layers(config.select.layers, 0, base.layers[-1])
     truth = np.array([int(p.example.truth) for p in encoded.prompts])

@@ -33,7 +33,9 @@ def find_known(lm: LanguageModel, engine: Engine, prompts: list[Prompt], draws: 
     """Ask `draws` rounds of truthful prompts (see `belief_prompts`: every example once a round)."""
     groups = {(p.example.dataset, p.example.group) for p in prompts}
     standing = set(groups)
-    per_group = max((sum((p.example.dataset, p.example.group) == g for p in prompts) for g in list(groups)[:1]), default=0)
+    per_group = max(
+        (sum((p.example.dataset, p.example.group) == g for p in prompts) for g in list(groups)[:1]), default=0
+    )
     for draw in range(draws):
         asked = [p for p in prompts[draw::draws] if (p.example.dataset, p.example.group) in standing]
         if not asked:

@@ -29,7 +29,9 @@ def claim(out: Path, config: RunConfig) -> dict | None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise OutputError(f"cannot write to the output folder {out} ({error.strerror}); choose another with --out") from error
+        raise OutputError(
+            f"cannot write to the output folder {out} ({error.strerror}); choose another with --out"
+        ) from error
     mark = out / MARK
     wanted = config.model_dump(mode="json")
     if mark.is_file():

@@ -17,7 +17,13 @@ from adapterprobe.config import RunConfig, read_config
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.columns import OWN_ARMS
-from adapterprobe.evaluate.controls import chance_records, control_frame, prompt_only, random_directions, shuffled_labels
+from adapterprobe.evaluate.controls import (
+    chance_records,
+    control_frame,
+    prompt_only,
+    random_directions,
+    shuffled_labels,
+)
 from adapterprobe.evaluate.controls import split_auroc as control_auroc
 from adapterprobe.evaluate.scores import Labels, predictions, prompt_frame
 from adapterprobe.evaluate.tables import evaluate
@@ -137,9 +143,7 @@ class _Stages:
             controls = self._controls(encoded, fits)
         with stage("statistics"):
             settings = config.evaluate
-            results, verdicts = evaluate(
-                frame, self.hypotheses, settings.probe, settings.resamples, settings.margin
-            )
+            results, verdicts = evaluate(frame, self.hypotheses, settings.probe, settings.resamples, settings.margin)
         self._write(results, verdicts, controls, adapters, fits)
         about = self._about(questions, encoded, lm, belief, adapters, fits)
         write_json(self.out, "about.json", about)
@@ -187,7 +191,7 @@ class _Stages:
                 best = fit.selection.best
                 X = fit.features(best.layer)
                 detector = {
-                    split: control_auroc(frame, best.scores, split)
+                    split: float(control_auroc(frame, best.scores[:, None], split)[0])
                     for split in ("test", "ood")
                     if (frame["split"] == split).any()
                 }
@@ -215,7 +219,9 @@ class _Stages:
                 shutil.rmtree(self.out / name, ignore_errors=True)
                 part.rename(self.out / name)
         except OSError as error:
-            raise OutputError(f"cannot write the adapter to {self.out} ({error}); free some space and run again") from error
+            raise OutputError(
+                f"cannot write the adapter to {self.out} ({error}); free some space and run again"
+            ) from error
         for fit in fits:
             best = fit.selection.best
             save_probe(
@@ -252,7 +258,9 @@ class _Stages:
                 "group": [p.example.group for p in encoded.prompts],
             }
         )
-        table = counts.groupby(["split", "dataset"], sort=False).agg(prompts=("group", "size"), groups=("group", "nunique"))
+        table = counts.groupby(["split", "dataset"], sort=False).agg(
+            prompts=("group", "size"), groups=("group", "nunique")
+        )
         return {
             "model": describe(lm),
             "splits": table.reset_index().to_dict("records"),
@@ -284,7 +292,8 @@ class _Stages:
             "lowest_adapted_layer": min(parse_layers(self.config.adapter.layers, 0, lm.structure.n_layers - 1)),
             "by_construction": [arm for arm in OWN_ARMS if arm == "base"],
             "timings": self.timings.seconds,
-            "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30),
+            "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            / (2**20 if sys.platform != "darwin" else 2**30),
         }
 
 
@@ -295,9 +304,15 @@ def rewrite_report(folder: str | Path) -> Path:
         OutputError: the folder is not a finished run.
     """
     folder = Path(folder)
-    needed = [name for name in (MARK, "config.yaml", "predictions.parquet", "about.json", "controls.json") if not (folder / name).is_file()]
+    needed = [
+        name
+        for name in (MARK, "config.yaml", "predictions.parquet", "about.json", "controls.json")
+        if not (folder / name).is_file()
+    ]
     if needed:
-        raise OutputError(f"{folder} is not a finished run: {needed[0]} is missing; make one with `adapterprobe run --out {folder}`")
+        raise OutputError(
+            f"{folder} is not a finished run: {needed[0]} is missing; make one with `adapterprobe run --out {folder}`"
+        )
     config = read_config(folder / "config.yaml")
     settings = config.evaluate
     frame = pd.read_parquet(folder / "predictions.parquet")

@@ -84,7 +84,11 @@ def _answers(lm, engine, prompts) -> Iterator[tuple[str, str]]:
         words = [lm.tokenizer.convert_ids_to_tokens(list(ids)) for ids in (choice.positive, choice.negative)]
         tokens = f", tokens {dict(zip(choice.positive, words[0]))} / {dict(zip(choice.negative, words[1]))}, text begins {first}"
         tokens += "" if special else " (special tokens are part of the text)"
-        against = "answer is true" if behaviour == prompt.example.truth else "answer is false (a lie only where the truth is known)"
+        against = (
+            "answer is true"
+            if behaviour == prompt.example.truth
+            else "answer is false (a lie only where the truth is known)"
+        )
         yield (
             tokens,
             f"behaviour {behaviour} (p_positive {positive / (positive + negative):.3f}, coverage {positive + negative:.3f}) · {against}",

@@ -24,6 +24,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from adapterprobe.errors import ConfigError
@@ -46,16 +47,26 @@ class Probe(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: NaN or infinite features, one class only, or shapes that do not match.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        self.classes_, coded = np.unique(y, return_inverse=True)
-        if len(self.classes_) != 2:
-            raise ValueError(f"Classifier can't train when only one class is present, or more than two: got {self.classes_}")
+        X, coded = self._checked(X, y)
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight, dtype=np.float64)
             if sample_weight.shape != (len(X),):
                 raise ValueError(f"sample_weight has shape {sample_weight.shape}, expected ({len(X)},)")
-        self._fit(np.asarray(X, dtype=np.float64), coded, sample_weight)
+        self._fit(X, coded, sample_weight)
         return self
+
+    def _checked(self, X, y) -> tuple[np.ndarray, np.ndarray]:
+        """X in double precision and y as 0 or 1; `classes_` is set."""
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, coded = np.unique(y, return_inverse=True)
+        if len(self.classes_) == 1:
+            raise ValueError(f"Classifier can't train when only one class is present: got {self.classes_[0]!r}")
+        if len(self.classes_) > 2:
+            raise ValueError(
+                f"Only binary classification is supported. The type of the target is multiclass: {self.classes_}"
+            )
+        return np.asarray(X, dtype=np.float64), coded
 
     def decision_function(self, X):
         """Log-odds of the second class: one value per row."""
@@ -75,6 +86,16 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     def _decide(self, X):
         raise TypeError(f"{type(self).__name__} does not define _decide")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    @classmethod
+    def fit_settings(cls, settings: list[dict], X, y) -> list[Probe]:
+        """One fitted probe per setting; a method overrides it where settings can share work."""
+        return [cls(**params).fit(X, y) for params in settings]
 
     @classmethod
     def candidates(cls, strengths: list[float]) -> list[dict]:
@@ -126,3 +147,8 @@ def make(name: str, **params) -> Probe:
 def search_space(name: str, strengths: list[float]) -> list[dict]:
     """Parameter settings that selection tries for a probe."""
     return _lookup(name).candidates(sorted(strengths))
+
+
+def fit_settings(name: str, settings: list[dict], X, y) -> list[Probe]:
+    """The named probe fitted in every setting."""
+    return _lookup(name).fit_settings(settings, X, y)

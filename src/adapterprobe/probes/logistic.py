@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from adapterprobe.probes.base import Probe, register
+from adapterprobe.probes.newton import solve_logistic
 
 
 @register("logistic")
 class LogisticProbe(Probe):
-    """L2-penalised logistic regression on standardised features.
+    """L2-penalised logistic regression on standardised features; the optimum is scikit-learn's.
 
     With fewer rows than features, as is usual for probes, it is solved in the rows' own span: the penalised
     optimum lies there, so rotating the features onto their right singular vectors changes nothing but the
-    number of dimensions (Hastie, Tibshirani & Friedman 2009, section 18.3.5).
+    number of dimensions (Hastie, Tibshirani & Friedman 2009, section 18.3.5). Penalties that selection tries
+    are solved together.
 
     Args:
         C: inverse strength of the penalty, as in scikit-learn.
         scale: standardise features first.
-        max_iter: iterations of L-BFGS.
+        max_iter: Newton iterations.
     """
 
-    def __init__(self, C: float = 0.01, scale: bool = True, max_iter: int = 1000):
+    def __init__(self, C: float = 0.01, scale: bool = True, max_iter: int = 100):
         self.C = C
         self.scale = scale
         self.max_iter = max_iter
 
     def _fit(self, X, y, sample_weight):
-        self.mean_ = X.mean(0) if self.scale else np.zeros(X.shape[1])
-        spread = X.std(0) if self.scale else np.ones(X.shape[1])
+        self._fit_together([self], X, y, sample_weight)
+
+    @staticmethod
+    def _fit_together(probes: list[LogisticProbe], X, y, sample_weight) -> None:
+        """Fit probes that differ in C alone."""
+        first = probes[0]
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        mean = X.mean(0) if first.scale else np.zeros(X.shape[1])
+        spread = X.std(0) if first.scale else np.ones(X.shape[1])
         # A feature that is constant up to rounding says nothing; do not blow its noise up.
-        self.scale_ = np.where(spread > 1e-9 * (1 + np.abs(self.mean_)), spread, 1.0)
-        Z = (X - self.mean_) / self.scale_
+        scale = np.where(spread > 1e-9 * (1 + np.abs(mean)), spread, 1.0)
+        Z = (X - mean) / scale
         rotation = None
         if len(Z) < Z.shape[1] and Z.any():
             # Right singular vectors by way of the (small) Gram matrix.
@@ -40,10 +48,24 @@ class LogisticProbe(Probe):
             kept = values > values[-1] * 1e-12
             rotation = (vectors[:, kept] / np.sqrt(values[kept])).T @ Z
             Z = vectors[:, kept] * np.sqrt(values[kept])
-        model = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=1e-6).fit(Z, y, sample_weight=sample_weight)
-        self.coef_ = model.coef_[0] if rotation is None else model.coef_[0] @ rotation
-        self.intercept_ = float(model.intercept_[0])
-        self.n_iter_ = int(model.n_iter_[0])
+        strengths = np.array([probe.C for probe in probes], float)
+        beta, iterations = solve_logistic(Z, y, strengths, weight, first.max_iter)
+        for probe, row in zip(probes, beta):
+            probe.mean_, probe.scale_, probe.n_iter_ = mean, scale, iterations
+            probe.coef_ = row[:-1] if rotation is None else row[:-1] @ rotation
+            probe.intercept_ = float(row[-1])
+
+    @classmethod
+    def fit_settings(cls, settings, X, y):
+        probes = [cls(**params) for params in settings]
+        alike = len({tuple(sorted((p.get_params() | {"C": 0}).items())) for p in probes}) == 1
+        if not alike or len(probes) < 2:
+            return super().fit_settings(settings, X, y)
+        X, coded = probes[0]._checked(X, y)
+        for probe in probes[1:]:
+            probe.classes_, probe.n_features_in_ = probes[0].classes_, probes[0].n_features_in_
+        cls._fit_together(probes, X, coded, None)
+        return probes
 
     def _decide(self, X):
         return (X - self.mean_) / self.scale_ @ self.coef_ + self.intercept_

@@ -32,7 +32,9 @@ class MassMeanProbe(Probe):
         projected = X @ self.direction_
         self.centre_, spread = float(projected.mean()), float(projected.std())
         self.unit_ = spread if spread > 0 else 1.0
-        line = LogisticRegression(C=1e4).fit(((projected - self.centre_) / self.unit_)[:, None], y, sample_weight=weight)
+        line = LogisticRegression(C=1e4).fit(
+            ((projected - self.centre_) / self.unit_)[:, None], y, sample_weight=weight
+        )
         # The sign is the labels': a slope below zero could only come of noise in the one-dimensional fit.
         self.slope_, self.intercept_ = float(line.coef_[0, 0]), float(line.intercept_[0])
 

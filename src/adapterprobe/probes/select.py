@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from adapterprobe.errors import DataError
-from adapterprobe.probes.base import Probe, make, search_space
+from adapterprobe.probes.base import Probe, fit_settings, search_space
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,20 @@ def select_probe(
         X = features(layer)
         bad = ~np.isfinite(X).all(axis=1)
         if bad.any():
-            raise DataError(f"layer {layer}: {bad.sum()} rows have NaN or infinite features (first: row {bad.argmax()})")
-        best: tuple[float, Probe] | None = None
-        for params in settings:
-            try:
-                probe = make(name, **params).fit(X[fit_rows], labels[fit_rows])
-            except ValueError as error:
-                raise DataError(f"probe '{name}' cannot be fitted at layer {layer}: {error}") from error
-            value = auroc_within(labels[select_rows], probe.decision_function(X[select_rows]), conditions[select_rows])
-            tried += 1
-            if best is None or value > best[0]:
-                best = (value, probe)
-        fits.append(LayerFit(layer, best[1], best[0], best[1].predict_proba(X)[:, 1]))
+            raise DataError(
+                f"layer {layer}: {bad.sum()} rows have NaN or infinite features (first: row {bad.argmax()})"
+            )
+        try:
+            probes = fit_settings(name, settings, X[fit_rows], labels[fit_rows])
+        except ValueError as error:
+            raise DataError(f"probe '{name}' cannot be fitted at layer {layer}: {error}") from error
+        tried += len(probes)
+        values = [
+            auroc_within(labels[select_rows], probe.decision_function(X[select_rows]), conditions[select_rows])
+            for probe in probes
+        ]
+        # Ties go to the stronger penalty, which comes first.
+        best = int(np.argmax(values))
+        fits.append(LayerFit(layer, probes[best], values[best], probes[best].predict_proba(X)[:, 1]))
         on_layer()
     return Selection(tuple(fits), tried)

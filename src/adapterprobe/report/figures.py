@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from adapterprobe.evaluate.ranks import auroc_columns
 from adapterprobe.report.gather import Gathered
 
 # Okabe & Ito (2008): told apart by colour-blind readers too.
@@ -72,7 +73,13 @@ def arms_figure(run: Gathered) -> Figure:
             if record is None:
                 continue
             colour = COLOURS[arm]
-            axis.plot([record["low"], record["high"]], [place, place], color=colour, linewidth=3, solid_capstyle="round")
+            axis.plot(
+                [record["low"], record["high"]],
+                [place, place],
+                color=colour,
+                linewidth=3,
+                solid_capstyle="round",
+            )
             axis.plot(record["estimate"], place, "o", color=colour, markersize=8)
             for value in seed_aurocs(run, split, arm):
                 axis.plot(value, place - 0.27, "|", color=colour, markersize=6, alpha=0.8)
@@ -128,12 +135,16 @@ def layers_figure(run: Gathered) -> Figure:
 
 
 def layer_table(run: Gathered) -> pd.DataFrame:
-    """AUROC by split, arm, seed and layer for the main probe."""
+    """AUROC by split, arm, seed and layer for the main probe, averaged over data sets and conditions."""
     rows = run.layers[(run.layers["probe"] == run.config.evaluate.probe) & run.layers["split"].isin(["test", "ood"])]
-    records = [
-        (*key, _mean_auroc(part)) for key, part in rows.groupby(["split", "arm", "seed", "layer"], observed=True)
-    ]
-    return pd.DataFrame(records, columns=["split", "arm", "seed", "layer", "auroc"])
+    tables = []
+    for (split, _, _), cell in rows.groupby(["split", "dataset", "condition"], observed=True):
+        wide = cell.pivot_table(
+            index=["prompt_id", "label"], columns=["arm", "seed", "layer"], values="score", observed=True
+        )
+        values = auroc_columns(wide.index.get_level_values("label").to_numpy(int), wide.to_numpy())
+        tables.append(pd.DataFrame({"split": split, "auroc": values}, index=wide.columns).reset_index())
+    return pd.concat(tables).groupby(["split", "arm", "seed", "layer"], as_index=False)["auroc"].mean()
 
 
 def roc_figure(run: Gathered) -> Figure:
