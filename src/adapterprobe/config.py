@@ -5,6 +5,7 @@ A field's description is its help text. Nothing here executes anything; presets 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from importlib import resources
 from pathlib import Path
@@ -46,7 +47,7 @@ class DataConfig(Stage):
     form: Literal["question", "negated", "statement"] = Field("question", description=f"one of {FORMS[:3]}")
     data_seed: int = Field(0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
     shares: dict[str, float] = Field(
-        {"adapter-train": 0.24, "probe-train": 0.18, "select": 0.09, "calibrate": 0.09, "test": 0.40},
+        {"adapter-train": 0.19, "probe-train": 0.22, "select": 0.09, "calibrate": 0.10, "test": 0.40},
         description="share of the training data's groups that each split gets; they sum to 1",
     )
     wrong: Literal["any", "near"] = Field(
@@ -107,9 +108,9 @@ class AdapterConfig(Stage):
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in front of the update")
     epochs: int = Field(5, ge=1, description="most passes over adapter-train")
     patience: int = Field(2, ge=1, description="stop after so many epochs without a better loss on select")
-    batch_size: int = Field(32, ge=1, description="prompts per optimiser step")
-    micro_batch: int = Field(16, ge=1, description="prompts per forward pass (memory)")
-    lr: float = Field(5e-4, gt=0, description="peak learning rate (AdamW)")
+    batch_size: int = Field(8, ge=1, description="prompts per optimiser step")
+    micro_batch: int = Field(8, ge=1, description="prompts per forward pass (memory)")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate (AdamW)")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of steps with a rising learning rate")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
 
@@ -254,10 +255,8 @@ def _override(values: dict, override: str) -> None:
         raise ConfigError(f"--set {key}: '{text}' is not a YAML value") from error
     if isinstance(value, str):
         # YAML 1.1 reads 1e-3 as text; people mean a number.
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     *parents, leaf = key.split(".")
     place = values
     for parent in parents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ def _partition(
     cuts = [low, *(low + i + 1 for i, value in enumerate(inner) if value == common), high]
     parts: list[tuple[int, int, int]] = []
     cost = 0
-    for start, end in zip(cuts[:-1], cuts[1:]):
+    for start, end in itertools.pairwise(cuts):
         tokens, pieces = _partition(start, end, shared, total, floor)
         cost += tokens + OVERHEAD
         parts += pieces
@@ -94,7 +95,7 @@ def prefix_pools(
     order = sorted(range(len(sequences)), key=lambda i: (tuple(sequences[i]), i))
     if share and len(order) > 1:
         ranked = [sequences[i] for i in order]
-        shared = [_common(a, b) for a, b in zip(ranked, ranked[1:])]
+        shared = [_common(a, b) for a, b in itertools.pairwise(ranked)]
         _, groups = _partition(0, len(order), shared, [len(s) for s in ranked], floor)
     else:
         groups = [(0, len(order), 0)]

@@ -38,6 +38,6 @@ def _parse(spec: str, low: int, high: int) -> list[int]:
         return list(range(high - count + 1, high + 1) if spec[0] == "l" else range(low, low + count))
     found = set()
     for part in spec.split(","):
-        start, _, end = part.partition("-")
-        found.update(range(int(start), int(end or start) + 1))
+        start, dash, end = part.partition("-")
+        found.update(range(int(start), int(end if dash else start) + 1))
     return sorted(found)

@@ -1,0 +1,74 @@
+"""Nothing about an example but its truth tells its truth."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from adapterprobe.data import load_relation, relation_names, split_groups
+from adapterprobe.data.examples import make_examples
+from adapterprobe.data.splits import TRAINING_SPLITS
+from adapterprobe.errors import DataError
+
+SHARES = {"adapter-train": 0.2, "probe-train": 0.2, "select": 0.1, "calibrate": 0.1, "test": 0.4}
+
+
+@pytest.mark.parametrize("wrong", ["any", "near"])
+@pytest.mark.parametrize("name", relation_names())
+def test_each_object_is_right_as_often_as_wrong(name, wrong):
+    relation = load_relation(name)
+    for seed in (0, 1):
+        groups = np.random.default_rng(seed).permutation(relation.groups)[: len(relation.groups) // 2]
+        examples = make_examples(relation, groups, "question", seed, wrong)
+        right = Counter(e.texts["object"] for e in examples if e.truth)
+        assert right == Counter(e.texts["object"] for e in examples if not e.truth)
+        assert Counter(e.texts["subject"] for e in examples if e.truth) == Counter(
+            e.texts["subject"] for e in examples if not e.truth
+        )
+        assert len(examples) >= 0.8 * 2 * len(groups)
+        facts = {f.subject: f for f in relation.facts}
+        assert all(facts[e.texts["subject"]].right(e.texts["object"]) == e.truth for e in examples)
+
+
+def test_near_takes_listed_wrong_objects_more_often():
+    relation = load_relation("capitals")
+    facts = {f.subject: f for f in relation.facts}
+
+    def listed(wrong):
+        examples = make_examples(relation, relation.groups, "question", 0, wrong)
+        return np.mean([e.texts["object"] in facts[e.texts["subject"]].wrong for e in examples if not e.truth])
+
+    assert listed("near") > 0.8 > 0.3 > listed("any")
+
+
+@pytest.mark.parametrize("form", ["question", "negated", "statement", "recall"])
+def test_forms(form):
+    relation = load_relation("elements")
+    examples = make_examples(relation, relation.groups, form, 0)
+    assert sum(e.truth for e in examples) == len(examples) / 2
+    first = {e.texts["object"]: e for e in examples if e.group == "iron"}
+    assert first["Fe"].truth == (form != "negated")
+    assert len({e.example_id for e in examples}) == len(examples)
+    if form == "recall":
+        assert {e.positive for e in examples} >= {"Fe"} and all(e.positive != e.negative for e in examples)
+
+
+def test_seed_decides_and_repeats():
+    relation = load_relation("units")
+    once, again = (make_examples(relation, relation.groups, "question", 3) for _ in range(2))
+    assert once == again != make_examples(relation, relation.groups, "question", 4)
+
+
+def test_splits_are_disjoint_and_complete():
+    groups = [f"g{i}" for i in range(100)]
+    dealt = split_groups(groups, SHARES, {"pool": 10}, seed=0, minimum=5)
+    assert sorted(g for part in dealt.values() for g in part) == sorted(groups)
+    assert len(dealt["pool"]) == 10 and len(dealt["test"]) == 36
+    assert dealt == split_groups(groups[::-1], SHARES, {"pool": 10}, seed=0, minimum=5)
+    assert dealt != split_groups(groups, SHARES, {"pool": 10}, seed=1, minimum=5)
+    assert set(TRAINING_SPLITS) < set(dealt)
+
+
+def test_too_few_groups_says_how_many_would_do():
+    with pytest.raises(DataError, match=r"got 30, of which 'select' would have 2 .*about 90 groups"):
+        split_groups([f"g{i}" for i in range(30)], SHARES, {"pool": 10}, seed=0, minimum=8)

@@ -1,0 +1,99 @@
+"""Recording: what was computed is what is read, resumed after a stop, and never twice."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+
+from adapterprobe import hidden
+from adapterprobe.engine import Engine
+from adapterprobe.errors import CacheError, ModelError
+from adapterprobe.hidden import record
+from adapterprobe.hidden.store import from_stored, to_stored
+from adapterprobe.models import ChoiceTokens, find_structure
+from adapterprobe.models.encode import Encoded
+
+
+def encoded(n: int = 60) -> Encoded:
+    rng = np.random.default_rng(0)
+    prefix = rng.integers(1, 600, 20).tolist()
+    ids = tuple(tuple(prefix + rng.integers(1, 600, 3 + i % 5).tolist()) for i in range(n))
+    return Encoded((None,) * n, ids, (ChoiceTokens((1, 2), (3,)),) * n)
+
+
+def engine(counter=None):
+    model = tiny("llama")
+    if counter is not None:
+        model.register_forward_hook(lambda *a: counter.append(1))
+    made = Engine(model, find_structure(model))
+    if counter is not None:
+        counter.clear()
+    return made
+
+
+def test_states_are_those_of_the_model(cache):
+    data = encoded(7)
+    states = record(engine(), data, "w", [0, 2, 4])
+    model = tiny("llama")
+    for row, ids in enumerate(data.ids):
+        expected = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        for layer in (0, 2):
+            assert np.allclose(states.layer(layer)[row], expected[layer][0, -1].numpy(), atol=1e-4)
+    assert states.layer(2).shape == (7, 32) and states.logprobs.shape == (7, 2)
+    assert np.array_equal(hidden.open(states.folder).layer(4), states.layer(4))
+    with pytest.raises(CacheError, match="layer 1 was not recorded"):
+        states.layer(1)
+
+
+def test_second_time_makes_no_forward_pass(cache):
+    counter = []
+    eng = engine(counter)
+    first = record(eng, encoded(), "w", [1])
+    assert counter
+    counter.clear()
+    again = record(eng, encoded(), "w", [1])
+    assert not counter and again.folder == first.folder
+    assert record(eng, encoded(), "other weights", [1]).folder != first.folder
+    assert record(eng, encoded(59), "w", [1]).folder != first.folder
+
+
+def test_stopped_recording_goes_on_to_the_same_result(cache, monkeypatch):
+    whole = record(engine(), encoded(), "w", [0, 4], token_budget=8)
+    expected = [whole.layer(0), whole.layer(4), whole.logprobs]
+    eng = engine()
+    run, seen = eng.run, []
+
+    def stop(batch, **options):
+        if len(seen) == 30:
+            raise KeyboardInterrupt
+        seen.append(batch)
+        return run(batch, **options)
+
+    monkeypatch.setattr(eng, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        record(eng, encoded(), "v", [0, 4], token_budget=8)
+    counter = []
+    resumed = record(engine(counter), encoded(), "v", [0, 4], token_budget=8)
+    assert 0 < len(counter) <= 60 - 24 + 2, "finished batches are not computed again"
+    for one, two in zip(expected, [resumed.layer(0), resumed.layer(4), resumed.logprobs]):
+        assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+def test_number_formats_round_trip(dtype):
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
+    values = (torch.randn(3, 5) * 100).to(kind)
+    assert np.array_equal(from_stored(to_stored(values, dtype)), values.float().numpy())
+
+
+def test_nan_states_are_refused(cache):
+    eng = engine()
+    with torch.no_grad():
+        eng.structure.blocks[2].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="after 3 blocks are not finite"):
+        record(eng, encoded(5), "w", [0, 1, 2, 3, 4])
+
+
+def test_open_says_what_is_missing(tmp_path):
+    with pytest.raises(CacheError, match="no hidden states"):
+        hidden.open(tmp_path)

@@ -1,0 +1,46 @@
+"""Imports go the way of the data, and no stage knows a later one."""
+
+import ast
+from pathlib import Path
+
+ORDER = ["errors", "hints", "types", "progress", "cache", "config", "data", "elicit", "models", "engine", "adapt", "hidden",
+         "probes", "evaluate", "report", "pipeline", "cli"]  # fmt: skip
+ROOT = Path(__file__).parents[1] / "src" / "adapterprobe"
+
+
+def stage_of(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[1] if parts[0] == "adapterprobe" and len(parts) > 1 else None
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_direction():
+    wrong, seen = [], 0
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[0] in ("__init__", "presets"):
+            continue
+        for name in imports(path):
+            stage = stage_of(name)
+            if stage in ORDER:
+                seen += 1
+                if ORDER.index(stage) > ORDER.index(parts[0]):
+                    wrong.append(f"{'/'.join(parts)} imports {name}")
+    assert not wrong
+    assert seen > 50
+
+
+def test_importing_the_package_is_quick_and_silent():
+    import subprocess
+    import sys
+
+    code = "import adapterprobe, sys; print('torch' in sys.modules, adapterprobe.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "False" and done.stderr == ""
