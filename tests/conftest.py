@@ -18,7 +18,13 @@ from adapterprobe.models.load import LanguageModel
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-COMMON = {"vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 512}
+COMMON = {
+    "vocab_size": 600,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+}
 LLAMA = COMMON | {"intermediate_size": 48, "num_key_value_heads": 2}
 FAMILIES = {
     "llama": LLAMA,
@@ -46,7 +52,10 @@ def tokenizer():
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=600,
+        special_tokens=["<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator([*words, " Yes", " No", " True", " False"] * 2, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")

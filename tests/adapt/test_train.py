@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SEVERAL
 from peft import PeftModel
 
 from adapterprobe.adapt import adapter_merged, adapter_off, attach, train_adapter
@@ -17,6 +16,7 @@ from adapterprobe.elicit import draw_demo_sets, make_prompts, templates_for
 from adapterprobe.engine import Engine, plan_batches
 from adapterprobe.errors import ConfigError, ModelError
 from adapterprobe.models.encode import encode
+from conftest import SEVERAL
 
 CONFIG = AdapterConfig(layers="1-3", rank=4, alpha=8, epochs=3, lr=0.01, batch_size=8, micro_batch=8, patience=9)
 

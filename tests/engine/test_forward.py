@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SEVERAL, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapterprobe.engine import Batch, Engine, plan_batches, useful_tokens
+from adapterprobe.engine import Batch, Engine, Trunk, plan_batches, useful_tokens
 from adapterprobe.models import find_structure
+from conftest import SEVERAL, tiny
 
 
 def sequences(n_prefixes: int = 3, rows: int = 4) -> list[list[int]]:
@@ -114,3 +114,43 @@ def test_plans_hold_every_row_once_and_whole(ids, budget):
 def test_sharing_spares_tokens():
     ids = sequences(3, 20)
     assert useful_tokens(plan_batches(ids)) < 0.4 * sum(map(len, ids))
+
+
+@SEVERAL
+@pytest.mark.parametrize("share", [True, False])
+def test_starting_from_the_trunk_changes_nothing(family, share):
+    """Logits, states above, and gradients above are those of the whole pass; the blocks below are not run."""
+    model = tiny(family)
+    structure = find_structure(model)
+    engine = Engine(model, structure, share=share)
+    ids = sequences()
+    trunk = Trunk(2)
+    trunk.collect(engine, plan_batches(ids, token_budget=50, share=share))
+    for parameter in structure.blocks[2].parameters():
+        parameter.requires_grad_(True)
+
+    def whole(batches):
+        model.zero_grad()
+        outs = {}
+        for batch in batches:
+            out = engine.run(batch, layers=[3, 4])
+            out.logits.logsumexp(1).sum().backward()
+            outs.update({r: (lo.detach(), st) for r, lo, st in zip(batch.rows, out.logits, out.states.transpose(0, 1))})
+        return outs, [p.grad.clone() for p in structure.blocks[2].parameters()]
+
+    expected, gradients = whole(plan_batches(ids, token_budget=90, share=share))
+    ran = []
+    handle = structure.blocks[0].register_forward_hook(lambda m, a, o: ran.append(m.forward.__qualname__))
+    with engine.starting_from(trunk):
+        # Other batches than the trunk was collected with: prefixes may end elsewhere.
+        got, again = whole(plan_batches(ids, token_budget=90, share=share))
+    handle.remove()
+    assert ran and all("resumed" in name for name in ran), "the blocks below must not run"
+    for row in expected:
+        for one, two in zip(expected[row], got[row]):
+            assert (one - two).abs().max() <= 1e-3 * one.abs().max()
+    for one, two in zip(gradients, again):
+        assert (one - two).abs().max() <= 1e-3 * one.abs().max() + 1e-6
+    assert "forward" not in structure.blocks[0].__dict__, "the blocks are themselves again"
+    after, _ = whole(plan_batches(ids, token_budget=90, share=share))
+    assert all(torch.equal(expected[r][0], after[r][0]) for r in expected)

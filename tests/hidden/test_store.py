@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
 
 from adapterprobe import hidden
 from adapterprobe.engine import Engine
@@ -12,6 +11,7 @@ from adapterprobe.hidden import record
 from adapterprobe.hidden.store import from_stored, to_stored
 from adapterprobe.models import ChoiceTokens, find_structure
 from adapterprobe.models.encode import Encoded
+from conftest import tiny
 
 
 def encoded(n: int = 60) -> Encoded:

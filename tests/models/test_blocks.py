@@ -1,11 +1,11 @@
 """Parts of a decoder are found by structure."""
 
 import pytest
-from conftest import FAMILIES, SEVERAL, tiny
 
 from adapterprobe.errors import ModelError
 from adapterprobe.models import find_structure
 from adapterprobe.models.layers import parse_layers
+from conftest import FAMILIES, SEVERAL, tiny
 
 NORMS = {
     "llama": "model.norm", "phi": "model.final_layernorm", "gpt_neox": "gpt_neox.final_layer_norm",
@@ -45,5 +45,3 @@ def test_no_blocks_is_said():
 def test_bad_layers(spec):
     with pytest.raises(Exception, match="layer"):
         parse_layers(spec, 0, 9)
-
-

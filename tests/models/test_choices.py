@@ -49,5 +49,7 @@ def test_choice_logprobs_literally():
     got = choice_logprobs(torch.tensor(logits), choices).numpy()
     for row, choice in enumerate(choices):
         logprobs = logits[row].astype(float) - logsumexp(logits[row].astype(float))
-        assert np.allclose(got[row], [logsumexp(logprobs[list(s)]) for s in (choice.positive, choice.negative)], atol=1e-3)
+        assert np.allclose(
+            got[row], [logsumexp(logprobs[list(s)]) for s in (choice.positive, choice.negative)], atol=1e-3
+        )
     assert np.isfinite(choice_logprobs(torch.tensor([[3e38, -3e38]]), [ChoiceTokens((0,), (1,))]).numpy()[0, 0])

@@ -7,8 +7,8 @@ import torch
 
 from adapterprobe.cache import entry
 from adapterprobe.errors import ConfigError, ModelError
-from adapterprobe.models import load_model
 from adapterprobe.models import gguf as gguf_module
+from adapterprobe.models import load_model
 from adapterprobe.models.hardware import pick_device, pick_dtype
 from adapterprobe.models.load import model_fingerprint
 
@@ -41,7 +41,11 @@ def test_folder_without_weights(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "match"),
-    [("./nowhere", "no model folder or file"), ("/no/such/place", "no model folder or file"), ("owner/absent", "tried as a hub id")],
+    [
+        ("./nowhere", "no model folder or file"),
+        ("/no/such/place", "no model folder or file"),
+        ("owner/absent", "tried as a hub id"),
+    ],
 )
 def test_no_such_model(name, match, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -2,5 +2,6 @@
 
 from adapterprobe.engine.batches import Batch, plan_batches, useful_tokens
 from adapterprobe.engine.forward import Engine
+from adapterprobe.engine.trunk import Trunk
 
-__all__ = ["Batch", "Engine", "plan_batches", "useful_tokens"]
+__all__ = ["Batch", "Engine", "Trunk", "plan_batches", "useful_tokens"]

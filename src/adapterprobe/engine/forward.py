@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from adapterprobe.engine.batches import Batch
+from adapterprobe.engine.trunk import Trunk
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import say
@@ -89,15 +90,6 @@ def _head_at(head: nn.Module | None, last: torch.Tensor) -> Iterator[list[bool]]
         handle.remove()
 
 
-def _lend(cache, owners: torch.Tensor):
-    """A copy of a key-value cache with one entry per row, taken from the row's prefix. The original stays as
-    it is: its tensors are read, never changed."""
-    lent = copy.copy(cache)
-    lent.layers = [copy.copy(layer) for layer in cache.layers]
-    lent.reorder_cache(owners)
-    return lent
-
-
 class Engine:
     """Runs planned batches through one model.
 
@@ -109,28 +101,40 @@ class Engine:
 
     def __init__(self, model: nn.Module, structure: Structure, share: bool = True) -> None:
         self.model, self.structure = model, structure
-        self.share = share and self._can_share()
+        self._trunk: Trunk | None = None
         self._prefix: tuple[tuple[tuple[int, ...], ...], object] | None = None
+        self.share = share and self._can_share()
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @contextlib.contextmanager
+    def starting_from(self, trunk: Trunk | None) -> Iterator[None]:
+        """Within, batches that the trunk knows skip the blocks below it."""
+        self.forget()
+        self._trunk = trunk
+        try:
+            yield
+        finally:
+            self._trunk = None
+            self.forget()
+
     def run(self, batch: Batch, states: bool = True, layers: list[int] | None = None) -> Output:
         """One batch. Without gradients the prefixes are kept for the next batch with the same ones; with
-        gradients they are computed anew, as part of the graph."""
-        lengths = [len(suffix) for suffix in batch.suffixes]
-        ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
-        for row, suffix in enumerate(batch.suffixes):
-            ids[row, : len(suffix)] = torch.tensor(suffix)
-        ids = ids.to(self.device)
+        gradients they are computed anew, as part of the graph.
+
+        Args:
+            states: whether hidden states are kept; `layers`: which (with a trunk, only those above it).
+        """
+        ids, lengths = self.padded(batch)
         last = torch.tensor(lengths, device=self.device) - 1
-        cache = None
-        if batch.prefixes:
-            cache = _lend(self._prefix_cache(batch.prefixes), torch.tensor(batch.owners, device=self.device))
+        trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None
+        cache = self.lend(self._prefix_cache(batch, trunk), batch.owners) if batch.prefixes else None
         recording = _recording(self.structure, last, layers) if states else contextlib.nullcontext({})
-        with recording as kept, _head_at(self.structure.head, last) as fired:
-            out = self.model(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+        resumed = trunk.resumed(self.structure, trunk.suffixes(batch)) if trunk else contextlib.nullcontext()
+        with recording as kept, _head_at(self.structure.head, last) as fired, resumed:
+            out = self.forward(ids, cache)
         logits = out.logits[:, 0] if fired else out.logits[torch.arange(len(last)), last]
         stacked = torch.stack([kept[index] for index in sorted(kept)]) if states else None
         return Output(logits, stacked)
@@ -139,23 +143,43 @@ class Engine:
         """Drop the kept prefix: call it when the model's weights have changed."""
         self._prefix = None
 
-    def _prefix_cache(self, prefixes: tuple[tuple[int, ...], ...]):
-        grad = torch.is_grad_enabled()
-        if not grad and self._prefix is not None and self._prefix[0] == prefixes:
-            return self._prefix[1]
-        cache = self._encode(prefixes)
-        if not grad:
-            self._prefix = (prefixes, cache)
-        return cache
+    def forward(self, ids: torch.Tensor, cache=None):
+        """The model's own forward pass; with a cache, its keys and values are read and added to."""
+        return self.model(input_ids=ids.to(self.device), past_key_values=cache, use_cache=cache is not None)
 
-    def _encode(self, prefixes: tuple[tuple[int, ...], ...]):
+    def padded(self, batch: Batch) -> tuple[torch.Tensor, list[int]]:
+        """Suffix ids padded on the right (rows x tokens), and each row's length."""
+        lengths = [len(suffix) for suffix in batch.suffixes]
+        ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+        for row, suffix in enumerate(batch.suffixes):
+            ids[row, : len(suffix)] = torch.tensor(suffix)
+        return ids, lengths
+
+    def new_cache(self):
+        """An empty key-value cache of the model's kind."""
         from transformers.cache_utils import DynamicCache
 
-        cache = DynamicCache(config=self.model.config)
-        ids = torch.tensor(prefixes, device=self.device)
-        last = torch.full((len(prefixes),), len(prefixes[0]) - 1, device=self.device)
-        with _head_at(self.structure.head, last):
-            self.model(input_ids=ids, past_key_values=cache, use_cache=True)
+        return DynamicCache(config=self.model.config)
+
+    def lend(self, cache, owners: tuple[int, ...]):
+        """A copy of a key-value cache with one entry per row, taken from the row's prefix. The original stays
+        as it is: its tensors are read, never changed."""
+        lent = copy.copy(cache)
+        lent.layers = [copy.copy(layer) for layer in cache.layers]
+        lent.reorder_cache(torch.tensor(owners, device=self.device))
+        return lent
+
+    def _prefix_cache(self, batch: Batch, trunk: Trunk | None):
+        grad = torch.is_grad_enabled()
+        if not grad and self._prefix is not None and self._prefix[0] == batch.prefixes:
+            return self._prefix[1]
+        cache = self.new_cache()
+        last = torch.full((len(batch.prefixes),), len(batch.prefixes[0]) - 1, device=self.device)
+        resumed = trunk.resumed(self.structure, trunk.prefixes(batch)) if trunk else contextlib.nullcontext()
+        with _head_at(self.structure.head, last), resumed:
+            self.forward(torch.tensor(batch.prefixes), cache)
+        if not grad:
+            self._prefix = (batch.prefixes, cache)
         return cache
 
     @torch.no_grad()
@@ -168,7 +192,6 @@ class Engine:
         plain = Batch((), (0, 0, 0), rows, tuple(map(tuple, tokens)))
         prefixes = (tuple(tokens[0][:10]), tuple(tokens[2][:10]))
         shared = Batch(prefixes, (0, 0, 1), rows, tuple(tuple(t[10:]) for t in tokens))
-        self._prefix = None
         try:
             expected = self.run(plain, states=False).logits.float()
             got = self.run(shared, states=False).logits.float()
@@ -176,7 +199,7 @@ class Engine:
             say(f"prefixes are not shared: {type(self.model).__name__} does not take a cache ({error})")
             return False
         finally:
-            self._prefix = None
+            self.forget()
         gap = (got - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
         if not torch.isfinite(gap) or gap > 0.1:
             say(f"prefixes are not shared: {type(self.model).__name__} gives other logits with a cache")

@@ -29,15 +29,21 @@ def auroc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, n_groups: 
     Equal to scikit-learn's for weights of 1. The comparisons are added up per pair of groups once.
     """
     positive, negative = labels == 1, labels == 0
+    present, codes = np.unique(groups, return_inverse=True)
     above, below = scores[positive][:, None], scores[negative][None, :]
     wins = (above > below) + 0.5 * (above == below)
-    by_negative = np.zeros((positive.sum(), n_groups))
-    np.add.at(by_negative.T, groups[negative], wins.T)
-    matrix = np.zeros((n_groups, n_groups))
-    np.add.at(matrix, groups[positive], by_negative)
-    n_pos = np.bincount(groups[positive], minlength=n_groups).astype(float)
-    n_neg = np.bincount(groups[negative], minlength=n_groups).astype(float)
-    return lambda w: _ratio(((w @ matrix) * w).sum(1), (w @ n_pos) * (w @ n_neg))
+    by_negative = np.zeros((positive.sum(), len(present)))
+    np.add.at(by_negative.T, codes[negative], wins.T)
+    matrix = np.zeros((len(present), len(present)))
+    np.add.at(matrix, codes[positive], by_negative)
+    n_pos = np.bincount(codes[positive], minlength=len(present)).astype(float)
+    n_neg = np.bincount(codes[negative], minlength=len(present)).astype(float)
+
+    def value(w: np.ndarray) -> np.ndarray:
+        mine = w[:, present]
+        return _ratio(((mine @ matrix) * mine).sum(1), (mine @ n_pos) * (mine @ n_neg))
+
+    return value
 
 
 def _accuracy_of(mask: np.ndarray, right: np.ndarray, groups: np.ndarray, n_groups: int) -> Statistic:
@@ -95,10 +101,10 @@ def recall_at_fpr(labels, scores, groups, n_groups, rate: float) -> Statistic:
     def value(w: np.ndarray) -> np.ndarray:
         out = np.empty(len(w))
         for start in range(0, len(w), 2000):
-            weights = w[start : start + 2000][:, group]
+            weights = w[start : start + 2000].astype(np.float32)[:, group]
             hits = np.cumsum(weights * positive, axis=1)
             alarms = np.cumsum(weights * ~positive, axis=1)
-            allowed = block_end & (alarms <= rate * alarms[:, -1:] + 1e-9)
+            allowed = block_end & (alarms <= rate * alarms[:, -1:] + 1e-4)
             best = np.where(allowed, hits, 0.0).max(1)
             out[start : start + 2000] = np.where(alarms[:, -1] > 0, _ratio(best, hits[:, -1]), np.nan)
         return out

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from adapterprobe.cache import digest, entry, write_atomic
-from adapterprobe.engine import Engine, plan_batches
+from adapterprobe.engine import Engine, Trunk, plan_batches
 from adapterprobe.engine.answers import choice_logprobs
 from adapterprobe.engine.forward import check_finite
 from adapterprobe.hidden.store import HiddenStates, create, open_states, to_stored
@@ -30,18 +31,21 @@ def record(
     layers: list[int],
     what: str = "recording",
     token_budget: int = 2048,
+    trunk: Callable[[], Trunk] | None = None,
 ) -> HiddenStates:
     """Hidden states (of `layers`; none for answers alone) and choice log-probabilities at the answer position.
 
     Args:
         weights: content hash of everything that decides the outcome beside the prompts: model and adapter.
+        trunk: gives the states below an adapter, asked for only if something is left to compute.
 
     Raises:
         ModelError: a state or logit is not finite.
     """
     dtype = dtype_name(next(engine.model.parameters()).dtype)
     content = [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices]]
-    key = digest(weights, digest(content), layers, dtype, engine.share, token_budget, ENGINE_VERSION)
+    shared = [engine.share, trunk is not None, token_budget]
+    key = digest(weights, digest(content), layers, dtype, shared, ENGINE_VERSION)
 
     def make(folder: Path) -> None:
         store = create(folder, len(encoded), layers, engine.structure.width, dtype)

@@ -37,6 +37,8 @@ class HiddenStates:
     layers: tuple[int, ...]
     width: int
     dtype: str
+    below: HiddenStates | None = None
+    """Where the layers are that this store need not repeat: those below an adapter are the base model's."""
 
     def layer(self, index: int) -> np.ndarray:
         """Hidden state `index` of every prompt: rows x width, fp32.
@@ -44,6 +46,8 @@ class HiddenStates:
         Raises:
             CacheError: that layer was not recorded.
         """
+        if index not in self.layers and self.below is not None:
+            return self.below.layer(index)
         if index not in self.layers:
             raise CacheError(f"layer {index} was not recorded in {self.folder}; there are {self.layers}")
         return from_stored(np.array(self._map("r")[self.layers.index(index)]))

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from adapterprobe.adapt.attach import detach
 from adapterprobe.adapt.objectives import wants_positive
 from adapterprobe.cache import digest, entry
 from adapterprobe.config import AdapterConfig
-from adapterprobe.engine import Engine, plan_batches
+from adapterprobe.engine import Engine, Trunk, plan_batches, useful_tokens
 from adapterprobe.errors import ModelError
 from adapterprobe.hidden import HiddenStates, record
 from adapterprobe.models import LanguageModel
@@ -41,7 +41,13 @@ class TrainedAdapter:
 
 
 def trained_adapter(
-    lm: LanguageModel, engine: Engine, train: Encoded, select: Encoded, config: AdapterConfig, seed: int
+    lm: LanguageModel,
+    engine: Engine,
+    train: Encoded,
+    select: Encoded,
+    config: AdapterConfig,
+    seed: int,
+    trunk: SharedTrunk,
 ) -> TrainedAdapter:
     """Train, or find in the cache. The model is left without adapter, as it was.
 
@@ -70,7 +76,9 @@ def trained_adapter(
         try:
             with adapter_off(lm.model):
                 equal_before = _equal(before, _logits(engine, probe_batch))
-            result = train_adapter(wrapped, engine, train, select, config, seed, folder, f"training, seed {seed}")
+            with engine.starting_from(trunk.get()):
+                what = f"training, seed {seed}"
+                result = train_adapter(wrapped, engine, train, select, config, seed, folder, what)
             with adapter_off(lm.model):
                 equal_after = _equal(before, _logits(engine, probe_batch))
             after = _logits(engine, probe_batch)
@@ -107,12 +115,37 @@ def trained_adapter(
     )
 
 
+class SharedTrunk:
+    """The blocks below an adapter over all prompts: run when first needed, once for all seeds.
+
+    Without blocks below, or where the states would take more than `limit` bytes, there is none.
+    """
+
+    def __init__(self, lm: LanguageModel, engine: Engine, encoded: Encoded, lowest: int, limit: int = 2 << 30) -> None:
+        self.engine, self.ids = engine, encoded.ids
+        tokens = useful_tokens(plan_batches(encoded.ids, share=engine.share))
+        size = tokens * lm.structure.width * lm.dtype.itemsize
+        self.start = lowest if size <= limit else 0
+        self._trunk: Trunk | None = None
+
+    def get(self) -> Trunk | None:
+        if self._trunk is None and self.start:
+            self._trunk = Trunk(self.start)
+            self._trunk.collect(self.engine, plan_batches(self.ids, share=self.engine.share))
+        return self._trunk
+
+
 def record_adapted(
-    lm: LanguageModel, engine: Engine, adapter: TrainedAdapter, encoded: Encoded, layers: list[int]
+    lm: LanguageModel, engine: Engine, adapter: TrainedAdapter, encoded: Encoded, base: HiddenStates, trunk: SharedTrunk
 ) -> HiddenStates:
-    """Hidden states and answers with the adapter on. The model is left without adapter."""
+    """Hidden states and answers with the adapter on, on all layers of `base`; those that no adapted block has
+    touched are the base's own. The model is left without adapter."""
+    layers = [layer for layer in base.layers if layer > trunk.start or not trunk.start]
+    weights = digest(lm.fingerprint, adapter.key)
     with loaded(lm, adapter.folder), adapter_merged(lm.model):
-        return record(engine, encoded, digest(lm.fingerprint, adapter.key), layers, f"adapter on, seed {adapter.seed}")
+        what = f"adapter on, seed {adapter.seed}"
+        states = record(engine, encoded, weights, layers, what, trunk=trunk.get if trunk.start else None)
+    return replace(states, below=base)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from adapterprobe.models import load_model
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
-from adapterprobe.pipeline.adapters import TrainedAdapter, record_adapted, trained_adapter
+from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_adapted, trained_adapter
 from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, p_positive, probe_detectors
 from adapterprobe.pipeline.belief import Belief, find_known
 from adapterprobe.pipeline.outputs import MARK, claim, provenance, write_config, write_json
@@ -130,11 +130,12 @@ class _Stages:
         adapted: dict[int, HiddenStates] = {}
         train = encoded.subset(encoded.where("adapter-train"))
         select = encoded.subset(encoded.where("select"))
+        trunk = SharedTrunk(lm, engine, encoded, min(parse_layers(config.adapter.layers, 0, n_layers - 1)))
         for seed in config.seeds:
             with stage("train adapters"):
-                adapters[seed] = trained_adapter(lm, engine, train, select, config.adapter, seed)
+                adapters[seed] = trained_adapter(lm, engine, train, select, config.adapter, seed, trunk)
             with stage("hidden states, adapter on"):
-                adapted[seed] = record_adapted(lm, engine, adapters[seed], encoded, all_layers)
+                adapted[seed] = record_adapted(lm, engine, adapters[seed], encoded, base, trunk)
         with stage("fit probes"):
             fits = fit_arms(config, encoded, base, adapted)
         with stage("scores"):

@@ -52,6 +52,11 @@ class Probe(ClassifierMixin, BaseEstimator):
             sample_weight = np.asarray(sample_weight, dtype=np.float64)
             if sample_weight.shape != (len(X),):
                 raise ValueError(f"sample_weight has shape {sample_weight.shape}, expected ({len(X)},)")
+            # A row of weight 0 is a row that is not there.
+            kept = sample_weight > 0
+            X, coded, sample_weight = X[kept], coded[kept], sample_weight[kept]
+            if len(np.unique(coded)) < 2:
+                raise ValueError("sample_weight leaves rows of one class or none; both classes need a weight above 0")
         self._fit(X, coded, sample_weight)
         return self
 
@@ -79,7 +84,8 @@ class Probe(ClassifierMixin, BaseEstimator):
         return np.column_stack([1 - positive, positive])
 
     def predict(self, X):
-        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+        positive = self.decision_function(X) > 0
+        return self.classes_[positive.astype(int)]
 
     def _fit(self, X, y, sample_weight):
         raise TypeError(f"{type(self).__name__} does not define _fit")

@@ -36,8 +36,10 @@ class LogisticProbe(Probe):
         """Fit probes that differ in C alone."""
         first = probes[0]
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
-        mean = X.mean(0) if first.scale else np.zeros(X.shape[1])
-        spread = X.std(0) if first.scale else np.ones(X.shape[1])
+        mean, spread = np.zeros(X.shape[1]), np.ones(X.shape[1])
+        if first.scale:
+            mean = np.average(X, axis=0, weights=weight)
+            spread = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))
         # A feature that is constant up to rounding says nothing; do not blow its noise up.
         scale = np.where(spread > 1e-9 * (1 + np.abs(mean)), spread, 1.0)
         Z = (X - mean) / scale

@@ -30,9 +30,10 @@ class MassMeanProbe(Probe):
             within = LedoitWolf(assume_centered=True).fit(X - means[y]).covariance_
             self.direction_ = np.linalg.solve(within, self.direction_)
         projected = X @ self.direction_
-        self.centre_, spread = float(projected.mean()), float(projected.std())
+        self.centre_ = float(np.average(projected, weights=weight))
+        spread = float(np.sqrt(np.average((projected - self.centre_) ** 2, weights=weight)))
         self.unit_ = spread if spread > 0 else 1.0
-        line = LogisticRegression(C=1e4).fit(
+        line = LogisticRegression(C=1e4, tol=1e-10, max_iter=1000).fit(
             ((projected - self.centre_) / self.unit_)[:, None], y, sample_weight=weight
         )
         # The sign is the labels': a slope below zero could only come of noise in the one-dimensional fit.

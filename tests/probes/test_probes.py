@@ -1,0 +1,180 @@
+"""Probes: scikit-learn's conventions, independent references, positive and negative controls."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from adapterprobe import probes
+from adapterprobe.errors import CacheError, ConfigError, DataError
+from adapterprobe.probes.base import fit_settings
+from adapterprobe.probes.select import select_probe
+
+EACH = pytest.mark.parametrize("name", probes.available())
+
+
+@parametrize_with_checks([probes.make(name) for name in probes.available()])
+def test_scikit_learn_estimator(estimator, check):
+    check(estimator)
+
+
+def planted(rows=200, features=50, strength=3.0, seed=0):
+    rng = np.random.default_rng(seed)
+    y = np.arange(rows) % 2
+    direction = rng.standard_normal(features)
+    X = rng.standard_normal((rows, features)) + strength * np.outer(y - 0.5, direction / np.linalg.norm(direction))
+    return X, y, direction
+
+
+@EACH
+@pytest.mark.parametrize("features", [16, 4096])
+def test_finds_a_planted_direction_and_nothing_in_noise(name, features):
+    X, y, _ = planted(600, features, strength=6.0)
+    found = roc_auc_score(y[400:], probes.make(name).fit(X[:400], y[:400]).decision_function(X[400:]))
+    assert found > 0.85
+    X, y, _ = planted(1200, features, strength=0.0, seed=1)
+    found = roc_auc_score(y[400:], probes.make(name).fit(X[:400], y[:400]).decision_function(X[400:]))
+    assert abs(found - 0.5) < 0.06
+
+
+@pytest.mark.parametrize(("rows", "features"), [(60, 200), (300, 40)])
+@pytest.mark.parametrize("C", [1e-4, 1e-2, 1.0])
+def test_logistic_is_scikit_learns(rows, features, C):
+    X, y, _ = planted(rows, features)
+    X[:, 3] = 7.0
+    ours = probes.make("logistic", C=C).fit(X, y)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-10, max_iter=10_000)).fit(X, y)
+    assert np.allclose(ours.coef_, theirs[-1].coef_[0], atol=1e-4 * np.abs(theirs[-1].coef_).max())
+    assert np.allclose(ours.decision_function(X), theirs.decision_function(X), atol=1e-4)
+    weight = np.random.default_rng(0).random(rows)
+    ours = probes.make("logistic", C=C, scale=False).fit(X, y, sample_weight=weight)
+    theirs = LogisticRegression(C=C, tol=1e-10, max_iter=100_000).fit(X, y, sample_weight=weight)
+    assert np.allclose(ours.decision_function(X), theirs.decision_function(X), atol=1e-3)
+
+
+def test_logistic_settings_together_equal_one_by_one():
+    X, y, _ = planted(60, 200)
+    settings = [{"C": c} for c in (1e-4, 1e-2, 1.0)]
+    for probe, params in zip(fit_settings("logistic", settings, X, y), settings):
+        assert np.allclose(probe.coef_, probes.make("logistic", **params).fit(X, y).coef_, atol=1e-6)
+        assert probe.get_params()["C"] == params["C"]
+
+
+def test_mass_mean_literally():
+    X, y, _ = planted()
+    probe = probes.make("mass_mean").fit(X, y)
+    direction = X[y == 1].mean(0) - X[y == 0].mean(0)
+    assert np.allclose(probe.direction_, direction)
+    assert np.corrcoef(probe.decision_function(X), X @ direction)[0, 1] > 1 - 1e-9
+
+
+def test_mass_mean_covariance_undoes_a_stretched_axis():
+    X, y, direction = planted(400, 10, strength=2.0)
+    X[:, 0] *= 30
+    held = slice(200, None)
+    plain, tilted = (
+        roc_auc_score(y[held], probes.make("mass_mean", covariance=c).fit(X[:200], y[:200]).decision_function(X[held]))
+        for c in (False, True)
+    )
+    assert tilted > plain + 0.05
+
+
+@EACH
+def test_works_in_scikit_learn_tools(name):
+    X, y, _ = planted()
+    groups = np.repeat(np.arange(50), 4)
+    piped = make_pipeline(StandardScaler(), probes.make(name))
+    assert cross_val_score(piped, X, y, groups=groups, cv=GroupKFold(5), scoring="roc_auc").mean() > 0.9
+    if name == "logistic":
+        search = GridSearchCV(probes.make(name), {"C": [1e-3, 1.0]}, cv=3).fit(X, y)
+        assert search.best_params_["C"] in (1e-3, 1.0)
+
+
+@EACH
+def test_saved_and_loaded(name, tmp_path):
+    X, y, _ = planted()
+    probe = probes.make(name).fit(X, y)
+    probes.save_probe(tmp_path / "p", probe, layer=7)
+    loaded, about = probes.load_probe(tmp_path / "p")
+    assert np.array_equal(loaded.predict_proba(X), probe.predict_proba(X)) and about == {"layer": 7}
+    content = json.loads((tmp_path / "p.json").read_text())
+    (tmp_path / "p.json").write_text(json.dumps(content | {"format": 99}))
+    with pytest.raises(CacheError, match="format 99"):
+        probes.load_probe(tmp_path / "p")
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    data = bytearray((tmp_path / "p.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "p.safetensors").write_bytes(data)
+    with pytest.raises(CacheError, match="changed since it was saved"):
+        probes.load_probe(tmp_path / "p")
+
+
+def test_ones_own_probe():
+    @probes.register("nearest_mean_of_this_test")
+    class NearestMean(probes.Probe):
+        def _fit(self, X, y, sample_weight):
+            self.means_ = np.stack([X[y == label].mean(0) for label in (0, 1)])
+
+        def _decide(self, X):
+            gaps = ((X[:, None] - self.means_) ** 2).sum(-1)
+            return gaps[:, 0] - gaps[:, 1]
+
+    try:
+        assert "nearest_mean_of_this_test" in probes.available()
+        X, y, _ = planted()
+        assert probes.make("nearest_mean_of_this_test").fit(X, y).score(X, y) > 0.8
+        with pytest.raises(ConfigError, match="exists already"):
+            probes.register("logistic")(NearestMean)
+    finally:
+        from adapterprobe.probes import base
+
+        del base._REGISTRY["nearest_mean_of_this_test"]
+
+
+def test_refusals():
+    with pytest.raises(ConfigError, match="did you mean 'logistic'"):
+        probes.make("logistik")
+    with pytest.raises(ConfigError, match="its parameters are"):
+        probes.make("logistic", gamma=1)
+
+
+def selection_problem():
+    """Layer 2 holds the truth on the fitted and the select rows; layer 5 holds it on the last rows alone."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    layers = {layer: rng.standard_normal((400, 20)) for layer in range(6)}
+    layers[2][:300, 0] += 4 * labels[:300]
+    layers[5][300:, 0] += 9 * labels[300:]
+    return layers, labels
+
+
+def test_selection_never_looks_at_judged_rows():
+    layers, labels = selection_problem()
+    rows = np.arange(400)
+    conditions = np.where(rows % 4 < 2, "truth", "lie")
+    options = dict(
+        layers=range(6), fit_rows=rows[:200], select_rows=rows[200:300], conditions=conditions, strengths=[0.01, 1.0]
+    )
+    chosen = select_probe("logistic", layers.__getitem__, labels=labels, **options)
+    assert chosen.best.layer == 2 and chosen.tried == 12 and len(chosen.fits) == 6
+    flipped = labels.copy()
+    flipped[300:] = 1 - flipped[300:]
+    again = select_probe("logistic", layers.__getitem__, labels=flipped, **options)
+    assert again.best.layer == 2 and np.array_equal(again.best.scores, chosen.best.scores)
+
+
+def test_selection_refuses_what_cannot_be_fitted():
+    layers, labels = selection_problem()
+    rows = np.arange(400)
+    options = dict(fit_rows=rows[:200], select_rows=rows[200:300], conditions=np.full(400, "truth"), strengths=[1.0])
+    layers[1][7, 3] = np.nan
+    with pytest.raises(DataError, match=r"layer 1: 1 rows have NaN or infinite features \(first: row 7\)"):
+        select_probe("logistic", layers.__getitem__, range(3), labels, **options)
+    with pytest.raises(DataError, match="only one class"):
+        select_probe("logistic", layers.__getitem__, [0], np.ones(400, int), **options)
