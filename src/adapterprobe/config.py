@@ -101,7 +101,7 @@ class AdapterConfig(Stage):
 
     kind: Literal["lora"] = Field("lora", description="kind of adapter")
     objective: Literal["truth"] = Field("truth", description="truth: answer with the true choice, whatever the prompt")
-    layers: str = Field("all", description="blocks that are adapted: all, last:4, first:4, 8-20, 3,5")
+    layers: str = Field("all", description="blocks that are adapted: all, last:4, first:4, 8-20, 3,5, 33%-83%")
     modules: list[str] | Literal["all"] = Field("all", description="linear maps by name (q_proj ...), or all")
     rank: int = Field(16, ge=1, description="rank of the update")
     alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")

@@ -285,10 +285,31 @@ def test_shuffled_labels_are_at_chance():
 
 
 def test_columns_are_the_contract():
-    assert (
-        COLUMNS
-        == ["dataset", "split", "prompt_id", "example_id", "group", "condition", "template", "format", "system_prompt", "demo_set", "shots", "form", "known", "axis", "label", "train_axis", "arm", "probe", "layer", "seed", "data_seed", "score", "threshold"]
-    )
+    assert COLUMNS == [
+        "dataset",
+        "split",
+        "prompt_id",
+        "example_id",
+        "group",
+        "condition",
+        "template",
+        "format",
+        "system_prompt",
+        "demo_set",
+        "shots",
+        "form",
+        "known",
+        "axis",
+        "label",
+        "train_axis",
+        "arm",
+        "probe",
+        "layer",
+        "seed",
+        "data_seed",
+        "score",
+        "threshold",
+    ]
 
 
 def simulated(rng, n_groups, aurocs, correlation):

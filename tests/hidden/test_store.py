@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adapterprobe import hidden
-from adapterprobe.engine import Engine
+from adapterprobe.engine import Engine, Trunk, plan_batches
 from adapterprobe.errors import CacheError, ModelError
 from adapterprobe.hidden import record
 from adapterprobe.hidden.store import from_stored, to_stored
@@ -55,6 +55,20 @@ def test_second_time_makes_no_forward_pass(cache):
     assert not counter and again.folder == first.folder
     assert record(eng, encoded(), "other weights", [1]).folder != first.folder
     assert record(eng, encoded(59), "w", [1]).folder != first.folder
+
+
+def test_recording_from_the_trunk_runs_no_block_below(cache):
+    data = encoded()
+    plain = record(engine(), data, "w", [3, 4])
+    eng = engine()
+    trunk = Trunk(2)
+    trunk.collect(eng, plan_batches(data.ids))
+    eng.structure.blocks[0].mlp.register_forward_hook(lambda *a: pytest.fail("a block below the adapter was run"))
+    above = record(eng, data, "w", [3, 4], trunk=lambda: trunk)
+    assert above.folder != plain.folder
+    for layer in (3, 4):
+        assert np.allclose(above.layer(layer), plain.layer(layer), atol=1e-3)
+    assert np.allclose(above.logprobs, plain.logprobs, atol=1e-3)
 
 
 def test_stopped_recording_goes_on_to_the_same_result(cache, monkeypatch):

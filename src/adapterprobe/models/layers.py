@@ -12,6 +12,8 @@ def parse_layers(spec: str, low: int, high: int) -> list[int]:
     ([8, 9], [0, 1], [2, 3, 4])
     >>> parse_layers("1,5,7-8", 0, 9), parse_layers("all", 0, 2)
     ([1, 5, 7, 8], [0, 1, 2])
+    >>> parse_layers("33%-83%", 0, 29) == list(range(10, 25)), parse_layers("50%-100%", 0, 3)
+    (True, [2, 3])
 
     Raises:
         ConfigError: not in this notation, or a layer that does not exist (says which do).
@@ -19,7 +21,9 @@ def parse_layers(spec: str, low: int, high: int) -> list[int]:
     try:
         layers = _parse(str(spec).strip(), low, high)
     except ValueError:
-        raise ConfigError(f"layers '{spec}' not understood; expected all, last:4, first:4, 8-20, or 3,5") from None
+        raise ConfigError(
+            f"layers '{spec}' not understood; expected all, last:4, first:4, 8-20, 3,5 or 33%-83%"
+        ) from None
     outside = [layer for layer in layers if not low <= layer <= high]
     if outside or not layers:
         raise ConfigError(
@@ -36,6 +40,12 @@ def _parse(spec: str, low: int, high: int) -> list[int]:
         if count < 1:
             raise ValueError
         return list(range(high - count + 1, high + 1) if spec[0] == "l" else range(low, low + count))
+    if "%" in spec:
+        start, end = (float(part.strip().removesuffix("%")) / 100 for part in spec.split("-"))
+        if not 0 <= start < end <= 1:
+            raise ValueError
+        count = high - low + 1
+        return [low + i for i in range(count) if start <= i / count < end]
     found = set()
     for part in spec.split(","):
         start, dash, end = part.partition("-")

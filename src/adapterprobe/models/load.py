@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure, find_structure
 from adapterprobe.models.gguf import DEFAULT_NAME, converted, default_gguf
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
+from adapterprobe.models.quiet import quiet_transformers
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".index.json")
 
@@ -118,14 +118,11 @@ def load_model(
     precision = pick_dtype(dtype, where)
     shown, source = _resolve(name)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    quiet = logging.getLogger("transformers.modeling_utils")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    _hide_transformers_bars()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        extra = {"attn_implementation": attention} if attention else {}
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options, **extra)
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            extra = {"attn_implementation": attention} if attention else {}
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options, **extra)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         tried = "a local folder" if Path(source).is_dir() else "a hub id (no local folder or file has that name)"
@@ -133,16 +130,8 @@ def load_model(
             f"cannot load the model '{shown}': tried as {tried}, got {type(error).__name__}: {reason}; check the name "
             "and the connection, or give --model a local folder, a GGUF file, or nothing for the default"
         ) from error
-    finally:
-        quiet.setLevel(level)
     model = model.to(where).eval().requires_grad_(False)
     return LanguageModel(shown, model, tokenizer, find_structure(model))
-
-
-def _hide_transformers_bars() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
 
 
 def describe(lm: LanguageModel) -> dict[str, object]:

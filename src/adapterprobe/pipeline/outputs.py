@@ -39,13 +39,16 @@ def claim(out: Path, config: RunConfig) -> dict | None:
             left = json.loads(mark.read_text("utf-8"))
         except ValueError:
             left = {}
-        if left.get("config") != wanted:
+        # A run that failed before it wrote anything (a bad option, no model) holds nobody's work.
+        begun = any(path.name not in (MARK, "config.yaml") for path in out.iterdir())
+        if left.get("config") != wanted and begun:
             changed = _changed(left.get("config") or {}, wanted)
             raise OutputError(
                 f"{out} holds another run (it differs in {', '.join(changed) or 'its records'}); choose another --out, or remove it"
             )
-        return left if left.get("finished") else None
-    if any(path.name not in ("predictions.parquet.part",) for path in out.iterdir()):
+        if left.get("finished") and begun:
+            return left
+    elif any(out.iterdir()):
         raise OutputError(f"{out} is not empty and not a run of ours; choose another --out")
     write_atomic(mark, json.dumps({"config": wanted, "finished": False}))
     return None

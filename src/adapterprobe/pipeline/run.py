@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig, read_config
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
-from adapterprobe.evaluate.columns import OWN_ARMS
-from adapterprobe.evaluate.controls import (
-    chance_records,
-    control_frame,
-    prompt_only,
-    random_directions,
-    shuffled_labels,
-)
-from adapterprobe.evaluate.controls import split_auroc as control_auroc
 from adapterprobe.evaluate.scores import Labels, predictions, prompt_frame
 from adapterprobe.evaluate.tables import evaluate
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
@@ -33,13 +21,15 @@ from adapterprobe.models import load_model
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
+from adapterprobe.pipeline.about import about_run
 from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_adapted, trained_adapter
 from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, p_positive, probe_detectors
 from adapterprobe.pipeline.belief import Belief, find_known
+from adapterprobe.pipeline.controls import run_controls
 from adapterprobe.pipeline.outputs import MARK, claim, provenance, write_config, write_json
-from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions, turn_of
-from adapterprobe.probes import make, save_probe, search_space
-from adapterprobe.progress import Timings, bar, say
+from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+from adapterprobe.probes import save_probe, search_space
+from adapterprobe.progress import Timings, say
 
 
 @dataclass(frozen=True)
@@ -141,12 +131,12 @@ class _Stages:
         with stage("scores"):
             frame = self._scores(encoded, base, adapted, fits, belief)
         with stage("controls"):
-            controls = self._controls(encoded, fits)
+            controls = run_controls(config, encoded, fits)
         with stage("statistics"):
             settings = config.evaluate
             results, verdicts = evaluate(frame, self.hypotheses, settings.probe, settings.resamples, settings.margin)
         self._write(results, verdicts, controls, adapters, fits)
-        about = self._about(questions, encoded, lm, belief, adapters, fits)
+        about = about_run(config, questions, encoded, lm, belief, adapters, fits, self.timings)
         write_json(self.out, "about.json", about)
         with stage("report"):
             from adapterprobe.report import write_report
@@ -181,31 +171,6 @@ class _Stages:
         frame.to_parquet(part, index=False, compression="zstd")
         part.replace(self.out / name)
 
-    def _controls(self, encoded: Encoded, fits: list[ArmFit]) -> list[dict]:
-        config = self.config
-        frame = control_frame(encoded.prompts, [turn_of(p) for p in encoded.prompts])
-        records = prompt_only(frame, np.array(encoded.where("probe-train")))
-        mine = [f for f in fits if f.probe == config.evaluate.probe and f.seed == min(config.seeds)]
-        sign_rows = np.array(encoded.where("select"))
-        with bar(len(mine), "controls", unit="arm") as progress:
-            for fit in mine:
-                best = fit.selection.best
-                X = fit.features(best.layer)
-                detector = {
-                    split: float(control_auroc(frame, best.scores[:, None], split)[0])
-                    for split in ("test", "ood")
-                    if (frame["split"] == split).any()
-                }
-                again = lambda best=best: make(best.probe.probe_name, **best.probe.get_params())  # noqa: E731
-                draws = shuffled_labels(frame, X, fit.fit_rows, again, config.evaluate.draws, config.data.data_seed)
-                records += chance_records("shuffled labels", fit.arm, fit.probe, draws, detector)
-                draws = random_directions(
-                    frame, X, fit.fit_rows, sign_rows, config.evaluate.draws, config.data.data_seed
-                )
-                records += chance_records("random directions", fit.arm, fit.probe, draws, detector)
-                progress.update()
-        return records
-
     def _write(self, results, verdicts, controls, adapters: dict[int, TrainedAdapter], fits: list[ArmFit]) -> None:
         write_json(self.out, "results.json", results)
         write_json(self.out, "verdicts.json", verdicts)
@@ -234,68 +199,6 @@ class _Stages:
                 axis="truth",
                 select_auroc=best.select_auroc,
             )
-
-    def _about(self, questions, encoded: Encoded, lm, belief: Belief, adapters, fits: list[ArmFit]) -> dict:
-        """What the report says beside the scores."""
-        shown: dict[tuple[str, str, bool], dict] = {}
-        for prompt in encoded.prompts:
-            if prompt.split in ("test", "ood"):
-                key = (prompt.example.dataset, prompt.condition, prompt.example.truth)
-                shown.setdefault(
-                    key,
-                    {
-                        "dataset": prompt.example.dataset,
-                        "condition": prompt.condition,
-                        "text": prompt.text,
-                        "truth": prompt.example.truth,
-                        "positive": prompt.positive,
-                        "negative": prompt.negative,
-                    },
-                )
-        counts = pd.DataFrame(
-            {
-                "split": [p.split for p in encoded.prompts],
-                "dataset": [p.example.dataset for p in encoded.prompts],
-                "group": [p.example.group for p in encoded.prompts],
-            }
-        )
-        table = counts.groupby(["split", "dataset"], sort=False).agg(
-            prompts=("group", "size"), groups=("group", "nunique")
-        )
-        return {
-            "model": describe(lm),
-            "splits": table.reset_index().to_dict("records"),
-            "dropped": questions.dropped,
-            "prompts": list(shown.values()),
-            "belief": {"known": len(belief.known), "asked": belief.asked, "chance": belief.chance},
-            "adapters": [
-                {
-                    "seed": a.seed,
-                    "off_equal": a.off_equal,
-                    "on_difference": a.on_difference,
-                    **a.result.to_json(),
-                }
-                for a in adapters.values()
-            ],
-            "selected": [
-                {
-                    "arm": f.arm,
-                    "probe": f.probe,
-                    "seed": f.seed,
-                    "layer": f.selection.best.layer,
-                    "params": f.selection.best.probe.get_params(),
-                    "select_auroc": f.selection.best.select_auroc,
-                    "tried": f.selection.tried,
-                    "fitted_on": len(f.fit_rows),
-                }
-                for f in fits
-            ],
-            "lowest_adapted_layer": min(parse_layers(self.config.adapter.layers, 0, lm.structure.n_layers - 1)),
-            "by_construction": [arm for arm in OWN_ARMS if arm == "base"],
-            "timings": self.timings.seconds,
-            "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            / (2**20 if sys.platform != "darwin" else 2**30),
-        }
 
 
 def rewrite_report(folder: str | Path) -> Path:

@@ -54,6 +54,8 @@ class Probe(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"sample_weight has shape {sample_weight.shape}, expected ({len(X)},)")
             # A row of weight 0 is a row that is not there.
             kept = sample_weight > 0
+            if not kept.any():
+                raise ValueError("Sample weights must contain at least one non-zero number.")
             X, coded, sample_weight = X[kept], coded[kept], sample_weight[kept]
             if len(np.unique(coded)) < 2:
                 raise ValueError("sample_weight leaves rows of one class or none; both classes need a weight above 0")

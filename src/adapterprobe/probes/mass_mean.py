@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.covariance import LedoitWolf
-from sklearn.linear_model import LogisticRegression
 
 from adapterprobe.probes.base import Probe, register
+from adapterprobe.probes.newton import solve_logistic
 
 
 @register("mass_mean")
@@ -33,11 +33,9 @@ class MassMeanProbe(Probe):
         self.centre_ = float(np.average(projected, weights=weight))
         spread = float(np.sqrt(np.average((projected - self.centre_) ** 2, weights=weight)))
         self.unit_ = spread if spread > 0 else 1.0
-        line = LogisticRegression(C=1e4, tol=1e-10, max_iter=1000).fit(
-            ((projected - self.centre_) / self.unit_)[:, None], y, sample_weight=weight
-        )
-        # The sign is the labels': a slope below zero could only come of noise in the one-dimensional fit.
-        self.slope_, self.intercept_ = float(line.coef_[0, 0]), float(line.intercept_[0])
+        line = ((projected - self.centre_) / self.unit_)[:, None]
+        (fitted,), _ = solve_logistic(line, y, np.array([1e4]), weight, max_iter=100)
+        self.slope_, self.intercept_ = float(fitted[0]), float(fitted[1])
 
     def _decide(self, X):
         return (X @ self.direction_ - self.centre_) / self.unit_ * self.slope_ + self.intercept_

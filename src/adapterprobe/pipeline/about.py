@@ -1,0 +1,91 @@
+"""What a report says of a run beside its scores."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import pandas as pd
+
+from adapterprobe.config import RunConfig
+from adapterprobe.models import LanguageModel
+from adapterprobe.models.encode import Encoded
+from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.load import describe
+from adapterprobe.pipeline.adapters import TrainedAdapter
+from adapterprobe.pipeline.arms import ArmFit
+from adapterprobe.pipeline.belief import Belief
+from adapterprobe.pipeline.prepare import Questions
+from adapterprobe.progress import Timings
+
+
+def about_run(
+    config: RunConfig,
+    questions: Questions,
+    encoded: Encoded,
+    lm: LanguageModel,
+    belief: Belief,
+    adapters: dict[int, TrainedAdapter],
+    fits: list[ArmFit],
+    timings: Timings,
+) -> dict:
+    """Content of `about.json`: model, splits, prompts as sent, training curves, selections, costs."""
+    unit = 2**20 if sys.platform != "darwin" else 2**30
+    return {
+        "model": describe(lm),
+        "splits": _splits(encoded),
+        "dropped": questions.dropped,
+        "prompts": _shown(encoded),
+        "belief": {"known": len(belief.known), "asked": belief.asked, "chance": belief.chance},
+        "adapters": [
+            {"seed": a.seed, "off_equal": a.off_equal, "on_difference": a.on_difference, **a.result.to_json()}
+            for a in adapters.values()
+        ],
+        "selected": [
+            {
+                "arm": f.arm,
+                "probe": f.probe,
+                "seed": f.seed,
+                "layer": f.selection.best.layer,
+                "params": f.selection.best.probe.get_params(),
+                "select_auroc": f.selection.best.select_auroc,
+                "tried": f.selection.tried,
+                "fitted_on": len(f.fit_rows),
+            }
+            for f in fits
+        ],
+        "lowest_adapted_layer": min(parse_layers(config.adapter.layers, 0, lm.structure.n_layers - 1)),
+        "by_construction": ["base"],
+        "timings": timings.seconds,
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+    }
+
+
+def _splits(encoded: Encoded) -> list[dict]:
+    rows = pd.DataFrame(
+        {
+            "split": [p.split for p in encoded.prompts],
+            "dataset": [p.example.dataset for p in encoded.prompts],
+            "group": [p.example.group for p in encoded.prompts],
+        }
+    )
+    counts = rows.groupby(["split", "dataset"], sort=False).agg(prompts=("group", "size"), groups=("group", "nunique"))
+    return counts.reset_index().to_dict("records")
+
+
+def _shown(encoded: Encoded) -> list[dict]:
+    """One judged prompt of every data set, condition and truth, as it was sent."""
+    found: dict[tuple, dict] = {}
+    for prompt in encoded.prompts:
+        if prompt.split not in ("test", "ood"):
+            continue
+        content = {
+            "dataset": prompt.example.dataset,
+            "condition": prompt.condition,
+            "text": prompt.text,
+            "truth": prompt.example.truth,
+            "positive": prompt.positive,
+            "negative": prompt.negative,
+        }
+        found.setdefault((prompt.example.dataset, prompt.condition, prompt.example.truth), content)
+    return list(found.values())
