@@ -9,10 +9,10 @@ import contextlib
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
@@ -23,6 +23,10 @@ DEFAULT_PRESET = "demo"
 
 class Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+LayerSpec = Annotated[str, BeforeValidator(lambda spec: str(spec) if isinstance(spec, int) else spec)]
+"""Layers as people write them (see `parse_layers`); YAML reads a single one as a number."""
 
 
 class ModelConfig(Stage):
@@ -47,7 +51,7 @@ class DataConfig(Stage):
     form: Literal["question", "negated", "statement"] = Field("question", description=f"one of {FORMS[:3]}")
     data_seed: int = Field(0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
     shares: dict[str, float] = Field(
-        {"adapter-train": 0.19, "probe-train": 0.22, "select": 0.09, "calibrate": 0.10, "test": 0.40},
+        {"adapter-train": 0.155, "probe-train": 0.255, "select": 0.09, "calibrate": 0.10, "test": 0.40},
         description="share of the training data's groups that each split gets; they sum to 1",
     )
     wrong: Literal["any", "near"] = Field(
@@ -101,12 +105,12 @@ class AdapterConfig(Stage):
 
     kind: Literal["lora"] = Field("lora", description="kind of adapter")
     objective: Literal["truth"] = Field("truth", description="truth: answer with the true choice, whatever the prompt")
-    layers: str = Field("all", description="blocks that are adapted: all, last:4, first:4, 8-20, 3,5, 33%-83%")
+    layers: LayerSpec = Field("all", description="blocks that are adapted: all, last:4, first:4, 8-20, 3,5, 33%-83%")
     modules: list[str] | Literal["all"] = Field("all", description="linear maps by name (q_proj ...), or all")
     rank: int = Field(16, ge=1, description="rank of the update")
     alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in front of the update")
-    epochs: int = Field(5, ge=1, description="most passes over adapter-train")
+    epochs: int = Field(8, ge=1, description="most passes over adapter-train")
     patience: int = Field(2, ge=1, description="stop after so many epochs without a better loss on select")
     batch_size: int = Field(8, ge=1, description="prompts per optimiser step")
     micro_batch: int = Field(8, ge=1, description="prompts per forward pass (memory)")
@@ -118,7 +122,7 @@ class AdapterConfig(Stage):
 class SelectConfig(Stage):
     """What is chosen on the `select` split, the same search for every arm."""
 
-    layers: str = Field("all", description="hidden states probes may use: all, last:4, 10-20, 15")
+    layers: LayerSpec = Field("all", description="hidden states probes may use: all, last:4, 10-20, 15")
     strengths: list[float] = Field(
         [1e-4, 1e-3, 1e-2, 1e-1, 1.0],
         min_length=1,

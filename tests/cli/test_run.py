@@ -184,7 +184,7 @@ def test_report_is_made_anew(finished, capsys):
 @pytest.mark.parametrize(
     ("argv", "match"),
     [
-        (["run", "--set", "adapter.rnak=4"], "unknown key 'adapter.rnak' (did you mean 'adapter.rank'?)"),
+        (["run", "--set", "adapter.rnak=4"], "unknown key 'adapter.rnak' (did you mean 'adapter.rank'"),
         (["run", "--set", "rank=4"], "did you mean 'adapter.rank'"),
         (["run", "--set", "adapter.rank=many"], "adapter.rank"),
         (["run", "--set", "adapter.kind=lra"], "did you mean 'lora'"),

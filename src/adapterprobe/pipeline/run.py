@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from adapterprobe.adapt.attach import target_names
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig, read_config
 from adapterprobe.engine import Engine
@@ -100,7 +101,7 @@ class _Stages:
             lm = load_model(**config.model.model_dump())
         n_layers = lm.structure.n_layers
         parse_layers(config.select.layers, 0, n_layers)
-        parse_layers(config.adapter.layers, 0, n_layers - 1)
+        target_names(lm.structure, config.adapter.layers, config.adapter.modules)
         with stage("prompts"):
             prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
             encoded = encode(lm.tokenizer, prompts, lm.context_length)

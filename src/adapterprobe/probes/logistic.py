@@ -70,7 +70,8 @@ class LogisticProbe(Probe):
         return probes
 
     def _decide(self, X):
-        return (X - self.mean_) / self.scale_ @ self.coef_ + self.intercept_
+        coef = self.coef_ / self.scale_
+        return X @ coef + (self.intercept_ - self.mean_ @ coef)
 
     @classmethod
     def candidates(cls, strengths):
