@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-SPLITS = ("adapter-train", "probe-train", "select", "calibrate", "test", "ood")
-"""By group. Adapters learn on the first, probes on the second, layers and strengths are chosen on the
-third, thresholds on the fourth; the last two are only ever judged on."""
-
 REPORTED_SPLITS = ("calibrate", "test", "ood")
+"""Splits that predictions are written for; adapters, probes and layers never see them."""
 
-CONDITIONS = ("truth", "lie", "neutral")
 AXES = ("truth", "instructed", "behaviour", "lie")
 FORMS = ("question", "negated", "statement", "recall")
 

@@ -7,6 +7,5 @@ COLUMNS = [
 ]  # fmt: skip
 
 ARMS = ["base", "adapter", "base+probe", "base+probe@matched", "adapter+probe", "both+probe", "diff+probe"]
-OWN_ARMS = ("base", "adapter")
 AXES_WITH_ANSWER = ("instructed", "behaviour")
 """Axes on which a model's own arm is judged by its answer itself."""

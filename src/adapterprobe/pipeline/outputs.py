@@ -8,8 +8,6 @@ import platform
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from adapterprobe.cache import write_atomic
 from adapterprobe.config import RunConfig, to_yaml
 from adapterprobe.errors import OutputError
@@ -87,7 +85,3 @@ def write_config(out: Path, config: RunConfig, about: dict) -> None:
 
 def write_json(out: Path, name: str, content) -> None:
     write_atomic(out / name, json.dumps(content, indent=1, allow_nan=False, default=str))
-
-
-def read_yaml(path: Path) -> dict:
-    return yaml.safe_load(path.read_text("utf-8"))
