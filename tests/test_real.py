@@ -12,7 +12,7 @@ from adapterprobe.config import AdapterConfig
 from adapterprobe.data import load_relation, relation_names
 from adapterprobe.data.examples import make_examples
 from adapterprobe.elicit import draw_demo_sets, make_prompts, templates_for
-from adapterprobe.engine import Engine, plan_batches
+from adapterprobe.engine import Engine
 from adapterprobe.hidden import record
 from adapterprobe.models import load_model
 from adapterprobe.models.choices import ChoiceFinder
@@ -53,8 +53,8 @@ def test_engine_equals_plain_forward_in_fp32():
     engine = Engine(lm.model, lm.structure)
     assert engine.share
     with torch.no_grad():
-        for batch in plan_batches(encoded.ids):
-            assert batch.prefixes
+        for batch in engine.plan(encoded.ids):
+            assert any(group.prefix for group in batch.groups)
             out = engine.run(batch)
             for place, row in enumerate(batch.rows):
                 plain = lm.model(torch.tensor([encoded.ids[row]]), output_hidden_states=True)
@@ -70,8 +70,7 @@ def test_adapter_off_to_the_bit_in_its_own_dtype(lm):
 
     @torch.no_grad()
     def logits():
-        engine.forget()
-        return torch.cat([engine.run(b, states=False).logits for b in plan_batches(encoded.ids)])
+        return torch.cat([engine.run(b, states=False).logits for b in engine.plan(encoded.ids)])
 
     before = logits()
     wrapped = attach(lm.model, lm.structure, AdapterConfig(layers="last:4", rank=4), 0)

@@ -5,10 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from adapterprobe.engine import Batch, Engine, Trunk, plan_batches, useful_tokens
+from adapterprobe.engine import Batch, Engine, Group, Trunk, plan_batches, useful_tokens
+from adapterprobe.engine.packed import packed_attention
 from adapterprobe.models import find_structure
-from conftest import SEVERAL, tiny
+from conftest import FAMILIES, SEVERAL, tiny
 
 
 def sequences(n_prefixes: int = 3, rows: int = 4) -> list[list[int]]:
@@ -44,7 +47,7 @@ def test_equals_plain_forward(family, share):
     logits = torch.empty_like(expected)
     states = torch.empty_like(expected_states)
     batches = plan_batches(ids, token_budget=40, share=share)
-    assert any(len(b.prefixes) > 1 for b in plan_batches(ids)), "several prefixes should run in one pass"
+    assert max(len(b.groups) for b in plan_batches(ids)) > 2, "several prefixes should run in one pass"
     with torch.inference_mode():
         for batch in batches:
             out = engine.run(batch)
@@ -77,10 +80,57 @@ def test_gradients_equal_the_plain_step(family):
         assert gap <= 1e-3 * expected[name].abs().max() + 1e-7, name
 
 
-def test_a_model_without_cache_falls_back(capsys):
+@SEVERAL
+def test_with_and_without_gradients_it_is_the_same_attention(family):
+    """Without gradients a fused kernel is used where the model allows it; both give the same."""
+    model = tiny(family)
+    engine = Engine(model, find_structure(model))
+    (batch,) = plan_batches(sequences())
+    model.get_input_embeddings().weight.requires_grad_(True)
+    explicit = engine.run(batch, states=False).logits
+    assert explicit.requires_grad
+    with torch.no_grad():
+        fused = engine.run(batch, states=False).logits
+    assert (explicit - fused).abs().max() <= 1e-4 * fused.abs().max()
+
+
+def test_capped_scores_and_wide_windows():
+    """Gemma 2 caps attention scores, and its windows are wider than the prompts: every path of the attention."""
+    config = CONFIG_MAPPING["gemma2"](
+        **(FAMILIES["gemma3_text"] | {"sliding_window": 400}), attn_logit_softcapping=2.0, final_logit_softcapping=5.0
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    engine = Engine(model, find_structure(model))
+    assert engine.share
+    ids = sequences()
+    expected, _ = plain(model, ids)
+    assert expected.abs().max() > 1
+    with torch.inference_mode():
+        for batch in plan_batches(ids):
+            got = engine.run(batch, states=False).logits
+            assert (got - expected[list(batch.rows)]).abs().max() <= 1e-3 * expected.abs().max()
+
+
+def test_the_models_own_attention_is_back_after_a_pass():
+    model = tiny("llama")
+    before = model.config._attn_implementation
+    Engine(model, find_structure(model))
+    assert model.config._attn_implementation == before != "adapterprobe_packed"
+
+
+def test_unknown_inputs_of_attention_are_refused():
+    with pytest.raises(NotImplementedError, match="attention with s_aux"):
+        packed_attention(None, None, None, None, None, s_aux=torch.ones(1))
+
+
+def test_a_model_that_cannot_be_packed_falls_back(capsys):
     model = tiny("llama")
     original = model.forward
-    model.forward = lambda input_ids=None, past_key_values=None, use_cache=None: original(input_ids=input_ids)
+    model.forward = lambda input_ids=None, use_cache=None: original(input_ids=input_ids)
     engine = Engine(model, find_structure(model))
     assert engine.share is False
     assert "not shared" in capsys.readouterr().err
@@ -91,7 +141,7 @@ def test_hooks_are_gone_after_an_error():
     structure = find_structure(model)
     engine = Engine(model, structure)
     with pytest.raises(IndexError):
-        engine.run(Batch((), (0,), (0,), ((10_000,),)))
+        engine.run(Batch((Group((), (0,), ((10_000,),)),)))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
@@ -101,12 +151,10 @@ def test_plans_hold_every_row_once_and_whole(ids, budget):
     batches = plan_batches(ids, budget, floor=2)
     seen = {}
     for batch in batches:
-        assert len({len(p) for p in batch.prefixes}) <= 1
-        for owner, row, suffix in zip(batch.owners, batch.rows, batch.suffixes):
-            prefix = batch.prefixes[owner] if batch.prefixes else ()
-            assert suffix, "the answer position is never shared"
+        assert all(suffix for group in batch.groups for suffix in group.suffixes), "the answer position is never shared"
+        for row, tokens in zip(batch.rows, batch.sequences):
             assert row not in seen
-            seen[row] = list(prefix + suffix)
+            seen[row] = list(tokens)
     assert seen == dict(enumerate(ids))
     assert useful_tokens(batches) <= sum(map(len, ids)) + 1
 
@@ -117,15 +165,16 @@ def test_sharing_spares_tokens():
 
 
 @SEVERAL
-@pytest.mark.parametrize("share", [True, False])
-def test_starting_from_the_trunk_changes_nothing(family, share):
+@pytest.mark.parametrize(("share", "limit"), [(True, 1 << 30), (True, 0), (False, 1 << 30)])
+def test_starting_from_the_trunk_changes_nothing(family, share, limit, cache):
     """Logits, states above, and gradients above are those of the whole pass; the blocks below are not run."""
     model = tiny(family)
     structure = find_structure(model)
     engine = Engine(model, structure, share=share)
     ids = sequences()
-    trunk = Trunk(2)
-    trunk.collect(engine, plan_batches(ids, token_budget=50, share=share))
+    trunk = Trunk(2, engine, plan_batches(ids, token_budget=50, share=share), limit=limit)
+    assert trunk.on_disk == (limit == 0)
+    trunk.collect(engine)
     for parameter in structure.blocks[2].parameters():
         parameter.requires_grad_(True)
 
@@ -145,7 +194,7 @@ def test_starting_from_the_trunk_changes_nothing(family, share):
         # Other batches than the trunk was collected with: prefixes may end elsewhere.
         got, again = whole(plan_batches(ids, token_budget=90, share=share))
     handle.remove()
-    assert ran and all("resumed" in name for name in ran), "the blocks below must not run"
+    assert ran and all("passing" in name for name in ran), "the blocks below must not run"
     for row in expected:
         for one, two in zip(expected[row], got[row]):
             assert (one - two).abs().max() <= 1e-3 * one.abs().max()

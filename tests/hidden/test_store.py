@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adapterprobe import hidden
-from adapterprobe.engine import Engine, Trunk, plan_batches
+from adapterprobe.engine import Engine, Trunk
 from adapterprobe.errors import CacheError, ModelError
 from adapterprobe.hidden import record
 from adapterprobe.hidden.store import from_stored, to_stored
@@ -61,8 +61,8 @@ def test_recording_from_the_trunk_runs_no_block_below(cache):
     data = encoded()
     plain = record(engine(), data, "w", [3, 4])
     eng = engine()
-    trunk = Trunk(2)
-    trunk.collect(eng, plan_batches(data.ids))
+    trunk = Trunk(2, eng, eng.plan(data.ids))
+    trunk.collect(eng)
     eng.structure.blocks[0].mlp.register_forward_hook(lambda *a: pytest.fail("a block below the adapter was run"))
     above = record(eng, data, "w", [3, 4], trunk=lambda: trunk)
     assert above.folder != plain.folder
@@ -71,8 +71,18 @@ def test_recording_from_the_trunk_runs_no_block_below(cache):
     assert np.allclose(above.logprobs, plain.logprobs, atol=1e-3)
 
 
+def test_a_recording_feeds_the_trunk(cache):
+    eng = engine()
+    data = encoded()
+    trunk = Trunk(2, eng, eng.plan(data.ids))
+    record(eng, data, "w", [0, 4], feed=trunk)
+    assert all(trunk.knows(batch) for batch in eng.plan(data.ids))
+    eng.structure.blocks[0].register_forward_hook(lambda *a: pytest.fail("what is known is not run again"))
+    trunk.collect(eng)
+
+
 def test_stopped_recording_goes_on_to_the_same_result(cache, monkeypatch):
-    whole = record(engine(), encoded(), "w", [0, 4], token_budget=8)
+    whole = record(engine(), encoded(300), "w", [0, 4], token_budget=8)
     expected = [whole.layer(0), whole.layer(4), whole.logprobs]
     eng = engine()
     run, seen = eng.run, []
@@ -85,10 +95,10 @@ def test_stopped_recording_goes_on_to_the_same_result(cache, monkeypatch):
 
     monkeypatch.setattr(eng, "run", stop)
     with pytest.raises(KeyboardInterrupt):
-        record(eng, encoded(), "v", [0, 4], token_budget=8)
+        record(eng, encoded(300), "v", [0, 4], token_budget=8)
     counter = []
-    resumed = record(engine(counter), encoded(), "v", [0, 4], token_budget=8)
-    assert 0 < len(counter) <= 60 - 24 + 2, "finished batches are not computed again"
+    resumed = record(engine(counter), encoded(300), "v", [0, 4], token_budget=8)
+    assert 0 < len(counter) <= len(eng.plan(encoded(300).ids, 8)) - 24, "finished batches are not computed again"
     for one, two in zip(expected, [resumed.layer(0), resumed.layer(4), resumed.logprobs]):
         assert np.array_equal(one, two)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adapterprobe.adapt.attach import trainable
 from adapterprobe.adapt.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
+from adapterprobe.adapt.fused import fused_lora
 from adapterprobe.adapt.objectives import choice_loss, wants_positive
 from adapterprobe.adapt.switch import adapter_merged
 from adapterprobe.config import AdapterConfig
@@ -68,54 +67,55 @@ CHUNK = 16
 """Rows of one prefix that stay together: fewer mix better, more share more."""
 
 
-def micro_batches(encoded: Encoded, size: int, rng: np.random.Generator) -> list[list[Batch]]:
+def micro_batches(encoded: Encoded, size: int, rng: np.random.Generator) -> list[Batch]:
     """All rows once, in a fresh order, as micro-batches of about `size` prompts.
 
-    Rows of one prefix go together in small chunks, so that the prefix is worth its cost; a micro-batch takes
-    chunks as they come, but of prefixes of about one length, which then run in one pass.
+    Rows of one prefix go together in small chunks, so that the prefix is worth its cost, and the right and the
+    wrong version of a fact stay in one, so that what they have in common (the answer Yes, say) cancels out of the
+    gradient. A micro-batch takes chunks as they come.
     """
     pools, loose = prefix_pools(encoded.ids)
-    chunks: list[tuple[int, list[int]]] = []
-    for length, rows in [*pools, (0, loose)]:
-        if rows:
-            order = [rows[i] for i in rng.permutation(len(rows))]
-            parts = np.array_split(order, math.ceil(len(order) / min(CHUNK, size)))
-            chunks += [(length, [int(row) for row in part]) for part in parts]
+    chunks: list[list[int]] = []
+    for _, rows in [*pools, (0, loose)]:
+        facts: dict[tuple, list[int]] = {}
+        for row in rows:
+            prompt = encoded.prompts[row]
+            facts.setdefault((prompt.example.dataset, prompt.example.group), []).append(row)
+        pairs = list(facts.values())
+        chunks.append([])
+        for i in rng.permutation(len(pairs)):
+            if chunks[-1] and len(chunks[-1]) + len(pairs[i]) > min(CHUNK, size):
+                chunks.append([])
+            chunks[-1] += pairs[i]
+    # A fact with more rows than a pass may have is cut all the same.
+    chunks = [chunk[i : i + size] for chunk in chunks for i in range(0, len(chunk), size)]
     waiting = [chunks[i] for i in rng.permutation(len(chunks))]
     batches = []
     while waiting:
-        length, rows = waiting.pop(0)
-        rows = list(rows)
+        rows = list(waiting.pop(0))
         for chunk in list(waiting):
-            if abs(chunk[0] - length) <= 8 and len(rows) + len(chunk[1]) <= size:
-                rows += chunk[1]
+            if len(rows) + len(chunk) <= size:
+                rows += chunk
                 waiting.remove(chunk)
         batches.append(rows)
     return [_planned(encoded, batches[i]) for i in rng.permutation(len(batches))]
 
 
-def _planned(encoded: Encoded, rows: list[int]) -> list[Batch]:
-    """One micro-batch: usually a single pass, more where prefixes are too different."""
+def _planned(encoded: Encoded, rows: list[int]) -> Batch:
+    """One micro-batch as a single pass."""
     rows = sorted(rows)
-    return [
-        replace(batch, rows=tuple(rows[i] for i in batch.rows))
-        for batch in plan_batches([encoded.ids[row] for row in rows], token_budget=1 << 40)
-    ]
+    (batch,) = plan_batches([encoded.ids[row] for row in rows], token_budget=1 << 40)
+    return Batch(tuple(replace(group, rows=tuple(rows[i] for i in group.rows)) for group in batch.groups))
 
 
-def _steps(micro: list[list[Batch]], size: int) -> list[list[Batch]]:
+def _steps(micro: list[Batch], size: int) -> list[list[Batch]]:
     """Micro-batches gathered into optimiser steps of about `size` prompts."""
     steps: list[list[Batch]] = [[]]
-    for passes in micro:
-        if steps[-1] and sum(len(b.rows) for b in [*steps[-1], *passes]) > size:
+    for batch in micro:
+        if steps[-1] and sum(len(b.rows) for b in [*steps[-1], batch]) > size:
             steps.append([])
-        steps[-1] += passes
+        steps[-1].append(batch)
     return steps
-
-
-def _training_attention(device: torch.device):
-    """On a CPU the plain attention kernel's backward pass is the faster one at these lengths."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def _losses(engine: Engine, encoded: Encoded, batch: Batch, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,8 +128,7 @@ def _losses(engine: Engine, encoded: Encoded, batch: Batch, wanted: torch.Tensor
 def measure(engine: Engine, encoded: Encoded, wanted: torch.Tensor) -> dict[str, float]:
     """Mean loss, accuracy of the wanted choice and choice coverage over all prompts."""
     loss, right, coverage = 0.0, 0, 0.0
-    engine.forget()
-    for batch in plan_batches(encoded.ids):
+    for batch in engine.plan(encoded.ids):
         losses, logprobs = _losses(engine, encoded, batch, wanted)
         loss += float(losses.sum())
         right += int(((logprobs[:, 0] > logprobs[:, 1]).cpu() == wanted[list(batch.rows)]).sum())
@@ -189,7 +188,7 @@ def train_adapter(
         best_loss, step, first = state["best_loss"], state["step"], state["epoch"]
         result = TrainResult(**state["result"])
 
-    with bar(len(train) * config.epochs, what, done=len(train) * first) as progress:
+    with fused_lora(wrapped), bar(len(train) * config.epochs, what, done=len(train) * first) as progress:
         for epoch in range(first, config.epochs):
             if result.stopped_early:
                 break
@@ -200,8 +199,7 @@ def train_adapter(
                 torch.manual_seed(int(rng.integers(2**31)))
                 count = sum(len(batch.rows) for batch in batches)
                 for batch in batches:
-                    with _training_attention(engine.device):
-                        losses, _ = _losses(engine, train, batch, wanted)
+                    losses, _ = _losses(engine, train, batch, wanted)
                     _refuse_non_finite(losses, train, batch, "loss")
                     (losses.sum() / count).backward()
                     summed += float(losses.detach().sum())
@@ -242,7 +240,6 @@ def train_adapter(
         )
     masters.load(best)
     wrapped.eval()
-    engine.forget()
     drop_checkpoints(folder)
     return result
 

@@ -1,7 +1,7 @@
-"""Forward passes that compute a shared prefix once, keep the answer position only, and never pad on the left."""
+"""Forward passes without waste: rows packed end to end, shared prefixes once, logits of answer positions only."""
 
-from adapterprobe.engine.batches import Batch, plan_batches, useful_tokens
+from adapterprobe.engine.batches import Batch, Group, plan_batches, useful_tokens
 from adapterprobe.engine.forward import Engine
 from adapterprobe.engine.trunk import Trunk
 
-__all__ = ["Batch", "Engine", "Trunk", "plan_batches", "useful_tokens"]
+__all__ = ["Batch", "Engine", "Group", "Trunk", "plan_batches", "useful_tokens"]

@@ -1,4 +1,4 @@
-"""Plan forward passes over many token sequences: which prefix each shares, and who runs with whom."""
+"""Plan forward passes over many token sequences: which share a prefix, and what runs in one pass."""
 
 from __future__ import annotations
 
@@ -6,29 +6,42 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-OVERHEAD = 48
-"""What a separate prefix pass costs beside its tokens (small batches use the hardware badly), in tokens."""
+OVERHEAD = 16
+"""What a separate prefix costs beside its tokens (attention goes prefix by prefix), in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that continue one prefix (which may be empty)."""
+
+    prefix: tuple[int, ...]
+    rows: tuple[int, ...]
+    suffixes: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prefix) + sum(map(len, self.suffixes))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows that run together: prefixes of one length, then each row's own tokens after its prefix."""
+    """What runs in one pass."""
 
-    prefixes: tuple[tuple[int, ...], ...]
-    owners: tuple[int, ...]
-    """For each row, which of the prefixes it continues."""
-    rows: tuple[int, ...]
-    suffixes: tuple[tuple[int, ...], ...]
+    groups: tuple[Group, ...]
 
-    def take(self, places: Sequence[int]) -> Batch:
-        """Some of the rows (by place in the batch), with the prefixes that they need."""
-        used = sorted({self.owners[i] for i in places})
-        return Batch(
-            tuple(self.prefixes[k] for k in used) if self.prefixes else (),
-            tuple(used.index(self.owners[i]) for i in places),
-            tuple(self.rows[i] for i in places),
-            tuple(self.suffixes[i] for i in places),
-        )
+    @property
+    def rows(self) -> tuple[int, ...]:
+        return tuple(row for group in self.groups for row in group.rows)
+
+    @property
+    def sequences(self) -> list[tuple[int, ...]]:
+        """All token ids of each row."""
+        return [group.prefix + suffix for group in self.groups for suffix in group.suffixes]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a packed pass computes."""
+        return sum(group.tokens for group in self.groups)
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -65,27 +78,6 @@ def _partition(
     return (cost - OVERHEAD, parts) if cost - OVERHEAD < whole else (whole, [(low, high, prefix)])
 
 
-def plan_batches(
-    sequences: Sequence[Sequence[int]], token_budget: int = 2048, share: bool = True, floor: int = 8
-) -> list[Batch]:
-    """Group sequences by shared prefix, sort by length, cut into batches.
-
-    Args:
-        sequences: token ids of every row; each has at least one token.
-        token_budget: the most padded suffix tokens of a batch (a single longer row still runs).
-        share: whether prefixes are shared at all (False: plain length-sorted batches).
-        floor: the shortest prefix worth sharing.
-
-    Returns:
-        Batches that hold every row exactly once, in an order that depends on the sequences alone.
-    """
-    pools, loose = prefix_pools(sequences, share, floor)
-    batches = []
-    for length, members in _merge(sequences, pools, token_budget):
-        batches += _cut(sequences, length, members, token_budget)
-    return batches + (_cut(sequences, 0, [loose], token_budget) if loose else [])
-
-
 def prefix_pools(
     sequences: Sequence[Sequence[int]], share: bool = True, floor: int = 8
 ) -> tuple[list[tuple[int, list[int]]], list[int]]:
@@ -103,50 +95,63 @@ def prefix_pools(
     return pools, [order[i] for low, high, prefix in groups if prefix == 0 for i in range(low, high)]
 
 
-def _merge(
-    sequences: Sequence[Sequence[int]], pools: list[tuple[int, list[int]]], token_budget: int
-) -> list[tuple[int, list[list[int]]]]:
-    """Small pools gathered so that their prefixes run in one pass: (common prefix length, rows per prefix).
+def plan_batches(
+    sequences: Sequence[Sequence[int]], token_budget: int = 2048, share: bool = True, floor: int = 8
+) -> list[Batch]:
+    """Group sequences by shared prefix, sort by length, pack into batches.
 
-    Prefixes of one pass must have one length, so that nothing is padded between prefix and suffix; a longer
-    prefix gives its last tokens to its rows' suffixes, if that costs few tokens.
+    Args:
+        sequences: token ids of every row; each has at least one token.
+        token_budget: about the most tokens of a pass (a longer row, or a long prefix with rows worth it, still
+            runs).
+        share: whether prefixes are shared (False: length-sorted batches, for passes that pad).
+        floor: the shortest prefix worth sharing.
+
+    Returns:
+        Batches that hold every row exactly once, in an order that depends on the sequences alone.
     """
-    merged: list[tuple[int, list[list[int]]]] = []
+    pools, loose = prefix_pools(sequences, share, floor)
+    pieces = [group for length, rows in pools for group in _pieces(sequences, length, rows, token_budget, False)]
+    pieces += _pieces(sequences, 0, loose, token_budget, not share)
+    pieces.sort(key=lambda group: (-group.tokens, group.prefix, group.rows))
+    # First fit, longest first: full passes, and few of them. Passes that pad are cut to size already.
+    packed: list[tuple[int, list[Group]]] = []
+    for group in pieces:
+        place = next((i for i, (load, _) in enumerate(packed) if load + group.tokens <= token_budget), None)
+        if place is None or not share:
+            packed.append((group.tokens, [group]))
+        else:
+            load, groups = packed[place]
+            packed[place] = (load + group.tokens, [*groups, group])
+    return [Batch(tuple(groups)) for _, groups in packed]
+
+
+def _pieces(sequences, length: int, rows: list[int], token_budget: int, padded: bool) -> list[Group]:
+    """Rows of one prefix in order of length, cut where a pass would be too large."""
+    rows = sorted(rows, key=lambda i: (len(sequences[i]), i))
+    # A prefix is computed once a piece: with less than twice its length behind it, that would be most of the work.
+    room = max(token_budget - length, 2 * length)
+    pieces: list[list[int]] = []
     load = 0
-    for prefix, rows in sorted(pools, key=lambda pool: (pool[0], pool[1])):
-        if merged:
-            length, members = merged[-1]
-            extra = (prefix - length) * len(rows)
-            tokens = sum(len(sequences[r]) - length for r in rows)
-            if load + tokens <= token_budget and extra <= 2 * OVERHEAD:
-                members.append(rows)
-                load += tokens
-                continue
-        merged.append((prefix, [rows]))
-        load = sum(len(sequences[r]) - prefix for r in rows)
-    return merged
-
-
-def _cut(sequences: Sequence[Sequence[int]], length: int, members: list[list[int]], token_budget: int) -> list[Batch]:
-    """Rows of one pass sorted by length and cut into batches by padded tokens."""
-    owner = {row: place for place, rows in enumerate(members) for row in rows}
-    rows = sorted(owner, key=lambda i: (len(sequences[i]), i))
-    whole = Batch(
-        prefixes=tuple(tuple(sequences[rows_[0]][:length]) for rows_ in members) if length else (),
-        owners=tuple(owner[row] for row in rows),
-        rows=tuple(rows),
-        suffixes=tuple(tuple(sequences[row][length:]) for row in rows),
-    )
-    batches, start = [], 0
-    for place, suffix in enumerate(whole.suffixes):
-        if place > start and (place - start + 1) * len(suffix) > token_budget:
-            batches.append(list(range(start, place)))
-            start = place
-    batches.append(list(range(start, len(rows))))
-    return [whole.take(places) for places in batches]
+    for row in rows:
+        own = len(sequences[row]) - length
+        after = own * (len(pieces[-1]) + 1) if pieces and padded else load + own
+        if not pieces or after > room:
+            pieces.append([])
+            load = 0
+        pieces[-1].append(row)
+        load += own
+    return [
+        Group(
+            tuple(sequences[piece[0]][:length]),
+            tuple(piece),
+            tuple(tuple(sequences[row][length:]) for row in piece),
+        )
+        for piece in pieces
+    ]
 
 
 def useful_tokens(batches: Sequence[Batch]) -> int:
     """Tokens that a pass over the batches must compute: prefixes once, suffixes without padding."""
-    prefixes = {prefix for batch in batches for prefix in batch.prefixes}
-    return sum(map(len, prefixes)) + sum(len(s) for batch in batches for s in batch.suffixes)
+    prefixes = {group.prefix for batch in batches for group in batch.groups}
+    return sum(map(len, prefixes)) + sum(len(s) for batch in batches for g in batch.groups for s in g.suffixes)

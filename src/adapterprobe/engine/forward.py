@@ -1,23 +1,23 @@
 """The forward engine: equal to the plain forward pass, with less work.
 
-Rows of a batch share prefixes whose keys and values are computed once and lent to every row. Suffixes are
-padded on the right only: a causal model's answer position never sees what comes after it, so no mask and no
-position ids are needed, whatever the kind of attention or position encoding. The output head is given the
-answer position of each row alone, by a hook in front of it, so that a model's own scaling or capping of
-logits stays in force and full-vocabulary logits of other positions are never made.
+Rows are laid end to end in one packed row, shared prefixes once, without padding (see `packed`). Models whose
+attention cannot be reached that way run row by row, padded on the right: a causal model's answer position never
+sees what comes after it, so no mask and no position ids are needed. Either way the output head is given the answer
+positions alone, by a hook in front of it, so that a model's own scaling or capping of logits stays in force and
+full-vocabulary logits of other positions are never made.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from adapterprobe.engine.batches import Batch
+from adapterprobe.engine.batches import Batch, Group, plan_batches
+from adapterprobe.engine.packed import Layout, packed
 from adapterprobe.engine.trunk import Trunk
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
@@ -36,21 +36,24 @@ def _tensor(output) -> torch.Tensor:
     return output[0] if isinstance(output, (tuple, list)) else output
 
 
+Where = tuple[torch.Tensor, torch.Tensor]
+"""Index of the answer positions: (row of the pass, token in it), one entry per prompt."""
+
+
 @contextlib.contextmanager
-def _recording(structure: Structure, last: torch.Tensor, layers: list[int] | None) -> Iterator[dict]:
-    """Collect the residual stream at each row's answer position; hooks are gone afterwards."""
+def _recording(structure: Structure, where: Where, layers: list[int] | None) -> Iterator[dict]:
+    """Collect the residual stream at each prompt's answer position; hooks are gone afterwards."""
     kept: dict[int, torch.Tensor] = {}
-    rows = torch.arange(len(last), device=last.device)
     wanted = range(structure.n_layers + 1) if layers is None else layers
     handles = []
 
     def entering(module, args, kwargs):
         states = args[0] if args else kwargs["hidden_states"]
-        kept[0] = states[rows, last].detach()
+        kept[0] = states[where].detach()
 
     def leaving(index):
         def hook(module, args, output):
-            kept[index] = _tensor(output)[rows, last].detach()
+            kept[index] = _tensor(output)[where].detach()
 
         return hook
 
@@ -67,20 +70,19 @@ def _recording(structure: Structure, last: torch.Tensor, layers: list[int] | Non
 
 
 @contextlib.contextmanager
-def _head_at(head: nn.Module | None, last: torch.Tensor) -> Iterator[list[bool]]:
-    """Give the output head only each row's answer position (a contiguous rows x 1 x width)."""
+def _head_at(head: nn.Module | None, where: Where, shape: torch.Size) -> Iterator[list[bool]]:
+    """Give the output head only the answer positions (prompts x 1 x width), if it is handed all of `shape`."""
     fired: list[bool] = []
     if head is None:
         yield fired
         return
-    rows = torch.arange(len(last), device=last.device)
 
     def narrow(module, args):
         hidden = args[0]
-        if hidden.ndim == 3 and hidden.shape[0] == len(last) and hidden.shape[1] > int(last.max()):
+        if hidden.shape[:-1] == shape:
             fired.append(True)
             # Contiguous on purpose: a strided slice makes the matrix product copy the head once per row.
-            return (hidden[rows, last].unsqueeze(1).contiguous(), *args[1:])
+            return (hidden[where].unsqueeze(1).contiguous(), *args[1:])
         return None
 
     handle = head.register_forward_pre_hook(narrow)
@@ -96,113 +98,84 @@ class Engine:
     Args:
         model: a transformers causal language model (adapters injected or not).
         structure: its parts, see `find_structure`.
-        share: share prefixes where the model can (it is tried out once, and said if it cannot).
+        share: pack rows and share prefixes where the model can (it is tried out once, and said if it cannot).
     """
 
     def __init__(self, model: nn.Module, structure: Structure, share: bool = True) -> None:
         self.model, self.structure = model, structure
         self._trunk: Trunk | None = None
-        self._prefix: tuple[tuple[tuple[int, ...], ...], object] | None = None
+        self.share = share
         self.share = share and self._can_share()
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def plan(self, sequences: Sequence[Sequence[int]], token_budget: int = 2048) -> list[Batch]:
+        """Batches as this engine runs them best, see `plan_batches`."""
+        return plan_batches(sequences, token_budget, self.share)
+
     @contextlib.contextmanager
     def starting_from(self, trunk: Trunk | None) -> Iterator[None]:
         """Within, batches that the trunk knows skip the blocks below it."""
-        self.forget()
         self._trunk = trunk
         try:
             yield
         finally:
             self._trunk = None
-            self.forget()
 
     def run(self, batch: Batch, states: bool = True, layers: list[int] | None = None) -> Output:
-        """One batch. Without gradients the prefixes are kept for the next batch with the same ones; with
-        gradients they are computed anew, as part of the graph.
+        """One batch.
 
         Args:
             states: whether hidden states are kept; `layers`: which (with a trunk, only those above it).
         """
-        ids, lengths = self.padded(batch)
-        last = torch.tensor(lengths, device=self.device) - 1
         trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None
-        cache = self.lend(self._prefix_cache(batch, trunk), batch.owners) if batch.prefixes else None
-        recording = _recording(self.structure, last, layers) if states else contextlib.nullcontext({})
-        resumed = trunk.resumed(self.structure, trunk.suffixes(batch)) if trunk else contextlib.nullcontext()
-        with recording as kept, _head_at(self.structure.head, last) as fired, resumed:
-            out = self.forward(ids, cache)
-        logits = out.logits[:, 0] if fired else out.logits[torch.arange(len(last)), last]
+        with self.laid_out(batch) as (inputs, where):
+            shape = inputs["input_ids"].shape
+            recording = _recording(self.structure, where, layers) if states else contextlib.nullcontext({})
+            resumed = (
+                trunk.resumed(self.structure, batch, self.share, self.device) if trunk else contextlib.nullcontext()
+            )
+            with recording as kept, _head_at(self.structure.head, where, shape) as fired, resumed:
+                logits = self.model(**inputs, use_cache=False).logits
+        logits = logits[:, 0] if fired else logits[where]
         stacked = torch.stack([kept[index] for index in sorted(kept)]) if states else None
         return Output(logits, stacked)
 
-    def forget(self) -> None:
-        """Drop the kept prefix: call it when the model's weights have changed."""
-        self._prefix = None
-
-    def forward(self, ids: torch.Tensor, cache=None):
-        """The model's own forward pass; with a cache, its keys and values are read and added to."""
-        return self.model(input_ids=ids.to(self.device), past_key_values=cache, use_cache=cache is not None)
-
-    def padded(self, batch: Batch) -> tuple[torch.Tensor, list[int]]:
-        """Suffix ids padded on the right (rows x tokens), and each row's length."""
-        lengths = [len(suffix) for suffix in batch.suffixes]
-        ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
-        for row, suffix in enumerate(batch.suffixes):
-            ids[row, : len(suffix)] = torch.tensor(suffix)
-        return ids, lengths
-
-    def new_cache(self):
-        """An empty key-value cache of the model's kind."""
-        from transformers.cache_utils import DynamicCache
-
-        return DynamicCache(config=self.model.config)
-
-    def lend(self, cache, owners: tuple[int, ...]):
-        """A copy of a key-value cache with one entry per row, taken from the row's prefix. The original stays
-        as it is: its tensors are read, never changed."""
-        lent = copy.copy(cache)
-        lent.layers = [copy.copy(layer) for layer in cache.layers]
-        lent.reorder_cache(torch.tensor(owners, device=self.device))
-        return lent
-
-    def _prefix_cache(self, batch: Batch, trunk: Trunk | None):
-        grad = torch.is_grad_enabled()
-        if not grad and self._prefix is not None and self._prefix[0] == batch.prefixes:
-            return self._prefix[1]
-        cache = self.new_cache()
-        last = torch.full((len(batch.prefixes),), len(batch.prefixes[0]) - 1, device=self.device)
-        resumed = trunk.resumed(self.structure, trunk.prefixes(batch)) if trunk else contextlib.nullcontext()
-        with _head_at(self.structure.head, last), resumed:
-            self.forward(torch.tensor(batch.prefixes), cache)
-        if not grad:
-            self._prefix = (batch.prefixes, cache)
-        return cache
+    @contextlib.contextmanager
+    def laid_out(self, batch: Batch) -> Iterator[tuple[dict[str, torch.Tensor], Where]]:
+        """The model's inputs for a batch, and where in them each prompt's answer position is. Within, the
+        model's attention is the one that these inputs need."""
+        if not self.share:
+            sequences = batch.sequences
+            ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sequences], batch_first=True)
+            last = torch.tensor([len(s) - 1 for s in sequences])
+            yield {"input_ids": ids.to(self.device)}, (torch.arange(len(last)).to(self.device), last.to(self.device))
+            return
+        layout = Layout(batch, self.device)
+        inputs = {"input_ids": layout.ids, "position_ids": layout.positions, "attention_mask": layout.everything}
+        with packed(self.model, layout):
+            yield inputs, (torch.zeros_like(layout.answers), layout.answers)
 
     @torch.no_grad()
     def _can_share(self) -> bool:
-        """Try sharing on a few tokens: some architectures keep no keys and values, or keep them otherwise."""
+        """Try packing on a few tokens: not every architecture's attention can be replaced."""
         vocabulary = self.model.get_input_embeddings().num_embeddings
         tokens = torch.randint(0, vocabulary, (3, 16), generator=torch.Generator().manual_seed(0)).tolist()
-        tokens[1][:10] = tokens[0][:10]
-        rows = (0, 1, 2)
-        plain = Batch((), (0, 0, 0), rows, tuple(map(tuple, tokens)))
-        prefixes = (tuple(tokens[0][:10]), tuple(tokens[2][:10]))
-        shared = Batch(prefixes, (0, 0, 1), rows, tuple(tuple(t[10:]) for t in tokens))
+        a, b, c = map(tuple, tokens)
+        batch = Batch((Group(a[:10], (0, 1), (a[10:], b[10:13])), Group((), (2,), (c,))))
         try:
-            expected = self.run(plain, states=False).logits.float()
-            got = self.run(shared, states=False).logits.float()
+            got = self.run(batch, states=False).logits.float()
+            self.share = False
+            expected = self.run(batch, states=False).logits.float()
         except Exception as error:
-            say(f"prefixes are not shared: {type(self.model).__name__} does not take a cache ({error})")
+            reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+            say(f"prefixes are not shared: {type(self.model).__name__} does not take packed rows ({reason})")
             return False
-        finally:
-            self.forget()
         gap = (got - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
-        if not torch.isfinite(gap) or gap > 0.1:
-            say(f"prefixes are not shared: {type(self.model).__name__} gives other logits with a cache")
+        if not gap <= (1e-3 if self.model.dtype == torch.float32 else 0.1):
+            say(f"prefixes are not shared: {type(self.model).__name__} gives other logits with packed rows")
             return False
         return True
 

@@ -1,18 +1,19 @@
 """The layers below the adapter, run once.
 
 An adapter on blocks `start` and above leaves the residual stream below as it is, so that stream is computed
-once for all tokens and lent to every later pass: adapter-on extraction, every step and every epoch of
-training. Passes that start from it skip the blocks below: these only note in the key-value cache how many
-tokens have gone by, since positions and masks are worked out from that.
+once for all tokens and lent to every later pass: adapter-on extraction, every step and every epoch of training.
+Passes that start from it skip the blocks below.
 """
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import torch
 
+from adapterprobe.cache import cache_root
 from adapterprobe.engine.batches import Batch
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import bar
@@ -23,91 +24,114 @@ class _Enough(Exception):
 
 
 class Trunk:
-    """States that enter block `start`, for every token of known sequences.
+    """States that enter block `start`, for every token of planned batches.
 
     Args:
         start: the first block that differs between passes; it and those above are run by every pass.
+        engine: what runs the blocks below.
+        batches: all that will ever be kept.
+        limit: bytes beyond which the states are kept on disk (in a file of the cache folder that is gone with
+            this object) instead of in memory.
     """
 
-    def __init__(self, start: int) -> None:
-        self.start = start
-        self._states: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+    def __init__(self, start: int, engine, batches: Sequence[Batch], limit: int = 2 << 30) -> None:
+        self.start, self.batches = start, list(batches)
+        shape = (sum(batch.tokens for batch in self.batches), engine.structure.width)
+        dtype = next(engine.model.parameters()).dtype
+        self.on_disk = shape[0] * shape[1] * dtype.itemsize > limit
+        if self.on_disk:
+            folder = cache_root() / "scratch"
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, suffix=".trunk") as file:
+                flat = torch.from_file(file.name, shared=True, size=shape[0] * shape[1], dtype=dtype)
+            self._states = flat.view(shape)
+        else:
+            self._states = torch.empty(shape, dtype=dtype)
+        self._filled = 0
+        self._places: dict[tuple[int, ...], tuple[int, int, int]] = {}
+        """For each sequence: where its prefix begins, how long that is, where its own tokens begin."""
         self._tuple_output = False
 
-    def collect(self, engine, batches: Sequence[Batch], what: str = "layers below the adapter") -> None:
-        """Run the blocks below `start` over planned batches and keep what comes out."""
-        blocks = engine.structure.blocks
-        held: list[torch.Tensor] = []
+    def collect(self, engine, what: str = "layers below the adapter") -> None:
+        """Run the blocks below `start` over what is still unknown and keep what comes out."""
+        missing = [batch for batch in self.batches if not self.knows(batch)]
+        with torch.no_grad(), bar(sum(len(b.rows) for b in missing), what) as progress:
+            for batch in missing:
+                leaving = contextlib.suppress(_Enough)
+                with leaving, self.listening(engine, batch, stop=True), engine.laid_out(batch) as (inputs, _):
+                    engine.model(**inputs, use_cache=False)
+                progress.update(len(batch.rows))
 
-        def stop(module, args, kwargs):
-            held.append((args[0] if args else kwargs["hidden_states"]).detach())
-            raise _Enough
+    @contextlib.contextmanager
+    def listening(self, engine, batch: Batch, stop: bool = False) -> Iterator[None]:
+        """Within, a pass over `batch` leaves its states at block `start` here (and ends there, if `stop`)."""
+        blocks = engine.structure.blocks
+
+        def enter(module, args, kwargs):
+            self._keep(batch, (args[0] if args else kwargs["hidden_states"]).detach(), engine.share)
+            if stop:
+                raise _Enough
 
         def look(module, args, output):
             self._tuple_output = isinstance(output, tuple)
 
         handles = [
-            blocks[self.start].register_forward_pre_hook(stop, with_kwargs=True),
+            blocks[self.start].register_forward_pre_hook(enter, with_kwargs=True),
             blocks[self.start - 1].register_forward_hook(look),
         ]
-        prefixes: dict[tuple[int, ...], torch.Tensor] = {}
         try:
-            with torch.no_grad(), bar(sum(len(b.rows) for b in batches), what) as progress:
-                for batch in batches:
-                    cache = None
-                    if batch.prefixes:
-                        cache = engine.new_cache()
-                        with contextlib.suppress(_Enough):
-                            engine.forward(torch.tensor(batch.prefixes), cache)
-                        prefixes.update(zip(batch.prefixes, held.pop()))
-                        cache = engine.lend(cache, batch.owners)
-                    ids, lengths = engine.padded(batch)
-                    with contextlib.suppress(_Enough):
-                        engine.forward(ids, cache)
-                    for tokens, length, states in zip(full_ids(batch), lengths, held.pop()):
-                        prefix = tokens[: len(tokens) - length]
-                        empty = states.new_empty(0, states.shape[-1])
-                        self._states[tokens] = (prefixes.get(prefix, empty), states[:length].clone())
-                    progress.update(len(batch.rows))
+            yield
         finally:
             for handle in handles:
                 handle.remove()
 
+    def _keep(self, batch: Batch, states: torch.Tensor, packed: bool) -> None:
+        if self.knows(batch):
+            return
+        place = self._filled
+        if not packed:
+            for tokens, row in zip(batch.sequences, states):
+                self._states[place : place + len(tokens)] = row[: len(tokens)]
+                self._places[tokens] = (place, 0, place)
+                place += len(tokens)
+        else:
+            self._states[place : place + batch.tokens] = states[0]
+            for group in batch.groups:
+                prefix, size = place, len(group.prefix)
+                place += size
+                for suffix in group.suffixes:
+                    self._places[group.prefix + suffix] = (prefix, size, place)
+                    place += len(suffix)
+        self._filled = place
+
     def knows(self, batch: Batch) -> bool:
-        return all(tokens in self._states for tokens in full_ids(batch))
+        return all(tokens in self._places for tokens in batch.sequences)
 
     def _span(self, tokens: tuple[int, ...], low: int, high: int) -> torch.Tensor:
-        prefix, own = self._states[tokens]
-        return torch.cat([prefix[low:high], own[max(0, low - len(prefix)) : max(0, high - len(prefix))]])
+        prefix, size, own = self._places[tokens]
+        shared = self._states[prefix + min(low, size) : prefix + min(high, size)]
+        return torch.cat([shared, self._states[own + max(0, low - size) : own + max(0, high - size)]])
 
-    def prefixes(self, batch: Batch) -> torch.Tensor:
-        """States of the batch's prefixes: prefixes x tokens x width."""
-        rows = full_ids(batch)
-        length = len(batch.prefixes[0])
-        return torch.stack([self._span(rows[batch.owners.index(k)], 0, length) for k in range(len(batch.prefixes))])
-
-    def suffixes(self, batch: Batch) -> torch.Tensor:
-        """States of the batch's suffixes, zeros where padded: rows x tokens x width."""
-        spans = [
-            self._span(tokens, len(tokens) - len(suffix), len(tokens))
-            for tokens, suffix in zip(full_ids(batch), batch.suffixes)
-        ]
-        return torch.nn.utils.rnn.pad_sequence(spans, batch_first=True)
+    def entering(self, batch: Batch, packed: bool, device: torch.device) -> torch.Tensor:
+        """What enters block `start`, laid out as the pass is: passes' rows x tokens x width."""
+        if not packed:
+            spans = [self._span(tokens, 0, len(tokens)) for tokens in batch.sequences]
+            return torch.nn.utils.rnn.pad_sequence(spans, batch_first=True).to(device)
+        spans = []
+        for group in batch.groups:
+            size = len(group.prefix)
+            if size:
+                spans.append(self._span(group.prefix + group.suffixes[0], 0, size))
+            spans += [self._span(group.prefix + s, size, size + len(s)) for s in group.suffixes]
+        return torch.cat(spans).unsqueeze(0).to(device)
 
     @contextlib.contextmanager
-    def resumed(self, structure: Structure, states: torch.Tensor) -> Iterator[None]:
-        """Within, a forward pass goes on from `states` at block `start`."""
-        from transformers.cache_utils import Cache
+    def resumed(self, structure: Structure, batch: Batch, packed: bool, device: torch.device) -> Iterator[None]:
+        """Within, a forward pass over `batch` goes on from the kept states at block `start`."""
+        states = self.entering(batch, packed, device)
 
-        def passing(index: int):
-            def forward(hidden_states, *args, **kwargs):
-                cache = next((v for v in (*args, *kwargs.values()) if isinstance(v, Cache)), None)
-                if cache is not None:
-                    nothing = hidden_states.new_zeros(*hidden_states.shape[:1], 1, hidden_states.shape[1], 1)
-                    cache.update(nothing, nothing, index)
-                return (hidden_states,) if self._tuple_output else hidden_states
-
-            return forward
+        def passing(hidden_states, *args, **kwargs):
+            return (hidden_states,) if self._tuple_output else hidden_states
 
         def enter(module, args, kwargs):
             if args:
@@ -118,8 +142,8 @@ class Trunk:
         before = [block.__dict__.get("forward") for block in below]
         handle = structure.blocks[self.start].register_forward_pre_hook(enter, with_kwargs=True)
         try:
-            for index, block in enumerate(below):
-                block.forward = passing(index)
+            for block in below:
+                block.forward = passing
             yield
         finally:
             handle.remove()
@@ -128,10 +152,3 @@ class Trunk:
                     block.__dict__.pop("forward", None)
                 else:
                     block.forward = own
-
-
-def full_ids(batch: Batch) -> list[tuple[int, ...]]:
-    """All token ids of each row."""
-    if not batch.prefixes:
-        return list(batch.suffixes)
-    return [batch.prefixes[owner] + suffix for owner, suffix in zip(batch.owners, batch.suffixes)]

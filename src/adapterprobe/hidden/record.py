@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from adapterprobe.cache import digest, entry, write_atomic
-from adapterprobe.engine import Engine, Trunk, plan_batches
+from adapterprobe.engine import Engine, Trunk
 from adapterprobe.engine.answers import choice_logprobs
 from adapterprobe.engine.forward import check_finite
 from adapterprobe.hidden.store import HiddenStates, create, open_states, to_stored
@@ -17,7 +18,7 @@ from adapterprobe.models.encode import Encoded
 from adapterprobe.models.hardware import dtype_name
 from adapterprobe.progress import bar, say
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raise when recorded values change for the same inputs."""
 
 FLUSH_EVERY = 8
@@ -32,12 +33,14 @@ def record(
     what: str = "recording",
     token_budget: int = 2048,
     trunk: Callable[[], Trunk] | None = None,
+    feed: Trunk | None = None,
 ) -> HiddenStates:
     """Hidden states (of `layers`; none for answers alone) and choice log-probabilities at the answer position.
 
     Args:
         weights: content hash of everything that decides the outcome beside the prompts: model and adapter.
         trunk: gives the states below an adapter, asked for only if something is left to compute.
+        feed: a trunk that is to keep what passes by.
 
     Raises:
         ModelError: a state or logit is not finite.
@@ -49,7 +52,7 @@ def record(
 
     def make(folder: Path) -> None:
         store = create(folder, len(encoded), layers, engine.structure.width, dtype)
-        batches = plan_batches(encoded.ids, token_budget, engine.share)
+        batches = engine.plan(encoded.ids, token_budget)
         mark = folder / "finished-batches"
         done = int(mark.read_text()) if mark.exists() else 0
         states = store._map("r+") if layers else None
@@ -61,7 +64,8 @@ def record(
             torch.inference_mode(),
         ):
             for number, batch in enumerate(batches[done:], done + 1):
-                output = engine.run(batch, states=bool(layers), layers=layers)
+                with feed.listening(engine, batch) if feed else contextlib.nullcontext():
+                    output = engine.run(batch, states=bool(layers), layers=layers)
                 check_finite(output, what)
                 rows = list(batch.rows)
                 if states is not None:

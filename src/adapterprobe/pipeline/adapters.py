@@ -16,7 +16,7 @@ from adapterprobe.adapt.attach import detach
 from adapterprobe.adapt.objectives import wants_positive
 from adapterprobe.cache import digest, entry
 from adapterprobe.config import AdapterConfig
-from adapterprobe.engine import Engine, Trunk, plan_batches, useful_tokens
+from adapterprobe.engine import Engine, Trunk
 from adapterprobe.errors import ModelError
 from adapterprobe.hidden import HiddenStates, record
 from adapterprobe.models import LanguageModel
@@ -70,7 +70,7 @@ def trained_adapter(
     )
 
     def make(folder: Path) -> None:
-        probe_batch = plan_batches(select.ids[:4])
+        probe_batch = engine.plan(select.ids[:4])
         before = _logits(engine, probe_batch)
         wrapped = attach(lm.model, lm.structure, config, seed)
         try:
@@ -116,23 +116,19 @@ def trained_adapter(
 
 
 class SharedTrunk:
-    """The blocks below an adapter over all prompts: run when first needed, once for all seeds.
+    """The blocks below an adapter over all prompts: run once for all seeds, if any adapter needs them.
 
-    Without blocks below, or where the states would take more than `limit` bytes, there is none.
+    Without blocks below there is none. What another pass computes on its way can be kept by `trunk.listening`.
     """
 
-    def __init__(self, lm: LanguageModel, engine: Engine, encoded: Encoded, lowest: int, limit: int = 2 << 30) -> None:
-        self.engine, self.ids = engine, encoded.ids
-        tokens = useful_tokens(plan_batches(encoded.ids, share=engine.share))
-        size = tokens * lm.structure.width * lm.dtype.itemsize
-        self.start = lowest if size <= limit else 0
-        self._trunk: Trunk | None = None
+    def __init__(self, engine: Engine, encoded: Encoded, lowest: int) -> None:
+        self.engine, self.start = engine, lowest
+        self.trunk = Trunk(lowest, engine, engine.plan(encoded.ids)) if lowest else None
 
     def get(self) -> Trunk | None:
-        if self._trunk is None and self.start:
-            self._trunk = Trunk(self.start)
-            self._trunk.collect(self.engine, plan_batches(self.ids, share=self.engine.share))
-        return self._trunk
+        if self.trunk is not None:
+            self.trunk.collect(self.engine)
+        return self.trunk
 
 
 def record_adapted(
@@ -167,7 +163,6 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
 
 @torch.no_grad()
 def _logits(engine: Engine, batches) -> list[torch.Tensor]:
-    engine.forget()
     return [engine.run(batch, states=False).logits.clone() for batch in batches]
 
 

@@ -113,15 +113,15 @@ class _Stages:
         }
         write_config(self.out, config, provenance(describe(lm), hashes))
         all_layers = list(range(n_layers + 1))
+        trunk = SharedTrunk(engine, encoded, min(parse_layers(config.adapter.layers, 0, n_layers - 1)))
         with stage("hidden states, adapter off"):
-            base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off")
+            base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off", feed=trunk.trunk)
         with stage("what the model knows"):
             belief = find_known(lm, engine, belief_prompts, config.elicit.belief_draws)
         adapters: dict[int, TrainedAdapter] = {}
         adapted: dict[int, HiddenStates] = {}
         train = encoded.subset(encoded.where("adapter-train"))
         select = encoded.subset(encoded.where("select"))
-        trunk = SharedTrunk(lm, engine, encoded, min(parse_layers(config.adapter.layers, 0, n_layers - 1)))
         for seed in config.seeds:
             with stage("train adapters"):
                 adapters[seed] = trained_adapter(lm, engine, train, select, config.adapter, seed, trunk)

@@ -64,14 +64,13 @@ def _answers(lm, engine, prompts) -> Iterator[tuple[str, str]]:
     """(tokens of the choices, what the model answers) per prompt."""
     import torch
 
-    from adapterprobe.engine import plan_batches
     from adapterprobe.engine.answers import choice_logprobs
     from adapterprobe.models.encode import encode
 
     encoded = encode(lm.tokenizer, prompts, lm.context_length)
     found: dict[int, tuple[float, float]] = {}
     with torch.inference_mode():
-        for batch in plan_batches(encoded.ids):
+        for batch in engine.plan(encoded.ids):
             logits = engine.run(batch, states=False).logits
             values = choice_logprobs(logits, [encoded.choices[r] for r in batch.rows]).exp().tolist()
             found.update(zip(batch.rows, map(tuple, values)))
