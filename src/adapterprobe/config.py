@@ -120,7 +120,7 @@ class AdapterConfig(Stage):
 
 
 class SelectConfig(Stage):
-    """What is chosen on the `select` split, the same search for every arm."""
+    """How layers and regularisation are chosen, the same search for every arm."""
 
     layers: LayerSpec = Field("all", description="hidden states probes may use: all, last:4, 10-20, 15")
     strengths: list[float] = Field(
@@ -128,6 +128,19 @@ class SelectConfig(Stage):
         min_length=1,
         description="inverse L2 penalties C of the logistic probe",
     )
+
+    folds: int = Field(
+        0,
+        ge=0,
+        description="0: layer and strength are chosen on the select split; k: by k folds of the groups that are fitted on",
+    )
+
+    @field_validator("folds")
+    @classmethod
+    def _not_one(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("one fold leaves nothing to judge by; use 0 or at least 2")
+        return folds
 
     @field_validator("strengths")
     @classmethod

@@ -66,6 +66,17 @@ def test_logistic_settings_together_equal_one_by_one():
         assert probe.get_params()["C"] == params["C"]
 
 
+def test_folds_together_equal_fits_on_their_rows():
+    X, y, _ = planted(90, 200)
+    kept = np.arange(90) % 3 != np.arange(3)[:, None]
+    settings = [{"C": 1e-3, "scale": False}, {"C": 1.0, "scale": False}]
+    found = fit_settings("logistic", settings, X, y, kept)
+    alone = [probes.make("logistic", **params).fit(X[mask], y[mask]) for mask in kept for params in settings]
+    for one, two in zip(found, alone, strict=True):
+        assert one.C == two.C
+        assert np.allclose(one.decision_function(X), two.decision_function(X), atol=1e-5)
+
+
 def test_mass_mean_literally():
     X, y, _ = planted()
     probe = probes.make("mass_mean").fit(X, y)
@@ -167,6 +178,25 @@ def test_selection_never_looks_at_judged_rows():
     flipped[300:] = 1 - flipped[300:]
     again = select_probe("logistic", layers.__getitem__, labels=flipped, **options)
     assert again.best.layer == 2 and np.array_equal(again.best.scores, chosen.best.scores)
+
+
+@EACH
+def test_selection_by_folds_looks_at_fitted_rows_alone(name):
+    layers, labels = selection_problem()
+    rows = np.arange(400)
+    options = dict(fit_rows=rows[:200], select_rows=rows[200:300], conditions=np.full(400, "truth"), strengths=[0.1])
+    elsewhere = labels.copy()
+    elsewhere[200:] = np.random.default_rng(1).integers(0, 2, 200)
+    groups = rows // 4
+    chosen = select_probe(name, layers.__getitem__, range(6), elsewhere, groups=groups, folds=5, **options)
+    assert chosen.best.layer == 2 and chosen.tried == 30
+    # The judgement is that of scikit-learn's own cross-validation over the same folds.
+    probe = probes.make(name, **({"C": 0.1} if name == "logistic" else {}))
+    cv = GroupKFold(5)
+    expected = cross_val_score(probe, layers[2][:200], labels[:200], groups=groups[:200], cv=cv, scoring="roc_auc")
+    assert chosen.best.select_auroc == pytest.approx(expected.mean(), abs=2e-3)
+    with pytest.raises(DataError, match="lower select.folds"):
+        select_probe(name, layers.__getitem__, [2], labels, groups=groups, folds=99, **options)
 
 
 def test_selection_refuses_what_cannot_be_fitted():

@@ -50,6 +50,7 @@ def fit_arms(config: RunConfig, encoded: Encoded, base: HiddenStates, adapted: d
     layers = parse_layers(config.select.layers, 0, base.layers[-1])
     truth = np.array([int(p.example.truth) for p in encoded.prompts])
     conditions = np.array([p.condition for p in encoded.prompts])
+    groups = np.array([p.example.group for p in encoded.prompts])
     rows = {split: np.array(encoded.where(split)) for split in ("adapter-train", "probe-train", "select")}
     matched = np.concatenate([rows["adapter-train"], rows["probe-train"]])
     base_layer = functools.cache(base.layer)
@@ -78,6 +79,8 @@ def fit_arms(config: RunConfig, encoded: Encoded, base: HiddenStates, adapted: d
                     conditions,
                     config.select.strengths,
                     progress.update,
+                    groups,
+                    config.select.folds,
                 )
                 for repeat in adapted if seed is None else [seed]:
                     fits.append(ArmFit(arm, name, repeat, selection, features, fit_rows))

@@ -101,9 +101,16 @@ class Probe(ClassifierMixin, BaseEstimator):
         return tags
 
     @classmethod
-    def fit_settings(cls, settings: list[dict], X, y) -> list[Probe]:
-        """One fitted probe per setting; a method overrides it where settings can share work."""
-        return [cls(**params).fit(X, y) for params in settings]
+    def fit_settings(cls, settings: list[dict], X, y, kept=None) -> list[Probe]:
+        """One fitted probe per setting; a method overrides it where settings can share work.
+
+        Args:
+            kept: folds x rows, True where a fold fits on a row; the probes of the first fold come first. None: one
+                fit on all rows.
+        """
+        if kept is None:
+            return [cls(**params).fit(X, y) for params in settings]
+        return [cls(**params).fit(X[mask], y[mask]) for mask in kept for params in settings]
 
     @classmethod
     def candidates(cls, strengths: list[float]) -> list[dict]:
@@ -157,6 +164,6 @@ def search_space(name: str, strengths: list[float]) -> list[dict]:
     return _lookup(name).candidates(sorted(strengths))
 
 
-def fit_settings(name: str, settings: list[dict], X, y) -> list[Probe]:
-    """The named probe fitted in every setting."""
-    return _lookup(name).fit_settings(settings, X, y)
+def fit_settings(name: str, settings: list[dict], X, y, kept=None) -> list[Probe]:
+    """The named probe fitted in every setting (and fold, see `Probe.fit_settings`)."""
+    return _lookup(name).fit_settings(settings, X, y, kept)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from adapterprobe.probes.base import Probe, register
-from adapterprobe.probes.newton import solve_logistic
+from adapterprobe.probes.newton import orthogonal, solve_logistic
 
 
 @register("logistic")
 class LogisticProbe(Probe):
     """L2-penalised logistic regression on standardised features; the optimum is scikit-learn's.
 
-    With fewer rows than features, as is usual for probes, it is solved in the rows' own span: the penalised
-    optimum lies there, so rotating the features onto their right singular vectors changes nothing but the
-    number of dimensions (Hastie, Tibshirani & Friedman 2009, section 18.3.5). Penalties that selection tries
-    are solved together.
+    Penalties that selection tries, and the folds of a cross-validation, are solved together (see `newton`).
 
     Args:
         C: inverse strength of the penalty, as in scikit-learn.
@@ -29,11 +26,14 @@ class LogisticProbe(Probe):
         self.max_iter = max_iter
 
     def _fit(self, X, y, sample_weight):
-        self._fit_together([self], X, y, sample_weight)
+        self._fit_together([self], X, y, sample_weight, None)
 
     @staticmethod
-    def _fit_together(probes: list[LogisticProbe], X, y, sample_weight) -> None:
-        """Fit probes that differ in C alone."""
+    def _fit_together(probes: list[LogisticProbe], X, y, sample_weight, kept) -> None:
+        """Fit probes that differ in C alone, and in the rows that `kept` (rows x probes) gives them.
+
+        Scaling comes from all rows (it knows no labels).
+        """
         first = probes[0]
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
         mean, spread = np.zeros(X.shape[1]), np.ones(X.shape[1])
@@ -43,31 +43,29 @@ class LogisticProbe(Probe):
         # A feature that is constant up to rounding says nothing; do not blow its noise up.
         scale = np.where(spread > 1e-9 * (1 + np.abs(mean)), spread, 1.0)
         Z = (X - mean) / scale
-        rotation = None
-        if len(Z) < Z.shape[1] and Z.any():
-            # Right singular vectors by way of the (small) Gram matrix.
-            values, vectors = np.linalg.eigh(Z @ Z.T)
-            kept = values > values[-1] * 1e-12
-            rotation = (vectors[:, kept] / np.sqrt(values[kept])).T @ Z
-            Z = vectors[:, kept] * np.sqrt(values[kept])
+        Z, squares, rotation = orthogonal(Z)
         strengths = np.array([probe.C for probe in probes], float)
-        beta, iterations = solve_logistic(Z, y, strengths, weight, first.max_iter)
+        weight = weight if kept is None else weight[:, None] * kept
+        beta, iterations = solve_logistic(Z, squares, y, strengths, weight, first.max_iter)
         for probe, row in zip(probes, beta):
             probe.mean_, probe.scale_, probe.n_iter_ = mean, scale, iterations
-            probe.coef_ = row[:-1] if rotation is None else row[:-1] @ rotation
+            probe.coef_ = row[:-1] @ rotation
             probe.intercept_ = float(row[-1])
 
     @classmethod
-    def fit_settings(cls, settings, X, y):
+    def fit_settings(cls, settings, X, y, kept=None):
         probes = [cls(**params) for params in settings]
         alike = len({tuple(sorted((p.get_params() | {"C": 0}).items())) for p in probes}) == 1
-        if not alike or len(probes) < 2:
-            return super().fit_settings(settings, X, y)
+        if not alike:
+            return super().fit_settings(settings, X, y, kept)
         X, coded = probes[0]._checked(X, y)
-        for probe in probes[1:]:
+        masks = np.ones((1, len(X)), bool) if kept is None else np.asarray(kept, bool)
+        together = [cls(**params) for _ in masks for params in settings]
+        for probe in together:
             probe.classes_, probe.n_features_in_ = probes[0].classes_, probes[0].n_features_in_
-        cls._fit_together(probes, X, coded, None)
-        return probes
+        columns = None if kept is None else np.repeat(masks, len(settings), axis=0).T
+        cls._fit_together(together, X, coded, None, columns)
+        return together
 
     def _decide(self, X):
         coef = self.coef_ / self.scale_

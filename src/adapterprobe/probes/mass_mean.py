@@ -34,7 +34,7 @@ class MassMeanProbe(Probe):
         spread = float(np.sqrt(np.average((projected - self.centre_) ** 2, weights=weight)))
         self.unit_ = spread if spread > 0 else 1.0
         line = ((projected - self.centre_) / self.unit_)[:, None]
-        (fitted,), _ = solve_logistic(line, y, np.array([1e4]), weight, max_iter=100)
+        (fitted,), _ = solve_logistic(line, (line**2).sum(0), y, np.array([1e4]), weight, max_iter=100)
         self.slope_, self.intercept_ = float(fitted[0]), float(fitted[1])
 
     def _decide(self, X):
