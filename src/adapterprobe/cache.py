@@ -100,6 +100,7 @@ def entry(kind: str, key: str, make: Callable[[Path], None], notice: Callable[[s
         if final.exists():
             problem = damaged(final)
             if problem is None:
+                os.utime(final)
                 return final
             notice(f"cached file is damaged and will be made again: {problem}")
             shutil.rmtree(final)

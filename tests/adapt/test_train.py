@@ -9,9 +9,10 @@ from peft import PeftModel
 
 from adapterprobe.adapt import adapter_merged, adapter_off, attach, train_adapter
 from adapterprobe.adapt.attach import detach, target_names, trainable
+from adapterprobe.adapt.batching import micro_batches, steps
+from adapterprobe.adapt.checkpoint import drop_checkpoints
 from adapterprobe.adapt.fused import fused_lora
 from adapterprobe.adapt.objectives import choice_loss
-from adapterprobe.adapt.train import micro_batches
 from adapterprobe.config import AdapterConfig
 from adapterprobe.data import load_relation
 from adapterprobe.data.examples import make_examples
@@ -101,18 +102,49 @@ def test_stopped_training_ends_the_same(tiny_lm, encoded, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "measure", stop)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_lm(), encoded, tmp_path / "b")
-    assert list((tmp_path / "b").glob("epoch-*"))
+    assert list((tmp_path / "b").glob("step-*"))
     monkeypatch.setattr(module, "measure", measure)
     again, resumed = train(tiny_lm(), encoded, tmp_path / "b")
     assert resumed.epochs == whole.epochs
     for (name, one), two in zip(trainable(wrapped).items(), trainable(again).values()):
         assert torch.equal(one, two), name
-    assert not list((tmp_path / "b").iterdir()), "checkpoints are gone when training is done"
+    drop_checkpoints(tmp_path / "b")
+    assert not list((tmp_path / "b").iterdir())
+
+
+def test_stopped_inside_an_epoch_ends_the_same(tiny_lm, encoded, tmp_path, monkeypatch):
+    from adapterprobe.adapt import train as module
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    wrapped, whole = train(tiny_lm(), encoded, tmp_path / "a")
+    monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
+    lm = tiny_lm()
+    taken = []
+    gradients = module._gradients
+
+    def stop(*args):
+        if len(taken) == 6:
+            raise KeyboardInterrupt
+        taken.append(1)
+        return gradients(*args)
+
+    monkeypatch.setattr(module, "_gradients", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(lm, encoded, tmp_path / "b")
+    taken.clear()
+    monkeypatch.setattr(module, "_gradients", lambda *args: taken.append(1) or gradients(*args))
+    again, resumed = train(tiny_lm(), encoded, tmp_path / "b")
+    assert resumed.epochs == whole.epochs
+    per_epoch = len(steps(micro_batches(encoded, 8, np.random.default_rng(0)), 8))
+    assert per_epoch > 3 and len(taken) == 3 * per_epoch - 6, "no finished step is taken again"
+    for (name, one), two in zip(trainable(wrapped).items(), trainable(again).values()):
+        assert torch.equal(one, two), name
 
 
 def test_a_torn_checkpoint_starts_afresh(tiny_lm, encoded, tmp_path):
-    (tmp_path / "latest").write_text("epoch-0001")
-    (tmp_path / "epoch-0001.safetensors").write_bytes(b"torn")
+    (tmp_path / "latest").write_text("step-000001-0")
+    (tmp_path / "step-000001-0.safetensors").write_bytes(b"torn")
     _, result = train(tiny_lm(), encoded, tmp_path)
     assert len(result.epochs) == 3
 

@@ -1,5 +1,7 @@
 """Recording: what was computed is what is read, resumed after a stop, and never twice."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -94,11 +96,12 @@ def test_stopped_recording_goes_on_to_the_same_result(cache, monkeypatch):
         return run(batch, **options)
 
     monkeypatch.setattr(eng, "run", stop)
+    monkeypatch.setattr(sys.modules["adapterprobe.hidden.record"], "FLUSH_EVERY", 0.0)
     with pytest.raises(KeyboardInterrupt):
         record(eng, encoded(300), "v", [0, 4], token_budget=8)
     counter = []
     resumed = record(engine(counter), encoded(300), "v", [0, 4], token_budget=8)
-    assert 0 < len(counter) <= len(eng.plan(encoded(300).ids, 8)) - 24, "finished batches are not computed again"
+    assert 0 < len(counter) <= len(eng.plan(encoded(300).ids, 8)) - 30, "finished batches are not computed again"
     for one, two in zip(expected, [resumed.layer(0), resumed.layer(4), resumed.logprobs]):
         assert np.array_equal(one, two)
 

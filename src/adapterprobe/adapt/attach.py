@@ -6,6 +6,7 @@ import warnings
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
@@ -63,6 +64,14 @@ def attach(model, structure: Structure, config: AdapterConfig, seed: int) -> Pef
 def detach(wrapped: PeftModel) -> None:
     """Take the adapter out again: the model is as it was before `attach`."""
     wrapped.unload()
+
+
+def strip(model: torch.nn.Module) -> None:
+    """Take out whatever adapter layers are in a model, also those of an attachment that failed half-way."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BaseTunerLayer):
+                setattr(parent, name, child.get_base_layer())
 
 
 def trainable(wrapped: PeftModel) -> dict[str, torch.nn.Parameter]:

@@ -1,4 +1,4 @@
-"""Training state on disk after every epoch, so that a stopped training goes on where it was."""
+"""Training state on disk, so that a stopped training goes on where it was."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
-def save_checkpoint(folder: Path, tensors: dict[str, torch.Tensor], state: dict) -> None:
+def save_checkpoint(folder: Path, name: str, tensors: dict[str, torch.Tensor], state: dict) -> None:
     """Write both under a new name, then point to them: a crash leaves the older checkpoint whole."""
-    name = f"epoch-{state['epoch']:04d}"
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
     (folder / f"{name}.json").write_text(json.dumps(state))
     part = folder / "latest.part"
     part.write_text(name)
     os.replace(part, folder / "latest")
-    for old in folder.glob("epoch-*"):
+    for old in folder.glob("step-*"):
         if old.stem != name:
             old.unlink()
 
@@ -34,5 +33,5 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict] | None
 
 
 def drop_checkpoints(folder: Path) -> None:
-    for path in [*folder.glob("epoch-*"), *folder.glob("latest*")]:
+    for path in [*folder.glob("step-*"), *folder.glob("latest*")]:
         path.unlink()

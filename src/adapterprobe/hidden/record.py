@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from adapterprobe.progress import bar, say
 ENGINE_VERSION = 2
 """Raise when recorded values change for the same inputs."""
 
-FLUSH_EVERY = 8
-"""Batches between two marks of progress on disk."""
+FLUSH_EVERY = 2.0
+"""Seconds between two marks of progress on disk: what a stopped recording may lose."""
 
 
 def record(
@@ -57,6 +58,7 @@ def record(
         done = int(mark.read_text()) if mark.exists() else 0
         states = store._map("r+") if layers else None
         answers = np.load(folder / "answers.npy")
+        flushed = time.monotonic()
         begun = sum(len(batch.rows) for batch in batches[:done])
         with (
             engine.starting_from(trunk() if trunk else None),
@@ -72,7 +74,8 @@ def record(
                     states[:, rows] = to_stored(output.states, dtype)
                 answers[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
                 progress.update(len(rows))
-                if number % FLUSH_EVERY == 0 or number == len(batches):
+                if time.monotonic() - flushed > FLUSH_EVERY or number == len(batches):
+                    flushed = time.monotonic()
                     if states is not None:
                         states.flush()
                     part = folder / "answers.part.npy"

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from adapterprobe.adapt import TrainResult, adapter_merged, adapter_off, attach, train_adapter
-from adapterprobe.adapt.attach import detach
+from adapterprobe.adapt.attach import detach, strip
+from adapterprobe.adapt.checkpoint import drop_checkpoints
 from adapterprobe.adapt.objectives import wants_positive
-from adapterprobe.cache import digest, entry
+from adapterprobe.cache import digest, entry, write_atomic
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine, Trunk
 from adapterprobe.errors import ModelError
@@ -70,6 +71,9 @@ def trained_adapter(
     )
 
     def make(folder: Path) -> None:
+        if (folder / "train.json").exists():
+            drop_checkpoints(folder)
+            return
         probe_batch = engine.plan(select.ids[:4])
         before = _logits(engine, probe_batch)
         wrapped = attach(lm.model, lm.structure, config, seed)
@@ -101,7 +105,8 @@ def trained_adapter(
             "off_equal": equal_before and equal_after,
             "on_difference": change,
         }
-        (folder / "train.json").write_text(json.dumps(about, indent=1))
+        write_atomic(folder / "train.json", json.dumps(about, indent=1))
+        drop_checkpoints(folder)
 
     folder = entry("adapters", key, make, notice=say)
     about = json.loads((folder / "train.json").read_text("utf-8"))
@@ -146,12 +151,27 @@ def record_adapted(
 
 @contextmanager
 def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
-    """Within, the saved adapter is attached to the model."""
+    """Within, the saved adapter is attached to the model.
+
+    Raises:
+        ModelError: it cannot be read, or does not fit the model.
+    """
     from peft import PeftModel
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped = PeftModel.from_pretrained(lm.model, str(folder), autocast_adapter_dtype=False).eval()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            wrapped = PeftModel.from_pretrained(lm.model, str(folder), autocast_adapter_dtype=False).eval()
+        # PEFT only warns where a folder lacks weights for what it has just made.
+        lacking = [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
+        if lacking:
+            raise ValueError(lacking[0])
+    except Exception as error:
+        strip(lm.model)
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"the adapter in {folder} does not fit the model {lm.name} ({reason}); give one that was trained on it"
+        ) from error
     try:
         for module in wrapped.modules():
             for parameter in module.parameters(recurse=False):

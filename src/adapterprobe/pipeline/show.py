@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from adapterprobe.data import load_relation
-from adapterprobe.data.examples import make_examples
-from adapterprobe.elicit import draw_demo_sets, make_prompts, templates_for
 from adapterprobe.elicit.formats import adds_special_tokens
 from adapterprobe.errors import DataError
+from adapterprobe.pipeline.dataset import dataset_prompts
 
 
 def show(
@@ -25,20 +21,8 @@ def show(
     Raises:
         DataError: unknown data set, or more shots than it can give.
     """
-    relation = load_relation(name)
-    order = np.random.default_rng(seed).permutation(len(relation.groups))
-    groups = [relation.groups[i] for i in order]
-    if len(groups) <= shots + limit:
-        raise DataError(f"'{name}' has {len(groups)} groups, too few for {shots} demonstrations and {limit} facts")
     if format_name == "chat" and model is None:
         raise DataError("the chat format is the tokenizer's own: leave out --no-model")
-    pool_size = max(8, shots + 2) if shots else 0
-    pool = make_examples(relation, groups[:pool_size], form, seed)
-    demos = draw_demo_sets(pool, shots, 1, "demos", np.random.default_rng(seed))
-    examples = make_examples(relation, groups[pool_size:], form, seed)
-    first = list(dict.fromkeys(e.group for e in examples))[:limit]
-    examples = [e for e in examples if e.group in first]
-    conditions = ["truth", "lie"] if shots else ["neutral"]
     lm = engine = None
     if model is not None:
         from adapterprobe.engine import Engine
@@ -47,7 +31,7 @@ def show(
         lm = load_model(**model)
         engine = Engine(lm.model, lm.structure)
     tokenizer = lm.tokenizer if lm else None
-    prompts = make_prompts(examples, "test", conditions, templates_for(form), demos, format_name, seed, tokenizer)
+    prompts = dataset_prompts(name, form, shots, format_name, seed, tokenizer, facts=limit)
     answers: list[tuple[str, str]] = [("", "")] * len(prompts)
     if lm is not None:
         answers = list(_answers(lm, engine, prompts))

@@ -1,0 +1,71 @@
+"""`adapterprobe extract`: hidden states of a data set's prompts, to be used anywhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from adapterprobe.cli.options import add_model_options
+
+EPILOG = """examples:
+  adapterprobe extract --data capitals --layers 10-20 --out states/capitals
+  adapterprobe extract --data capitals --adapter runs/demo/adapter --out states/capitals-on
+  adapterprobe extract --model ./my-model --data elements --shots 0 --fidelity --out states/elements
+
+in Python:
+  states = adapterprobe.hidden.open("states/capitals")
+  states.layer(15)          rows x width, fp32, in the order of prompts.parquet"""
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "extract",
+        help="hidden states of a data set's prompts, adapter off or on",
+        description="Record hidden states at the answer position into a folder, beside the prompts as tokenised.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", required=True, metavar="NAME", help="data set (see `adapterprobe data list`)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--adapter", metavar="DIR", help="adapter that is on (a folder that PEFT saved); default: none")
+    parser.add_argument(
+        "--layers", default="all", metavar="SPEC", help="all, last:4, 10-20, 3,5, 33%%-83%% (default: all)"
+    )
+    parser.add_argument("--shots", type=int, default=4, metavar="N", help="demonstrations in a prompt (default: 4)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
+    parser.add_argument(
+        "--condition",
+        action="append",
+        choices=["truth", "lie", "neutral"],
+        help="repeatable; default: truth and lie, neutral without shots",
+    )
+    parser.add_argument("--form", default="question", choices=["question", "negated", "statement"])
+    parser.add_argument("--format", default="plain", choices=["plain", "chat"])
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="data seed (default: 0)")
+    parser.add_argument("--fidelity", action="store_true", help="say how far the engine is from the plain forward pass")
+    add_model_options(parser)
+    parser.set_defaults(go=go)
+
+
+def go(args: argparse.Namespace) -> None:
+    from adapterprobe.pipeline.extract import ExtractConfig, extract
+
+    config = ExtractConfig(
+        data=args.data,
+        model={"name": args.model, "device": args.device or "auto", "dtype": args.dtype or "auto"},
+        adapter=Path(args.adapter) if args.adapter else None,
+        layers=args.layers,
+        shots=args.shots,
+        limit=args.limit,
+        form=args.form,
+        format=args.format,
+        conditions=tuple(args.condition) if args.condition else None,
+        seed=args.seed,
+    )
+    states, fidelity = extract(config, args.out, args.fidelity)
+    if fidelity is not None:
+        print(fidelity)
+    print(
+        f"{states.rows} prompts, layers {states.layers[0]} to {states.layers[-1]} ({len(states.layers)}), width "
+        f"{states.width}, {states.dtype}: {args.out}"
+    )
