@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-all install check clean
+.PHONY: demo test test-all install check bench clean
 
 demo: $(STAMP)
 	$(BIN)/adapterprobe run --out runs/demo
@@ -19,6 +19,18 @@ test-all: $(STAMP) check
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Half an hour. The peers' pins clash with ours, so each has an environment of its own.
+bench: $(STAMP) .venv-steering/.installed .venv-nnsight/.installed
+	mkdir -p runs
+	$(BIN)/python -m benchmarks --out runs/benchmarks.md
+
+.venv-steering/.installed: benchmarks/peers/steering_vectors.txt
+.venv-nnsight/.installed: benchmarks/peers/nnsight.txt
+.venv-%/.installed:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 install: $(STAMP)
 
@@ -34,4 +46,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info src/*.egg-info
+	rm -rf $(VENV) .venv-steering .venv-nnsight runs build *.egg-info src/*.egg-info

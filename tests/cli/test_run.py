@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -311,3 +312,40 @@ def test_data_commands(capsys, tiny_folder):
         assert shown.count("=== elements") == 4 and "truth 1" in shown and "instructed 0" in shown
     assert main(["data", "show", "capitals", "--model", str(tiny_folder), "--limit", "1"]) == 0
     assert "coverage" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_storm_of_kills_changes_nothing(finished, tmp_path):
+    """At least 20 kill -9 at random moments, each followed by the same command: the end is that of a run nobody
+    disturbed, to the bit (fp32, one machine)."""
+    rng = np.random.default_rng(0)
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    command = [sys.executable, "-m", "adapterprobe.cli", "run", str(finished / "run.yaml"), "--out", str(out)]
+    began = time.time()
+    subprocess.run(command, env=environment(cache), capture_output=True, check=True)
+    whole = time.time() - began
+    expected = pd.read_parquet(finished / "out" / "predictions.parquet")
+    kills = rounds = 0
+    while kills < 20:
+        rounds += 1
+        assert rounds < 40
+        shutil.rmtree(out)
+        shutil.rmtree(cache)
+        finished_once = False
+        while not finished_once:
+            process = subprocess.Popen(
+                command, env=environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            try:
+                # Mostly after the imports, when something is at stake.
+                _, err = process.communicate(timeout=rng.uniform(0.2, 1.0) * whole)
+                assert process.returncode == 0, err.decode()
+                finished_once = True
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                kills += 1
+        pd.testing.assert_frame_equal(expected, pd.read_parquet(out / "predictions.parquet"), check_exact=True)
+        for name in ("results.json", "verdicts.json", "controls.json"):
+            assert load(finished / "out", name) == load(out, name)
+    print(f"{kills} kills over {rounds} runs")

@@ -115,7 +115,7 @@ def packed_attention(
     seen = None if attention_mask is None else attention_mask[0, 0]
     plain = seen is None and softcap is None and not dropout and key.shape[-1] == value.shape[-1]
     if plain and query.device.type == "cpu" and not torch.is_grad_enabled():
-        return _fused(query[0], key[0], value[0], layout, scale).unsqueeze(0), None
+        return _fused(*(t[0].transpose(0, 1) for t in (query, key, value)), layout, scale).unsqueeze(0), None
     # heads x tokens x size, fp32
     q, k, v = (
         tensor[0].to(torch.float32, memory_format=torch.contiguous_format) for tensor in (query * scale, key, value)
@@ -134,36 +134,36 @@ def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, sc
     """The same by the CPU's fused kernel, which gives the log-sum-exp of its scores beside its output: attention
     to prefix and suffix is worked out apart and put together by these (Milakov & Gimelshein 2018, section 3.1).
 
-    Takes heads x tokens x size, gives tokens x heads x size.
+    Takes and gives tokens x heads x size: as they lie in memory, so that little is copied.
     """
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    heads, tokens, size = q.shape
-    kv_heads = len(k)
-    share = heads // kv_heads
-    out = q.new_empty(tokens, heads, size)
+    share = q.shape[1] // k.shape[1]
+    out = torch.empty_like(q)
+
+    def attend(queries, keys, values, causal: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output (rows x tokens x heads x size) and log-sum-exps (rows x tokens x heads) of rows x tokens x heads x size."""
+        keys, values = (t.repeat_interleave(share, 2) if share > 1 else t for t in (keys, values))
+        found, weight = kernel(*(t.transpose(1, 2) for t in (queries, keys, values)), 0.0, causal, scale=scale)
+        return found.transpose(1, 2), weight.transpose(1, 2)
+
     for span in layout.spans:
-        p = span.prefix
-        head = slice(span.start, span.start + p)
-        keys, values = k[None, :, head], v[None, :, head]
-        if p:
-            repeated = (t.repeat_interleave(share, 1) for t in (keys, values))
-            out[head] = kernel(q[None, :, head], *repeated, 0.0, True, scale=scale)[0][0].transpose(0, 1)
+        head = slice(span.start, span.start + span.prefix)
+        tail = slice(head.stop, span.stop)
         rows, longest = span.pad.shape
-        places = span.pad.flatten() + head.stop
-        # heads x rows x longest x size
-        queries = q.index_select(1, places).view(heads, rows, longest, size)
-        own = (t.index_select(1, places).view(kv_heads, rows, longest, size) for t in (k, v))
-        own_keys, own_values = (t.repeat_interleave(share, 0).transpose(0, 1) for t in own)
-        found, weight = kernel(queries.transpose(0, 1), own_keys, own_values, 0.0, True, scale=scale)
-        found, weight = found.transpose(0, 1), weight.transpose(0, 1)
-        if p:
-            above, above_weight = kernel(queries.reshape(1, kv_heads, -1, size), keys, values, 0.0, False, scale=scale)
-            above = above.reshape(heads, rows, longest, size)
-            part = torch.sigmoid(above_weight.reshape(heads, rows, longest) - weight)
-            found = torch.lerp(found, above, part.unsqueeze(-1).to(found.dtype))
-        found = found.reshape(heads, rows * longest, size)
-        found = found if span.unpad is None else found.index_select(1, span.unpad)
-        out[head.stop : span.stop] = found.transpose(0, 1)
+        if span.unpad is None:
+            own = [t[tail].unflatten(0, (rows, longest)) for t in (q, k, v)]
+        else:
+            own = [t[tail].index_select(0, span.pad.flatten()).unflatten(0, (rows, longest)) for t in (q, k, v)]
+        found, weight = (t.flatten(0, 1) for t in attend(*own, True))
+        if span.unpad is not None:
+            found, weight = (t.index_select(0, span.unpad) for t in (found, weight))
+        if span.prefix:
+            out[head] = attend(q[None, head], k[None, head], v[None, head], True)[0][0]
+            above, above_weight = attend(q[None, tail], k[None, head], v[None, head], False)
+            part = torch.sigmoid(above_weight[0] - weight).unsqueeze(-1).to(found.dtype)
+            torch.lerp(found, above[0], part, out=out[tail])
+        else:
+            out[tail] = found
     return out
 
 
