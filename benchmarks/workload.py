@@ -15,7 +15,7 @@ import torch
 from adapterprobe.config import RunConfig, read_config
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.encode import Encoded, encode
-from adapterprobe.pipeline.dataset import dataset_prompts
+from adapterprobe.pipeline.dataset import DatasetSpec, dataset_prompts
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
 
 
@@ -39,7 +39,7 @@ def few_shot(limit: int, shots: int = 4) -> Encoded:
     lm = model()
     found = []
     for seed in range(99):
-        found += dataset_prompts("capitals", "question", shots, "plain", seed, lm.tokenizer)
+        found += dataset_prompts(DatasetSpec("capitals", shots=shots, seed=seed), lm.tokenizer)
         if len(found) >= limit:
             break
     return encode(lm.tokenizer, found[:limit], lm.context_length)

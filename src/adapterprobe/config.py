@@ -77,9 +77,19 @@ class ElicitConfig(Stage):
     """How questions become prompts."""
 
     conditions: list[Literal["truth", "lie", "neutral"]] = Field(
-        ["truth", "lie"], min_length=1, description="what prompts push to; truth and lie by demonstrations"
+        ["truth", "lie"],
+        min_length=1,
+        description="what prompts push to: truth and lie by demonstrations, by system prompts, or by both",
     )
-    format: Literal["plain", "chat"] = Field("plain", description="plain, or the tokenizer's chat template")
+    system: list[str] | str | None = Field(
+        None,
+        description="system prompts: null for none, all of ours, a list of their names, or a .yaml file of your own",
+    )
+    format: str = Field(
+        "plain",
+        description="plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own), "
+        "or the path of a .jinja file",
+    )
     templates: list[str] | None = Field(None, description="wordings of tested prompts; null: all of the form")
     shots: int = Field(4, ge=0, le=64, description="demonstrations in a prompt")
     demo_sets: int = Field(2, ge=1, description="demonstration sets for training splits, and as many for test")
@@ -93,9 +103,10 @@ class ElicitConfig(Stage):
     def _lie_needs_shots(self) -> ElicitConfig:
         if len(set(self.conditions)) != len(self.conditions):
             raise ValueError(f"a condition is named twice: {self.conditions}")
-        if self.shots == 0 and set(self.conditions) != {"neutral"}:
+        if self.shots == 0 and self.system is None and set(self.conditions) != {"neutral"}:
             raise ValueError(
-                "truth and lie are conveyed by demonstrations, and elicit.shots is 0; raise it or use conditions=[neutral]"
+                "truth and lie are conveyed by demonstrations or system prompts, and elicit.shots is 0; raise it, give "
+                "elicit.system, or use conditions=[neutral]"
             )
         return self
 

@@ -16,13 +16,14 @@ from adapterprobe.types import FORMS
 RELATION = load_relation("capitals")
 
 
-def made(form="question", shots=4, conditions=("truth", "lie"), renders=1, relation=RELATION, seed=0):
+def made(form="question", shots=4, conditions=("truth", "lie"), renders=1, relation=RELATION, seed=0, systems=None):
     examples = make_examples(relation, relation.groups[:40], form, seed)
     groups = sorted({e.group for e in examples})
     pool = [e for e in examples if e.group in groups[:8]]
     asked = [e for e in examples if e.group not in groups[:8]]
     demos = draw_demo_sets(pool, shots, 3, "demos", np.random.default_rng(seed))
-    return make_prompts(asked, "test", conditions, templates_for(form), demos, "plain", seed, renders=renders)
+    templates = templates_for(form)
+    return make_prompts(asked, "test", conditions, templates, demos, "plain", seed, renders=renders, systems=systems)
 
 
 def test_plain_golden():

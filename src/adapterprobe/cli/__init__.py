@@ -7,10 +7,10 @@ import os
 import sys
 
 from adapterprobe import __version__
-from adapterprobe.cli import cache, data, extract, report, run
+from adapterprobe.cli import cache, data, extract, report, run, screen
 from adapterprobe.errors import AdapterProbeError
 
-COMMANDS = (run, report, extract, data, cache)
+COMMANDS = (run, screen, report, extract, data, cache)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from adapterprobe.cli.options import add_model_options
+from adapterprobe.cli.options import FORMAT_HELP, SYSTEM_HELP, add_model_options, one_or_several
 
 
 def add(commands) -> None:
@@ -22,7 +22,8 @@ def add(commands) -> None:
     show.add_argument("--form", default="question", choices=["question", "negated", "statement", "recall"])
     show.add_argument("--limit", type=int, default=2, metavar="N", help="how many facts (default: 2)")
     show.add_argument("--shots", type=int, default=4, metavar="N", help="demonstrations (default: 4)")
-    show.add_argument("--format", default="plain", choices=["plain", "chat"])
+    show.add_argument("--format", default="plain", metavar="F", help=FORMAT_HELP)
+    show.add_argument("--system", action="append", metavar="S", help=SYSTEM_HELP)
     show.add_argument("--seed", type=int, default=0, metavar="N", help="data seed (default: 0)")
     show.add_argument("--no-model", action="store_true", help="do not load a model: no tokens, no answers")
     add_model_options(show)
@@ -62,6 +63,7 @@ def go_show(args: argparse.Namespace) -> None:
         args.shots,
         args.format,
         args.seed,
+        one_or_several(args.system),
         None if args.no_model else {"name": args.model, "device": args.device or "auto", "dtype": args.dtype or "auto"},
     ):
         print(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from adapterprobe.cli.options import add_model_options
+from adapterprobe.cli.options import FORMAT_HELP, SYSTEM_HELP, add_model_options, one_or_several
 
 EPILOG = """examples:
   adapterprobe extract --data capitals --layers 10-20 --out states/capitals
@@ -40,7 +40,8 @@ def add(commands) -> None:
         help="repeatable; default: truth and lie, neutral without shots",
     )
     parser.add_argument("--form", default="question", choices=["question", "negated", "statement"])
-    parser.add_argument("--format", default="plain", choices=["plain", "chat"])
+    parser.add_argument("--format", default="plain", metavar="F", help=FORMAT_HELP)
+    parser.add_argument("--system", action="append", metavar="S", help=SYSTEM_HELP)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="data seed (default: 0)")
     parser.add_argument("--fidelity", action="store_true", help="say how far the engine is from the plain forward pass")
     add_model_options(parser)
@@ -61,6 +62,7 @@ def go(args: argparse.Namespace) -> None:
         format=args.format,
         conditions=tuple(args.condition) if args.condition else None,
         seed=args.seed,
+        system=one_or_several(args.system),
     )
     states, fidelity = extract(config, args.out, args.fidelity)
     if fidelity is not None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+FORMAT_HELP = (
+    "plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own template), or the path "
+    "of a .jinja file (default: plain)"
+)
+SYSTEM_HELP = "system prompts that push to truth or lie: all, a name of ours, or a .yaml file of your own (repeatable)"
 MODEL_HELP = "hub id, local folder or GGUF file (default: SmolLM2-135M-Instruct out of its package)"
 
 
@@ -17,3 +22,10 @@ def as_overrides(args: argparse.Namespace) -> list[str]:
     """Command-line options as configuration overrides."""
     pairs = [("model.name", args.model), ("model.device", args.device), ("model.dtype", args.dtype)]
     return [f"{key}={value}" for key, value in pairs if value is not None]
+
+
+def one_or_several(given: list[str] | None) -> str | tuple[str, ...] | None:
+    """A repeatable option: `all` or a file alone, or names."""
+    if given is None or (len(given) == 1 and (given[0] == "all" or given[0].endswith((".yaml", ".yml")))):
+        return given[0] if given else None
+    return tuple(given)

@@ -4,26 +4,32 @@ so that nothing about the prompt but the question tells true from false."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from adapterprobe.elicit.demos import DemoSet
 from adapterprobe.elicit.formats import render
+from adapterprobe.elicit.system import SystemPrompt
 from adapterprobe.elicit.templates import Template
 from adapterprobe.errors import DataError
 from adapterprobe.types import Example, Prompt
 
 
 def _prompt(
-    example: Example, split: str, condition: str, template: Template, demos: DemoSet, form: str, tokenizer
+    example: Example,
+    split: str,
+    condition: str,
+    template: Template,
+    demos: DemoSet,
+    form: str,
+    tokenizer,
+    system: SystemPrompt | None = None,
 ) -> Prompt:
     if example.group in demos.groups:
         raise DataError(f"demonstrations '{demos.name}' hold the tested group '{example.group}'")
     turn = template.turn(example)
-    text = render(form, demos.turns(condition, template), turn, tokenizer)
-    if turn not in text:
-        raise DataError(f"the format '{form}' does not place the question of example {example.example_id}")
+    text = render(form, demos.turns(condition, template), turn, tokenizer, system.text if system else None)
     key = "\x1f".join([example.example_id, condition, template.name, form, demos.name, text])
     return Prompt(
         prompt_id=hashlib.sha256(key.encode()).hexdigest()[:16],
@@ -32,7 +38,7 @@ def _prompt(
         condition=condition,
         template=template.name,
         format=form,
-        system_prompt=None,
+        system_prompt=system.name if system else None,
         demo_set=demos.name,
         demo_groups=demos.groups,
         shots=len(demos.examples),
@@ -52,10 +58,15 @@ def make_prompts(
     seed: int,
     tokenizer=None,
     renders: int = 1,
+    systems: Mapping[str, Sequence[SystemPrompt]] | None = None,
 ) -> list[Prompt]:
     """Every example under every condition, in `renders` different (template, demonstration set) pairs.
 
-    The pairs are dealt out by group and condition in a shuffled round, so that each is used equally often.
+    The pairs are dealt out by group and condition in a shuffled round, so that each is used equally often; so are the
+    system prompts of each condition.
+
+    Args:
+        systems: system prompts by condition; conditions without any are conveyed by demonstrations alone.
     """
     pairs = [(template, demos) for template in templates for demos in demo_sets]
     if renders > len(pairs):
@@ -64,13 +75,17 @@ def make_prompts(
     groups = sorted({example.group for example in examples})
     rank = {group: int(place) for group, place in zip(groups, rng.permutation(len(groups)))}
     order = rng.permutation(len(pairs))
+    # A round of their own: which system prompt it is must not follow from the template.
+    turn = {group: int(place) for group, place in zip(groups, rng.permutation(len(groups)))}
     prompts = []
     for example in examples:
         for index, condition in enumerate(conditions):
             for repeat in range(renders):
                 place = rank[example.group] * renders + repeat + index * (len(pairs) // 2)
                 template, demos = pairs[order[place % len(pairs)]]
-                prompts.append(_prompt(example, split, condition, template, demos, format_name, tokenizer))
+                mine = (systems or {}).get(condition) or [None]
+                system = mine[(turn[example.group] * renders + repeat) % len(mine)]
+                prompts.append(_prompt(example, split, condition, template, demos, format_name, tokenizer, system))
     return prompts
 
 

@@ -87,7 +87,7 @@ def chance_records(
 
 
 def _identity(frame: pd.DataFrame):
-    columns = frame[["condition", "template", "demo_set", "format"]]
+    columns = frame[["condition", "template", "demo_set", "format", "system_prompt"]]
     return OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(columns).transform(columns)
 
 
@@ -144,6 +144,7 @@ def control_frame(prompts: Sequence, turns: Sequence[str]) -> pd.DataFrame:
             "template": [p.template for p in prompts],
             "demo_set": [p.demo_set for p in prompts],
             "format": [p.format for p in prompts],
+            "system_prompt": [p.system_prompt or "none" for p in prompts],
             "text": [p.text for p in prompts],
             "turn": list(turns),
             "truth": [int(p.example.truth) for p in prompts],

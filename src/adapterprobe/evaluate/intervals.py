@@ -56,6 +56,28 @@ def share_interval(
     return Interval(value, min(float(expit(centre - reach)), value), max(float(expit(centre + reach)), value))
 
 
+def mean_interval(values: np.ndarray, groups: np.ndarray, level: float = 0.95) -> Interval:
+    """Interval of the mean of values in [0, 1], rows of a group belonging together.
+
+    Wilson's interval with the number of independent rows that would give the standard error over groups (Korn &
+    Graubard 1998), so that it stays inside [0, 1] and holds near its ends. Where all rows agree, a group counts once.
+    """
+    codes = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    mean = float(np.mean(values))
+    count = len(sizes)
+    if count < 2:
+        return Interval(mean, 0.0, 1.0)
+    residuals = np.bincount(codes, weights=values - mean)
+    variance = count / (count - 1) * float((residuals**2).sum()) / len(values) ** 2
+    spread = mean * (1 - mean)
+    effective = spread / variance if variance > 0 and spread > 0 else float(count)
+    reach = stats.t.ppf((1 + level) / 2, count - 1) ** 2
+    centre = (mean + reach / (2 * effective)) / (1 + reach / effective)
+    half = np.sqrt(reach * (spread / effective + reach / (4 * effective**2))) / (1 + reach / effective)
+    return Interval(mean, min(mean, max(0.0, centre - half)), max(mean, min(1.0, centre + half)))
+
+
 def difference(first: Statistic, second: Statistic, weights: np.ndarray) -> tuple[float, float]:
     """Estimate and standard error of first - second over the same resamples (paired)."""
     n_groups = weights.shape[1]

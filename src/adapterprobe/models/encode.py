@@ -40,11 +40,11 @@ def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None) -> 
         DataError: a prompt is longer than the model's context, or its choices cannot be told apart by their
             first tokens (named).
     """
-    finders: dict[str, ChoiceFinder] = {}
+    finders: dict[tuple[str, bool], ChoiceFinder] = {}
     ids, choices = [], []
     for prompt in prompts:
-        special = adds_special_tokens(prompt.format)
-        finder = finders.setdefault(prompt.format, ChoiceFinder(tokenizer, special))
+        special = adds_special_tokens(prompt.format, prompt.text, getattr(tokenizer, "bos_token", None))
+        finder = finders.setdefault((prompt.format, special), ChoiceFinder(tokenizer, special))
         tokens = tuple(tokenizer(prompt.text, add_special_tokens=special).input_ids)
         if context_length is not None and len(tokens) > context_length:
             raise DataError(

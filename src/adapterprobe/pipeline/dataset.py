@@ -1,55 +1,115 @@
-"""Prompts of one data set outside a run: all its questions under the conditions that are asked for."""
+"""Prompts of one data set outside a run: its questions under the conditions that are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from adapterprobe.data import load_relation
 from adapterprobe.data.examples import make_examples
-from adapterprobe.elicit import draw_demo_sets, make_prompts, templates_for
+from adapterprobe.elicit import (
+    belief_prompts,
+    check_format,
+    draw_demo_sets,
+    make_prompts,
+    system_prompts,
+    templates_for,
+)
 from adapterprobe.errors import DataError
 from adapterprobe.types import Prompt
 
 
-def dataset_prompts(
-    name: str,
-    form: str,
-    shots: int,
-    format_name: str,
-    seed: int,
-    tokenizer,
-    conditions: Sequence[str] | None = None,
-    facts: int | None = None,
-) -> list[Prompt]:
-    """Prompts in an order that depends on the seed alone; demonstrations come from groups that are not asked.
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """Which prompts of a data set; `seed` alone decides groups, demonstrations and order."""
 
-    Args:
-        shots: demonstrations in a prompt; with 0 the only condition is `neutral`.
-        conditions: by default truth and lie, or neutral without shots.
-        facts: only so many groups.
+    name: str
+    form: str = "question"
+    shots: int = 4
+    format: str = "plain"
+    seed: int = 0
+    system: Sequence[str] | str | None = None
+    """System prompts (see `system_prompts`) that convey the conditions, with or without demonstrations."""
+    conditions: Sequence[str] | None = None
+    """By default truth and lie; neutral where there are neither shots nor system prompts."""
+    facts: int | None = None
+    """Only so many groups."""
+
+
+def dataset_prompts(spec: DatasetSpec, tokenizer) -> list[Prompt]:
+    """Prompts of a data set; demonstrations come from groups that are not asked.
 
     Raises:
-        DataError: unknown data set, too few groups, or a condition that these shots cannot convey.
+        DataError: unknown data set, too few groups, or a condition that cannot be conveyed.
+        ConfigError: unknown format or system prompt.
     """
-    conditions = list(conditions or (["truth", "lie"] if shots else ["neutral"]))
-    if not shots and conditions != ["neutral"]:
+    return _prompts(spec, tokenizer, 0)[0]
+
+
+def prompts_and_belief(spec: DatasetSpec, tokenizer, draws: int) -> tuple[list[Prompt], list[Prompt]]:
+    """The same, and truthful prompts that ask what the model knows of these groups: `draws` per example, with
+    templates and demonstrations that no other prompt has."""
+    return _prompts(spec, tokenizer, draws)
+
+
+def check_spec(spec: DatasetSpec) -> None:
+    """Everything about a specification that can be known without a model.
+
+    Raises:
+        AdapterProbeError: see `dataset_prompts`.
+    """
+    _dealt(spec, with_belief=False)
+    check_format(spec.format)
+
+
+def _dealt(spec: DatasetSpec, with_belief: bool):
+    """(relation, demonstration groups, belief demonstration groups, asked groups, conditions, system prompts)."""
+    chosen = system_prompts(spec.system) if spec.system else []
+    conditions = list(spec.conditions or (["truth", "lie"] if spec.shots or chosen else ["neutral"]))
+    if not spec.shots and not chosen and conditions != ["neutral"]:
         raise DataError(
-            f"conditions {conditions} are conveyed by demonstrations, and shots is 0; raise it or take neutral"
+            f"conditions {conditions} are conveyed by demonstrations or system prompts, and shots is 0; raise it, give "
+            "system prompts, or take neutral"
         )
-    relation = load_relation(name)
-    order = np.random.default_rng(seed).permutation(len(relation.groups))
+    relation = load_relation(spec.name)
+    order = np.random.default_rng(spec.seed).permutation(len(relation.groups))
     groups = [relation.groups[i] for i in order]
-    pool_size = max(8, shots + 2) if shots else 0
-    if len(groups) <= pool_size + (facts or 1):
+    size = max(8, spec.shots + 2) if spec.shots else 0
+    taken = size * (2 if with_belief else 1)
+    if len(groups) <= taken + (spec.facts or 1):
         raise DataError(
-            f"'{name}' has {len(groups)} groups, too few for {shots} demonstrations and {facts or 'any'} facts"
+            f"'{spec.name}' has {len(groups)} groups, too few for {spec.shots} demonstrations and {spec.facts or 'any'} facts"
         )
-    pool = make_examples(relation, groups[:pool_size], form, seed)
-    demos = draw_demo_sets(pool, shots, 1, "demos", np.random.default_rng(seed))
-    examples = make_examples(relation, groups[pool_size:], form, seed)
-    if facts is not None:
-        first = list(dict.fromkeys(e.group for e in examples))[:facts]
+    return relation, groups[:size], groups[size:taken], groups[taken:], conditions, chosen
+
+
+def _prompts(spec: DatasetSpec, tokenizer, draws: int) -> tuple[list[Prompt], list[Prompt]]:
+    check_format(spec.format)
+    relation, shown, believed, asked, conditions, chosen = _dealt(spec, draws > 0)
+    pool = make_examples(relation, shown, spec.form, spec.seed)
+    demos = draw_demo_sets(pool, spec.shots, 1, "demos", np.random.default_rng(spec.seed))
+    examples = make_examples(relation, asked, spec.form, spec.seed)
+    if spec.facts is not None:
+        first = set(list(dict.fromkeys(e.group for e in examples))[: spec.facts])
         examples = [e for e in examples if e.group in first]
-    return make_prompts(examples, "test", conditions, templates_for(form), demos, format_name, seed, tokenizer)
+    systems = {c: [s for s in chosen if s.pushes == c] for c in conditions}
+    prompts = make_prompts(
+        examples,
+        "test",
+        conditions,
+        templates_for(spec.form),
+        demos,
+        spec.format,
+        spec.seed,
+        tokenizer,
+        systems=systems,
+    )
+    if not draws:
+        return prompts, []
+    pool = make_examples(relation, believed, spec.form, spec.seed)
+    rng = np.random.default_rng([spec.seed, 1])
+    demos = draw_demo_sets(pool, spec.shots, draws if spec.shots else 1, "demos-belief", rng)
+    templates = templates_for(spec.form, belief=True)
+    return prompts, belief_prompts(examples, "test", templates, demos, draws, spec.format, tokenizer)

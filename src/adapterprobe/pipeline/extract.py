@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from adapterprobe.adapt import adapter_merged
-from adapterprobe.cache import damaged, digest, file_digest, seal, write_atomic
+from adapterprobe.cache import digest, file_digest, seal, write_atomic
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import Fidelity, fidelity
 from adapterprobe.errors import DataError, ModelError, OutputError
@@ -22,7 +21,8 @@ from adapterprobe.models import load_model
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.pipeline.adapters import loaded
-from adapterprobe.pipeline.dataset import dataset_prompts
+from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts
+from adapterprobe.pipeline.outputs import claim_folder
 from adapterprobe.progress import say
 
 MARK = "extract.json"
@@ -44,6 +44,7 @@ class ExtractConfig:
     format: str = "plain"
     conditions: tuple[str, ...] | None = None
     seed: int = 0
+    system: tuple[str, ...] | str | None = None
 
     def __post_init__(self) -> None:
         if self.shots < 0 or self.seed < 0 or (self.limit is not None and self.limit < 1):
@@ -55,6 +56,13 @@ class ExtractConfig:
                 f"no adapter in {self.adapter} (adapter_config.json is missing); give a folder that PEFT saved, "
                 "such as the adapter/ of a run"
             )
+        check_spec(self.spec)
+
+    @property
+    def spec(self) -> DatasetSpec:
+        return DatasetSpec(
+            self.data, self.form, self.shots, self.format, self.seed, self.system, conditions=self.conditions
+        )
 
     def describe(self) -> dict:
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -83,15 +91,13 @@ def extract(config: ExtractConfig, out: str | Path, check: bool = False) -> tupl
         AdapterProbeError: bad input, before anything is computed; or another extraction in `out`.
     """
     out = Path(out)
-    finished = _claim(out, config)
+    finished = claim_folder(out, MARK, config.describe(), "extraction")
     if finished and not check:
         say(f"{out} is finished; nothing to do (remove the folder to extract again)")
         return open_states(out), None
     lm = load_model(**config.model)
     layers = parse_layers(config.layers, 0, lm.structure.n_layers)
-    prompts = dataset_prompts(
-        config.data, config.form, config.shots, config.format, config.seed, lm.tokenizer, config.conditions
-    )[: config.limit]
+    prompts = dataset_prompts(config.spec, lm.tokenizer)[: config.limit]
     encoded = encode(lm.tokenizer, prompts, lm.context_length)
     engine = Engine(lm.model, lm.structure)
     report = None
@@ -106,34 +112,6 @@ def extract(config: ExtractConfig, out: str | Path, check: bool = False) -> tupl
     if not finished:
         _write(out, config, states, encoded)
     return open_states(out), report
-
-
-def _claim(out: Path, config: ExtractConfig) -> bool:
-    """Whether the very extraction is there already, whole.
-
-    Raises:
-        OutputError: the folder cannot be written to, or holds something else.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to the output folder {out} ({error.strerror}); choose another with --out"
-        ) from error
-    mark = out / MARK
-    if mark.is_file():
-        try:
-            left = json.loads(mark.read_text("utf-8"))
-        except ValueError:
-            left = None
-        if left is not None and left != config.describe():
-            raise OutputError(f"{out} holds another extraction; choose another --out, or remove it")
-        return left is not None and damaged(out) is None
-    if any(out.iterdir()):
-        raise OutputError(f"{out} is not empty and not an extraction of ours; choose another --out")
-    return False
 
 
 def _write(out: Path, config: ExtractConfig, states: HiddenStates, encoded: Encoded) -> None:

@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from adapterprobe.cache import write_atomic
+from adapterprobe.cache import damaged, write_atomic
 from adapterprobe.config import RunConfig, to_yaml
 from adapterprobe.errors import OutputError
 
@@ -22,14 +22,7 @@ def claim(out: Path, config: RunConfig) -> dict | None:
     Raises:
         OutputError: not writable, not empty, or a run with another configuration.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to the output folder {out} ({error.strerror}); choose another with --out"
-        ) from error
+    _writable(out)
     mark = out / MARK
     wanted = config.model_dump(mode="json")
     if mark.is_file():
@@ -50,6 +43,40 @@ def claim(out: Path, config: RunConfig) -> dict | None:
         raise OutputError(f"{out} is not empty and not a run of ours; choose another --out")
     write_atomic(mark, json.dumps({"config": wanted, "finished": False}))
     return None
+
+
+def _writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to the output folder {out} ({error.strerror}); choose another with --out"
+        ) from error
+
+
+def claim_folder(out: Path, name: str, described: dict, what: str) -> bool:
+    """Make or enter the folder of an extraction, a screening ...; the mark `name` is written when that is finished.
+
+    Returns whether the very one that is described is there already, whole.
+
+    Raises:
+        OutputError: not writable, or the folder holds something else.
+    """
+    _writable(out)
+    mark = out / name
+    if mark.is_file():
+        try:
+            left = json.loads(mark.read_text("utf-8"))
+        except ValueError:
+            left = None
+        if left is not None and left != json.loads(json.dumps(described, default=str)):
+            raise OutputError(f"{out} holds another {what}; choose another --out, or remove it")
+        return left is not None and damaged(out) is None
+    if any(out.iterdir()):
+        raise OutputError(f"{out} is not empty and not an {what} of ours; choose another --out")
+    return False
 
 
 def _changed(old: dict, new: dict, prefix: str = "") -> list[str]:

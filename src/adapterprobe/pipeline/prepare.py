@@ -9,7 +9,16 @@ import numpy as np
 from adapterprobe.config import RunConfig
 from adapterprobe.data import load_relation, split_groups
 from adapterprobe.data.examples import make_examples
-from adapterprobe.elicit import TEMPLATES, belief_prompts, draw_demo_sets, make_prompts, templates_for
+from adapterprobe.elicit import (
+    TEMPLATES,
+    belief_prompts,
+    check_format,
+    draw_demo_sets,
+    make_prompts,
+    system_prompts,
+    systems_for,
+    templates_for,
+)
 from adapterprobe.errors import DataError
 from adapterprobe.types import Example, Prompt
 
@@ -34,8 +43,14 @@ def prepare_questions(config: RunConfig) -> Questions:
 
     Raises:
         DataError: unknown data set, or too few groups.
+        ConfigError: unknown format or system prompt.
     """
     data = config.data
+    check_format(config.elicit.format)
+    chosen = system_prompts(config.elicit.system) if config.elicit.system is not None else []
+    for condition in config.elicit.conditions:
+        if chosen and condition != "neutral":
+            systems_for(chosen, condition, judged=False)
     train = [load_relation(name) for name in data.train]
     ood = [load_relation(name) for name in data.ood]
     groups = sorted({group for relation in train for group in relation.groups})
@@ -95,6 +110,7 @@ def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple
     templates = templates_for(form, elicit.templates)
     belief_templates = templates_for(form, belief=True)
     first = config.data.train[0]
+    chosen = system_prompts(elicit.system) if elicit.system is not None else []
     sets: dict[tuple[str, str], list] = {}
 
     def demos(dataset: str, pool: str):
@@ -109,7 +125,9 @@ def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple
     prompts: list[Prompt] = []
     belief: list[Prompt] = []
     for split, examples in questions.examples.items():
-        pool = "demos-held-out" if split in ("test", "ood") else "demos"
+        judged = split in ("test", "ood")
+        pool = "demos-held-out" if judged else "demos"
+        systems = {c: systems_for(chosen, c, judged) for c in elicit.conditions if chosen and c != "neutral"}
         for dataset in dict.fromkeys(example.dataset for example in examples):
             mine = [example for example in examples if example.dataset == dataset]
             prompts += make_prompts(
@@ -122,6 +140,7 @@ def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple
                 seed,
                 tokenizer,
                 elicit.renders,
+                systems,
             )
             if split in ("calibrate", "test", "ood"):
                 shown = demos(dataset, "demos-belief")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from adapterprobe.elicit.formats import adds_special_tokens
 from adapterprobe.errors import DataError
-from adapterprobe.pipeline.dataset import dataset_prompts
+from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts
 
 
 def show(
-    name: str, form: str, limit: int, shots: int, format_name: str, seed: int, model: dict | None
+    name: str, form: str, limit: int, shots: int, format_name: str, seed: int, system, model: dict | None
 ) -> Iterator[str]:
     """Lines about the prompts of the first `limit` facts under truth and lie.
 
@@ -23,6 +23,7 @@ def show(
     """
     if format_name == "chat" and model is None:
         raise DataError("the chat format is the tokenizer's own: leave out --no-model")
+    check_spec(DatasetSpec(name, form, shots, format_name, seed, system, facts=limit))
     lm = engine = None
     if model is not None:
         from adapterprobe.engine import Engine
@@ -31,7 +32,8 @@ def show(
         lm = load_model(**model)
         engine = Engine(lm.model, lm.structure)
     tokenizer = lm.tokenizer if lm else None
-    prompts = dataset_prompts(name, form, shots, format_name, seed, tokenizer, facts=limit)
+    spec = DatasetSpec(name, form, shots, format_name, seed, system, facts=limit)
+    prompts = dataset_prompts(spec, tokenizer)
     answers: list[tuple[str, str]] = [("", "")] * len(prompts)
     if lm is not None:
         answers = list(_answers(lm, engine, prompts))
@@ -58,8 +60,8 @@ def _answers(lm, engine, prompts) -> Iterator[tuple[str, str]]:
             logits = engine.run(batch, states=False).logits
             values = choice_logprobs(logits, [encoded.choices[r] for r in batch.rows]).exp().tolist()
             found.update(zip(batch.rows, map(tuple, values)))
-    special = adds_special_tokens(prompts[0].format)
     for row, prompt in enumerate(prompts):
+        special = adds_special_tokens(prompt.format, prompt.text, getattr(lm.tokenizer, "bos_token", None))
         choice = encoded.choices[row]
         positive, negative = found[row]
         behaviour = int(positive > negative)

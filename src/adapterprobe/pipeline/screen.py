@@ -1,0 +1,150 @@
+"""A grid of models, formats, shots, system prompts and data sets: in which cell is a model fit for the experiment?"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from adapterprobe.cache import seal, write_atomic
+from adapterprobe.engine import Engine
+from adapterprobe.errors import ConfigError, DataError
+from adapterprobe.evaluate.screening import Answers, recommendation, screen_metrics, screen_warnings
+from adapterprobe.hidden import record
+from adapterprobe.models import LanguageModel, load_model
+from adapterprobe.models.encode import encode
+from adapterprobe.pipeline.belief import find_known
+from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, prompts_and_belief
+from adapterprobe.pipeline.outputs import claim_folder, write_json
+from adapterprobe.progress import bar, say
+
+MARK = "screen-config.json"
+BELIEF_DRAWS = 3
+
+
+@dataclass(frozen=True)
+class ScreenConfig:
+    """The grid; every list is crossed with every other."""
+
+    models: tuple[str | None, ...] = (None,)
+    data: tuple[str, ...] = ("capitals",)
+    formats: tuple[str, ...] = ("plain", "chat")
+    shots: tuple[int, ...] = (1, 2, 4)
+    systems: tuple[str | None, ...] = (None,)
+    """Each is none, `all`, a name, or a file of system prompts."""
+    facts: int = 100
+    """Groups asked in each cell."""
+    form: str = "question"
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("models", "data", "formats", "shots", "systems"):
+            given = getattr(self, name)
+            if not given or len(set(given)) != len(given):
+                raise ConfigError(f"{name}: expected different values, at least one, got {list(given)}")
+        if min(self.shots) < 0 or self.facts < 2 or self.seed < 0:
+            raise DataError(
+                f"expected shots and seed of at least 0 and at least 2 facts, got {list(self.shots)}, {self.seed}, {self.facts}"
+            )
+        for spec in self.specs():
+            check_spec(spec)
+
+    def specs(self) -> list[DatasetSpec]:
+        """One per cell of a model, those with one prefix next to each other."""
+        grid = itertools.product(self.data, self.formats, self.systems, self.shots)
+        return [
+            DatasetSpec(data, self.form, shots, name, self.seed, _several(system), facts=self.facts)
+            for data, name, system, shots in grid
+        ]
+
+
+def _several(system: str | None) -> Sequence[str] | str | None:
+    return [system] if system and system != "all" and not system.endswith((".yaml", ".yml")) else system
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A finished screening."""
+
+    folder: Path
+    cells: list[dict]
+    advice: str
+
+
+def screen(config: ScreenConfig, out: str | Path) -> Screen:
+    """Fill the grid; answers come from the cache where they are there, so a stopped screening goes on.
+
+    A cell whose prompts cannot be made (no chat template, choices that collide under a tokenizer) is left empty with
+    the reason; the others go on.
+
+    Raises:
+        AdapterProbeError: bad input, a model that cannot be loaded, or another screening in `out`.
+    """
+    out = Path(out)
+    if claim_folder(out, MARK, asdict(config), "screening"):
+        say(f"{out} is finished; nothing to do (remove the folder to screen again)")
+        cells = json.loads((out / "screen.json").read_text("utf-8"))
+        return Screen(out, cells, recommendation(_filled(cells)))
+    cells: list[dict] = []
+    specs = config.specs()
+    with bar(len(config.models) * len(specs), "screening", unit="cell") as progress:
+        for name in config.models:
+            lm = load_model(name, device=config.device, dtype=config.dtype)
+            engine = Engine(lm.model, lm.structure)
+            for spec in specs:
+                cells.append(_cell(lm, engine, spec))
+                write_json(out, ".screen.part", cells)
+                progress.update()
+            del lm, engine
+            gc.collect()
+    if not _filled(cells):
+        raise DataError(f"no cell could be filled; the first: {cells[0]['error']}")
+    advice = recommendation(_filled(cells))
+    write_json(out, "screen.json", cells)
+    from adapterprobe.report.screen import write_screen
+
+    write_screen(out, cells, advice)
+    (out / ".screen.part").unlink()
+    write_atomic(out / MARK, json.dumps(asdict(config), indent=1))
+    seal(out)
+    return Screen(out, cells, advice)
+
+
+def _filled(cells: list[dict]) -> list[dict]:
+    return [cell for cell in cells if cell["error"] is None]
+
+
+def _cell(lm: LanguageModel, engine: Engine, spec: DatasetSpec) -> dict:
+    system = spec.system if spec.system is None or isinstance(spec.system, str) else spec.system[0]
+    cell = {
+        "model": lm.name,
+        "data": spec.name,
+        "format": spec.format,
+        "shots": spec.shots,
+        "system": system,
+        "error": None,
+        "warnings": [],
+    }
+    try:
+        prompts, belief = prompts_and_belief(spec, lm.tokenizer, BELIEF_DRAWS)
+        encoded = encode(lm.tokenizer, prompts, lm.context_length)
+        logprobs = record(engine, encoded, lm.fingerprint, [], "answers").logprobs
+        known = find_known(lm, engine, belief, BELIEF_DRAWS).of(prompts)
+    except (DataError, ConfigError) as error:
+        return cell | {"error": str(error)}
+    answers = Answers(
+        np.array([int(p.example.truth) for p in prompts]),
+        np.array([p.condition for p in prompts]),
+        np.array([p.example.group for p in prompts]),
+        known,
+        logprobs,
+    )
+    cell |= screen_metrics(answers, spec.seed)
+    return cell | {"warnings": screen_warnings(cell)}

@@ -1,0 +1,81 @@
+"""`adapterprobe screen` on tiny models: the whole grid, resumed, bad cells and bad input."""
+
+import json
+import sys
+
+import pytest
+
+from adapterprobe.cli import main
+from adapterprobe.evaluate.screening import COLUMNS
+
+CELLS = ["--format", "plain", "--format", "chatml", "--shots", "0", "--shots", "2", "--facts", "12", "--dtype", "fp32"]
+
+
+def test_the_grid(tiny_folder, tmp_path, cache, capsys, monkeypatch):
+    argv = ["screen", "--model", str(tiny_folder), "--data", "capitals", *CELLS, "--system", "none", "--system", "all"]
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 0
+    shown = capsys.readouterr().out
+    cells = json.loads((tmp_path / "s" / "screen.json").read_text())
+    assert len(cells) == 8 and all(cell["error"] is None for cell in cells)
+    for cell in cells:
+        neutral = cell["shots"] == 0 and cell["system"] is None
+        assert cell["n_balance"] == 12 * 2 * (1 if neutral else 2) and cell["n_groups"] == 12
+        assert (cell["lie_acc"] is None) == neutral
+        for name in COLUMNS:
+            assert f"n_{name}" in cell and (cell[name] is None or cell[f"{name}_low"] <= cell[name])
+    for text in (*COLUMNS, "chatml", "warning", "coverage under 0.5"):
+        assert text in shown
+    page = (tmp_path / "s" / "screen.html").read_text()
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "") and page.count("<tr>") == 9
+    # Again: nothing to do; elsewhere: everything out of the cache.
+    monkeypatch.setattr("adapterprobe.engine.Engine.run", lambda *a, **k: pytest.fail("no forward pass is due"))
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    monkeypatch.setattr("adapterprobe.engine.Engine._can_share", lambda self: True)
+    assert main([*argv, "--out", str(tmp_path / "t")]) == 0
+    assert json.loads((tmp_path / "t" / "screen.json").read_text()) == cells
+    assert main([*argv, "--out", str(tmp_path / "t"), "--seed", "3"]) == 2
+    assert "another screening" in capsys.readouterr().err
+
+
+def test_a_cell_that_cannot_be_filled_leaves_the_others(tiny_folder, tmp_path, cache, capsys):
+    argv = [
+        "screen",
+        "--model",
+        str(tiny_folder),
+        "--format",
+        "chat",
+        "--format",
+        "plain",
+        "--shots",
+        "2",
+        "--facts",
+        "6",
+    ]
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 0
+    bad, good = json.loads((tmp_path / "s" / "screen.json").read_text())
+    assert "no chat template" in bad["error"] and good["error"] is None
+    assert "no chat template" in capsys.readouterr().out
+    assert main([*argv[:5], "--shots", "2", "--facts", "6", "--out", str(tmp_path / "t")]) == 2
+    assert "no cell could be filled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        (["--format", "alpakka"], "did you mean 'alpaca'"),
+        (["--data", "capitols"], "did you mean 'capitals'"),
+        (["--system", "con_artst"], "did you mean 'con_artist'"),
+        (["--shots", "2", "--shots", "2"], "different values"),
+        (["--facts", "5000"], "too few"),
+        (["--facts", "1"], "at least 2 facts"),
+    ],
+)
+def test_bad_input_before_a_model_is_loaded(more, match, tmp_path, cache, capsys, monkeypatch):
+    module = sys.modules.get("adapterprobe.pipeline.screen") or __import__(
+        "adapterprobe.pipeline.screen", fromlist=["screen"]
+    )
+    monkeypatch.setattr(module, "load_model", lambda *a, **k: pytest.fail("too late"))
+    assert main(["screen", "--out", str(tmp_path / "s"), *more]) == 2
+    err = capsys.readouterr().err
+    assert match in err and err.count("\n") == 1
