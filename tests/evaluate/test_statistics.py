@@ -255,7 +255,7 @@ def control_rows(n_groups=60, leak=False):
                     turn = f"question {g} {'obviously' if leak and truth else 'maybe'}"
                     parts.append(
                         {"dataset": "a", "split": split, "group": f"{split}{g}", "condition": condition, "template": f"t{rng.integers(3)}",
-                         "demo_set": "d", "format": "plain", "text": turn, "turn": turn, "truth": truth}
+                         "demo_set": "d", "system_prompt": "none", "format": "plain", "text": turn, "turn": turn, "truth": truth}
                     )  # fmt: skip
     return pd.DataFrame(parts)
 

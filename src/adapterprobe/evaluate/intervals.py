@@ -47,10 +47,10 @@ def share_interval(
     spread = float(np.std(logit(np.clip(draws, edge, 1 - edge)))) if len(draws) > 1 else np.inf
     tail = (1 - level) / 2
     if spread == 0 or value in (0.0, 1.0):
-        # All groups agree: the limit is what would still agree by luck (exact binomial, one group one trial).
+        # All groups agree. As few as `limit` of all there are could do so by luck (exact binomial, one group one
+        # trial); the others may have any value from 0 to 1.
         limit = tail ** (1 / effective)
-        low, high = (limit, 1.0) if value > 0.5 else (0.0, 1 - limit)
-        return Interval(value, min(low, value), max(high, value))
+        return Interval(value, value * limit, value * limit + 1 - limit)
     reach = stats.t.ppf(1 - tail, max(1, effective - 1)) * spread
     centre = logit(np.clip(value, edge, 1 - edge))
     return Interval(value, min(float(expit(centre - reach)), value), max(float(expit(centre + reach)), value))
