@@ -37,6 +37,9 @@ class ModelConfig(Stage):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     dtype: str = Field("auto", description="auto (bf16 where it is fast), bf16, fp16, fp32")
     attention: str | None = Field(None, description="attention implementation; null: transformers' choice")
+    quantize: Literal["8bit", "4bit"] | None = Field(
+        None, description="load weights in 8 or 4 bits (bitsandbytes); null: as they are"
+    )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 

@@ -2,7 +2,8 @@
 
 Off flips each tuner layer's own switch and nothing else (`PeftModel.disable_adapter()` may also change which
 parameters are trainable on leaving). On, for many forward passes, swaps merged copies of the adapted weights
-in and the very same original tensors back afterwards: merging and unmerging in place is not exact.
+in and the very same original tensors back afterwards: merging and unmerging in place is not exact. Quantised weights
+are never merged.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def adapter_merged(model: nn.Module) -> Iterator[None]:
     try:
         for layer in tuner_layers(model):
             base = layer.get_base_layer()
+            if not base.weight.is_floating_point():
+                # A merged copy would be rounded to 8 or 4 bits once more: quantised layers stay as they are, on.
+                continue
             original = {name: parameter.data for name, parameter in base.named_parameters(recurse=False)}
             stash.append((layer, original))
             for name, parameter in base.named_parameters(recurse=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from adapterprobe.cli.options import FORMAT_HELP, SYSTEM_HELP, add_model_options, one_or_several
+from adapterprobe.cli.options import FORMAT_HELP, SYSTEM_HELP, add_model_options, model_arguments, one_or_several
 
 
 def add(commands) -> None:
@@ -64,6 +64,6 @@ def go_show(args: argparse.Namespace) -> None:
         args.format,
         args.seed,
         one_or_several(args.system),
-        None if args.no_model else {"name": args.model, "device": args.device or "auto", "dtype": args.dtype or "auto"},
+        None if args.no_model else model_arguments(args),
     ):
         print(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from adapterprobe.cli.options import FORMAT_HELP, SYSTEM_HELP, add_model_options, one_or_several
+from adapterprobe.cli.options import FORMAT_HELP, SYSTEM_HELP, add_model_options, model_arguments, one_or_several
 
 EPILOG = """examples:
   adapterprobe extract --data capitals --layers 10-20 --out states/capitals
@@ -53,7 +53,7 @@ def go(args: argparse.Namespace) -> None:
 
     config = ExtractConfig(
         data=args.data,
-        model={"name": args.model, "device": args.device or "auto", "dtype": args.dtype or "auto"},
+        model=model_arguments(args),
         adapter=Path(args.adapter) if args.adapter else None,
         layers=args.layers,
         shots=args.shots,

@@ -16,11 +16,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help=MODEL_HELP)
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--dtype", metavar="T", help="auto, bf16, fp16, fp32 (default: auto, bf16 where it is fast)")
+    parser.add_argument("--quantize", choices=["8bit", "4bit"], help="load weights in 8 or 4 bits (needs bitsandbytes)")
 
 
 def as_overrides(args: argparse.Namespace) -> list[str]:
     """Command-line options as configuration overrides."""
-    pairs = [("model.name", args.model), ("model.device", args.device), ("model.dtype", args.dtype)]
+    pairs = [
+        ("model.name", args.model),
+        ("model.device", args.device),
+        ("model.dtype", args.dtype),
+        ("model.quantize", args.quantize),
+    ]
     return [f"{key}={value}" for key, value in pairs if value is not None]
 
 
@@ -29,3 +35,13 @@ def one_or_several(given: list[str] | None) -> str | tuple[str, ...] | None:
     if given is None or (len(given) == 1 and (given[0] == "all" or given[0].endswith((".yaml", ".yml")))):
         return given[0] if given else None
     return tuple(given)
+
+
+def model_arguments(args: argparse.Namespace) -> dict:
+    """Command-line options as arguments of `load_model`."""
+    return {
+        "name": args.model,
+        "device": args.device or "auto",
+        "dtype": args.dtype or "auto",
+        "quantize": args.quantize,
+    }

@@ -15,6 +15,7 @@ from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure, find_structure
 from adapterprobe.models.gguf import DEFAULT_NAME, converted, default_gguf
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
+from adapterprobe.models.quantize import check_quantization, keep_differentiable, quantization
 from adapterprobe.models.quiet import quiet_transformers
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".index.json")
@@ -97,6 +98,7 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     attention: str | None = None,
+    quantize: str | None = None,
 ) -> LanguageModel:
     """Load a model for probing.
 
@@ -106,7 +108,9 @@ def load_model(
         dtype: `auto` (bf16 where it is fast), `bf16`, `fp16`, `fp32`.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run code that comes with the model; off unless you trust it.
-        attention: attention implementation, by default transformers' own choice.
+        attention: attention implementation, by default transformers' own choice (passes that the engine packs have
+            their own).
+        quantize: `8bit`, `4bit` (NF4, Dettmers et al. 2023) or None; needs bitsandbytes.
 
     Raises:
         ModelError: the model cannot be found or loaded; says what was tried and what to do.
@@ -116,12 +120,16 @@ def load_model(
 
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
+    if quantize:
+        check_quantization(quantize)
     shown, source = _resolve(name)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             extra = {"attn_implementation": attention} if attention else {}
+            if quantize:
+                extra |= {"quantization_config": quantization(quantize, precision), "device_map": {"": str(where)}}
             model = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options, **extra)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
@@ -130,7 +138,9 @@ def load_model(
             f"cannot load the model '{shown}': tried as {tried}, got {type(error).__name__}: {reason}; check the name "
             "and the connection, or give --model a local folder, a GGUF file, or nothing for the default"
         ) from error
-    model = model.to(where).eval().requires_grad_(False)
+    if quantize:
+        keep_differentiable(model)
+    model = (model if quantize else model.to(where)).eval().requires_grad_(False)
     return LanguageModel(shown, model, tokenizer, find_structure(model))
 
 
@@ -143,6 +153,7 @@ def describe(lm: LanguageModel) -> dict[str, object]:
         "layers": lm.structure.n_layers,
         "width": lm.structure.width,
         "dtype": dtype_name(lm.dtype),
+        "quantized": bool(getattr(lm.model, "is_quantized", False)),
         "device": str(lm.device),
         "fingerprint": lm.fingerprint,
     }
