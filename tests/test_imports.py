@@ -44,3 +44,6 @@ def test_importing_the_package_is_quick_and_silent():
     code = "import adapterprobe, sys; print('torch' in sys.modules, adapterprobe.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == "False" and done.stderr == ""
+    code = "import adapterprobe; print(adapterprobe.hidden.open, adapterprobe.probes.available(), adapterprobe.run)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "logistic" in done.stdout and done.stderr == ""

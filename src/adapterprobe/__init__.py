@@ -1,7 +1,12 @@
 """Does a language model know better than it says, and can we catch it lying?"""
 
+import logging
+
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "__version__", "load_model", "read_config", "run"]
+__all__ = ["RunConfig", "__version__", "hidden", "load_model", "probes", "read_config", "run"]
+
+# PEFT imports bitsandbytes wherever it is installed, and that reports which kernels it has not found.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str):
@@ -18,4 +23,8 @@ def __getattr__(name: str):
         from adapterprobe.models import load_model
 
         return load_model
+    if name in ("hidden", "probes"):
+        import importlib
+
+        return importlib.import_module(f"adapterprobe.{name}")
     raise AttributeError(f"module 'adapterprobe' has no attribute {name!r}")

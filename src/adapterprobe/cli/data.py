@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from adapterprobe.cli.options import FORMAT_HELP, SYSTEM_HELP, add_model_options, model_arguments, one_or_several
+from adapterprobe.cli.options import add_model_options, add_prompt_options, model_arguments, one_or_several
 
 
 def add(commands) -> None:
@@ -19,12 +19,8 @@ def add(commands) -> None:
     )
     show.add_argument("name", nargs="?", help="data set (see `adapterprobe data list`)")
     show.add_argument("--data", metavar="NAME", help="the same as the first argument")
-    show.add_argument("--form", default="question", choices=["question", "negated", "statement", "recall"])
     show.add_argument("--limit", type=int, default=2, metavar="N", help="how many facts (default: 2)")
-    show.add_argument("--shots", type=int, default=4, metavar="N", help="demonstrations (default: 4)")
-    show.add_argument("--format", default="plain", metavar="F", help=FORMAT_HELP)
-    show.add_argument("--system", action="append", metavar="S", help=SYSTEM_HELP)
-    show.add_argument("--seed", type=int, default=0, metavar="N", help="data seed (default: 0)")
+    add_prompt_options(show, ["question", "negated", "statement", "recall"])
     show.add_argument("--no-model", action="store_true", help="do not load a model: no tokens, no answers")
     add_model_options(show)
     show.set_defaults(go=go_show)

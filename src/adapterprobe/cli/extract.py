@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from adapterprobe.cli.options import FORMAT_HELP, SYSTEM_HELP, add_model_options, model_arguments, one_or_several
+from adapterprobe.cli.options import add_model_options, add_prompt_options, model_arguments, one_or_several
 
 EPILOG = """examples:
   adapterprobe extract --data capitals --layers 10-20 --out states/capitals
@@ -31,7 +31,6 @@ def add(commands) -> None:
     parser.add_argument(
         "--layers", default="all", metavar="SPEC", help="all, last:4, 10-20, 3,5, 33%%-83%% (default: all)"
     )
-    parser.add_argument("--shots", type=int, default=4, metavar="N", help="demonstrations in a prompt (default: 4)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
     parser.add_argument(
         "--condition",
@@ -39,10 +38,7 @@ def add(commands) -> None:
         choices=["truth", "lie", "neutral"],
         help="repeatable; default: truth and lie, neutral without shots",
     )
-    parser.add_argument("--form", default="question", choices=["question", "negated", "statement"])
-    parser.add_argument("--format", default="plain", metavar="F", help=FORMAT_HELP)
-    parser.add_argument("--system", action="append", metavar="S", help=SYSTEM_HELP)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="data seed (default: 0)")
+    add_prompt_options(parser, ["question", "negated", "statement"])
     parser.add_argument("--fidelity", action="store_true", help="say how far the engine is from the plain forward pass")
     add_model_options(parser)
     parser.set_defaults(go=go)

@@ -19,6 +19,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quantize", choices=["8bit", "4bit"], help="load weights in 8 or 4 bits (needs bitsandbytes)")
 
 
+def add_prompt_options(parser: argparse.ArgumentParser, forms: list[str]) -> None:
+    """How the questions of one data set become prompts."""
+    parser.add_argument("--form", default="question", choices=forms)
+    parser.add_argument("--shots", type=int, default=4, metavar="N", help="demonstrations in a prompt (default: 4)")
+    parser.add_argument("--format", default="plain", metavar="F", help=FORMAT_HELP)
+    parser.add_argument("--system", action="append", metavar="S", help=SYSTEM_HELP)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="data seed (default: 0)")
+
+
 def as_overrides(args: argparse.Namespace) -> list[str]:
     """Command-line options as configuration overrides."""
     pairs = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 
 import torch
 
@@ -36,8 +35,6 @@ def quantization(name: str, dtype: torch.dtype):
     """transformers' configuration for it; products are computed in `dtype`."""
     from transformers import BitsAndBytesConfig
 
-    # It says once a layer and pass that inputs are cast.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if name == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
