@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from adapterprobe.cache import entry
+from adapterprobe.cache import entry, let_go
 from adapterprobe.cache_entries import cache_entries, prune
 from adapterprobe.cli import main
 from adapterprobe.errors import CacheError
@@ -51,7 +51,7 @@ def test_a_stopped_making_goes_on_in_its_folder(cache):
         seen.append((folder / "half").read_text())
         fill(folder)
 
-    entry("states", "a", go_on)
+    let_go(entry("states", "a", go_on))
     assert seen == ["1"] and [e.state for e in cache_entries()] == ["whole"]
 
 
@@ -84,6 +84,7 @@ def test_two_processes_make_an_entry_once(cache):
 def test_list_and_prune(cache, capsys):
     for kind, key, days in (("states", "old", 40), ("states", "new", 0), ("adapters", "old", 40)):
         path = entry(kind, key, fill)
+        let_go(path)
         past = time.time() - days * 86_400
         for file in [*path.iterdir(), path]:
             os.utime(file, (past, past))
@@ -95,8 +96,11 @@ def test_list_and_prune(cache, capsys):
     assert main(["cache", "prune", "--older-than", "30", "--kind", "states"]) == 0
     assert {(e.kind, e.key) for e in cache_entries()} == {("states", "new"), ("adapters", "old")}
     # An entry that is taken counts as used.
-    entry("adapters", "old", fill)
+    taken = entry("adapters", "old", fill)
     assert prune(older_than=30) == []
+    assert [e.state for e in cache_entries() if e.kind == "adapters"] == ["in use"]
+    assert prune(kinds=["adapters"]) == [], "what a process has taken stays while it goes on"
+    let_go(taken)
     with pytest.raises(CacheError, match="there are adapters, states"):
         prune(kinds=["models"])
     for argv, match in ((["prune"], "--all"), (["prune", "--older-than", "-1"], "at least 0")):

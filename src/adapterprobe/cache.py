@@ -86,6 +86,27 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+_held: dict[Path, int] = {}
+"""Entries that this process has taken: their files may be opened at any time, so nobody may prune them."""
+
+
+def use_lock(path: Path) -> Path:
+    """The lock that is shared by all who use an entry."""
+    return path.with_name(path.name.removesuffix(".part") + ".use")
+
+
+def _hold(final: Path) -> None:
+    if final not in _held:
+        _held[final] = os.open(use_lock(final), os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(_held[final], fcntl.LOCK_SH)
+
+
+def let_go(final: Path) -> None:
+    """This process does not need an entry any longer."""
+    if final in _held:
+        os.close(_held.pop(final))
+
+
 def entry(kind: str, key: str, make: Callable[[Path], None], notice: Callable[[str], None] = lambda text: None) -> Path:
     """The folder of a cache entry, made by `make(folder)` if it is not there or is damaged.
 
@@ -101,6 +122,7 @@ def entry(kind: str, key: str, make: Callable[[Path], None], notice: Callable[[s
             problem = damaged(final)
             if problem is None:
                 os.utime(final)
+                _hold(final)
                 return final
             notice(f"cached file is damaged and will be made again: {problem}")
             shutil.rmtree(final)
@@ -112,4 +134,5 @@ def entry(kind: str, key: str, make: Callable[[Path], None], notice: Callable[[s
         problem = damaged(final)
         if problem is not None:
             raise CacheError(f"{problem}, although it was written a moment ago; check the disk of {cache_root()}")
+        _hold(final)
     return final

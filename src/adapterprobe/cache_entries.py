@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapterprobe.cache import MANIFEST, cache_root
+from adapterprobe.cache import MANIFEST, cache_root, use_lock
 from adapterprobe.errors import CacheError
 
 
@@ -37,7 +37,7 @@ def cache_entries(root: Path | None = None) -> list[CacheEntry]:
     root = root or cache_root()
     found = []
     for path in sorted(root.glob("*/*")):
-        if path.name.endswith(".lock"):
+        if path.name.endswith((".lock", ".use")):
             continue
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         sizes, times = [], [_stat(path)[1]]
@@ -65,14 +65,15 @@ def _lock(path: Path) -> Path:
 
 
 def _in_use(path: Path) -> bool:
-    """Whether a run holds the entry's lock at this moment."""
-    try:
-        with open(_lock(path), "r+") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+    """Whether a process makes the entry at this moment, or has taken it and goes on."""
+    for lock in (_lock(path), use_lock(path)):
+        try:
+            with open(lock, "r+") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            continue
     return False
 
 
@@ -111,10 +112,11 @@ def prune(
 
 
 def _remove(entry: CacheEntry) -> bool:
-    """Remove an entry under its lock, so that no run takes it meanwhile. False: a run was faster."""
-    with open(_lock(entry.path), "a+") as handle:
+    """Remove an entry under its locks, so that no run takes it meanwhile. False: a run was faster."""
+    with open(_lock(entry.path), "a+") as handle, open(use_lock(entry.path), "a+") as users:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         if entry.path.is_dir():

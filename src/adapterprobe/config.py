@@ -125,7 +125,7 @@ class AdapterConfig(Stage):
     alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in front of the update")
     epochs: int = Field(8, ge=1, description="most passes over adapter-train")
-    patience: int = Field(2, ge=1, description="stop after so many epochs without a better loss on select")
+    patience: int = Field(5, ge=1, description="stop after so many epochs without a better loss on select")
     batch_size: int = Field(8, ge=1, description="prompts per optimiser step")
     micro_batch: int = Field(8, ge=1, description="prompts per forward pass (memory)")
     lr: float = Field(1e-3, gt=0, description="peak learning rate (AdamW)")

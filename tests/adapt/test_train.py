@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from adapterprobe.adapt import adapter_merged, adapter_off, attach, train_adapter
 from adapterprobe.adapt.attach import detach, target_names, trainable
@@ -72,6 +72,29 @@ def test_contract(family, tiny_lm, encoded, tmp_path):
     fresh = tiny_lm(family)
     PeftModel.from_pretrained(fresh.model, str(tmp_path / "adapter"))
     assert (logits(fresh, encoded) - on).abs().max() < 1e-5 * on.abs().max()
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens"]])
+def test_tied_weights_are_never_merged(targets, tiny_lm, encoded):
+    """A merged copy of an embedding that is the head too would change both."""
+    lm = tiny_lm("llama")
+    lm.model.lm_head.weight = lm.model.model.embed_tokens.weight
+    before = logits(lm, encoded)
+    get_peft_model(lm.model, LoraConfig(target_modules=targets, r=4, init_lora_weights=False)).eval()
+    on = logits(lm, encoded)
+    assert (on - before).abs().max() > 1e-2
+    with adapter_merged(lm.model):
+        assert (logits(lm, encoded) - on).abs().max() < 1e-4 * on.abs().max()
+    with adapter_off(lm.model):
+        assert torch.equal(logits(lm, encoded), before)
+
+
+def test_a_loss_on_select_that_is_not_finite_is_said(tiny_lm, encoded, tmp_path, monkeypatch):
+    from adapterprobe.adapt import train as module
+
+    monkeypatch.setattr(module, "measure", lambda *a: {"loss": float("nan"), "accuracy": 0.0, "coverage": 0.0})
+    with pytest.raises(ModelError, match="after epoch 1 the loss on select is not finite"):
+        train(tiny_lm(), encoded, tmp_path)
 
 
 def test_only_the_chosen_layers(tiny_lm):

@@ -75,7 +75,7 @@ def test_again_and_into_a_foreign_folder(tiny_folder, tmp_path, cache, capsys, m
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / "thesis.txt").write_text("mine")
     assert main([*argv, str(tmp_path / "y")]) == 2
-    assert "not an extraction of ours" in capsys.readouterr().err
+    assert "holds no extraction of ours" in capsys.readouterr().err
     monkeypatch.undo()
     (tmp_path / "x" / "states.bin").unlink()
     monkeypatch.setenv("ADAPTERPROBE_CACHE", str(cache))
@@ -99,6 +99,18 @@ def test_bad_input(more, match, tiny_folder, tmp_path, cache, capsys):
     assert main(argv) == 2
     err = capsys.readouterr().err
     assert match in err and err.count("\n") == 1
+
+
+def test_an_adapter_that_is_no_change_of_layers(tiny_folder, tmp_path, cache, capsys):
+    from peft import PromptTuningConfig, get_peft_model
+
+    lm = load_model(str(tiny_folder), dtype="fp32")
+    get_peft_model(lm.model, PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")).save_pretrained(
+        tmp_path / "p"
+    )
+    argv = ["extract", "--model", str(tiny_folder), "--data", "capitals", "--limit", "4", *BASE]
+    assert main([*argv, "--adapter", str(tmp_path / "p"), "--out", str(tmp_path / "a")]) == 2
+    assert "adapts no layer" in capsys.readouterr().err
 
 
 def test_an_adapter_of_another_model(tiny_folder, adapter, tmp_path, cache, capsys):

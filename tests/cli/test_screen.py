@@ -38,6 +38,46 @@ def test_the_grid(tiny_folder, tmp_path, cache, capsys, monkeypatch):
     assert "another screening" in capsys.readouterr().err
 
 
+def test_a_stopped_screening_goes_on(tiny_folder, tmp_path, cache, monkeypatch):
+    argv = [
+        "screen",
+        "--model",
+        str(tiny_folder),
+        "--format",
+        "plain",
+        "--format",
+        "phi",
+        "--shots",
+        "2",
+        "--facts",
+        "6",
+    ]
+    module = sys.modules["adapterprobe.pipeline.screen"]
+    cell, done = module._cell, []
+
+    def stop(*args):
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        return cell(*args)
+
+    monkeypatch.setattr(module, "_cell", stop)
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 130
+    monkeypatch.setattr(module, "_cell", cell)
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 0
+    assert len(json.loads((tmp_path / "s" / "screen.json").read_text())) == 2
+
+
+def test_a_format_file_that_has_changed_is_another_screening(tiny_folder, tmp_path, cache, capsys):
+    file = tmp_path / "mine.jinja"
+    file.write_text("{% for m in messages %}{{ m.content }}: {% endfor %}")
+    argv = ["screen", "--model", str(tiny_folder), "--format", str(file), "--shots", "1", "--facts", "6"]
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 0
+    file.write_text("{% for m in messages %}{{ m.content }}! {% endfor %}")
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 2
+    assert "another screening" in capsys.readouterr().err
+
+
 def test_a_cell_that_cannot_be_filled_leaves_the_others(tiny_folder, tmp_path, cache, capsys):
     argv = [
         "screen",

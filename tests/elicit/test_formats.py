@@ -121,6 +121,11 @@ def test_chat_templates_that_refuse_or_drop_a_system_role(chatty, capsys):
         render("chat", [], "B?", chatty("{{ raise_exception('never') }}"))
 
 
+def test_templates_that_write_the_date_say_the_same_every_day(chatty):
+    dated = "{{ date_string }} {{ strftime_now('%d %b %Y') }} {% for m in messages %}{{ m.content }}{% endfor %}"
+    assert render("chat", [], "B?", chatty(dated)) == "26 Jul 2024 26 Jul 2024 B?"
+
+
 def test_a_file_of_ones_own(tmp_path):
     file = tmp_path / "mine.jinja"
     file.write_text("{% for m in messages %}[{{ m.role[0] }}] {{ m.content }} {% endfor %}[a]")

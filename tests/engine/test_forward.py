@@ -127,6 +127,33 @@ def test_unknown_inputs_of_attention_are_refused():
         packed_attention(None, None, None, None, None, s_aux=torch.ones(1))
 
 
+def test_what_mixes_neighbouring_tokens_is_not_packed(capsys):
+    """LFM2's short convolutions run over the whole row: packed prompts would leak into each other."""
+    config = CONFIG_MAPPING["lfm2"](
+        vocab_size=600,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention", "conv", "conv"],
+    )
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
+        engine = Engine(model, find_structure(model))
+        assert engine.share is False
+    assert "other results with packed rows" in capsys.readouterr().err
+    model = model.float()
+    engine = Engine(model, find_structure(model))
+    ids = sequences()
+    expected, _ = plain(model, ids)
+    with torch.inference_mode():
+        for batch in engine.plan(ids):
+            got = engine.run(batch, states=False).logits
+            assert (got - expected[list(batch.rows)]).abs().max() <= 1e-3 * expected.abs().max()
+
+
 def test_a_model_that_cannot_be_packed_falls_back(capsys):
     model = tiny("llama")
     original = model.forward

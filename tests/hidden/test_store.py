@@ -121,6 +121,16 @@ def test_nan_states_are_refused(cache):
         record(eng, encoded(5), "w", [0, 1, 2, 3, 4])
 
 
+def test_a_torn_note_of_an_unfinished_recording_is_made_again(cache):
+    whole = record(engine(), encoded(7), "w", [1])
+    part = whole.folder.with_name(whole.folder.name + ".part")
+    whole.folder.rename(part)
+    for name in ("meta.json", "finished-batches"):
+        (part / name).write_text("")
+    again = record(engine(), encoded(7), "w", [1])
+    assert again.layer(1).shape == (7, 32) and np.abs(again.layer(1)).max() > 0
+
+
 def test_open_says_what_is_missing(tmp_path):
     with pytest.raises(CacheError, match="no hidden states"):
         hidden.open(tmp_path)

@@ -83,7 +83,7 @@ class Optimiser:
             if f"m.{name}" in tensors:
                 self.adam.state[copy] = {
                     "step": torch.tensor(float(taken)),
-                    "exp_avg": tensors[f"m.{name}"],
-                    "exp_avg_sq": tensors[f"v.{name}"],
+                    "exp_avg": tensors[f"m.{name}"].to(copy.device),
+                    "exp_avg_sq": tensors[f"v.{name}"].to(copy.device),
                 }
         self.taken = taken

@@ -3,12 +3,13 @@
 Off flips each tuner layer's own switch and nothing else (`PeftModel.disable_adapter()` may also change which
 parameters are trainable on leaving). On, for many forward passes, swaps merged copies of the adapted weights
 in and the very same original tensors back afterwards: merging and unmerging in place is not exact. Quantised weights
-are never merged.
+and tied ones are never merged.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -37,9 +38,13 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
 def adapter_merged(model: nn.Module) -> Iterator[None]:
     """Within, the adapter is on at the speed of the bare model; afterwards the original weights are back."""
     stash: list[tuple[BaseTunerLayer, dict[str, object]]] = []
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     try:
         for layer in tuner_layers(model):
             base = layer.get_base_layer()
+            if any(uses[id(parameter)] > 1 for parameter in base.parameters(recurse=False)):
+                # Tied weights (embedding and head): a merged copy would change the other user too.
+                continue
             if not base.weight.is_floating_point():
                 # A merged copy would be rounded to 8 or 4 bits once more: quantised layers stay as they are, on.
                 continue
@@ -50,7 +55,7 @@ def adapter_merged(model: nn.Module) -> Iterator[None]:
             layer.merge()
         yield
     finally:
-        for layer, original in stash:
+        for layer, original in reversed(stash):
             base = layer.get_base_layer()
             for name, data in original.items():
                 getattr(base, name).data = data

@@ -115,6 +115,11 @@ def train_adapter(
             wrapped.eval()
             with adapter_merged(wrapped):
                 now = measure(engine, select, wanted_select)
+            if not math.isfinite(now["loss"]):
+                raise ModelError(
+                    f"after epoch {place.epoch + 1} the loss on select is not finite; lower adapter.lr, or use "
+                    "model.dtype=bf16 or fp32"
+                )
             place.epoch += 1
             result.epochs.append({"epoch": place.epoch, "train_loss": place.summed / len(train)} | now)
             progress.set_postfix(select_loss=f"{now['loss']:.3f}", select_acc=f"{now['accuracy']:.2f}")
@@ -125,7 +130,7 @@ def train_adapter(
             save()
             saved_at = time.monotonic()
 
-    if saved is None and optimiser.taken > 1:
+    if optimiser.taken > 1:
         _refuse_unmoved(start, optimiser.weights())
     optimiser.set_weights(best)
     wrapped.eval()

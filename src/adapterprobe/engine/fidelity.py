@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -88,7 +88,7 @@ def fidelity(engine: Engine, sequences: Sequence[Sequence[int]]) -> Fidelity:
     if dtype != torch.float32 and size <= LARGEST_COPY and all(p.is_floating_point() for p in model.parameters()):
         exact = copy.deepcopy(model).float()
         blocks = exact.get_submodule(structure.blocks_path)
-        exact_structure = Structure(blocks, structure.blocks_path, None, None, None, structure.width)
+        exact_structure = replace(structure, blocks=blocks, final_norm=None, head=None)
         full, full_states = _plain(exact, exact_structure, sequences)
         against = [
             _gap(*pair)

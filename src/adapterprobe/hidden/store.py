@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from adapterprobe.cache import write_atomic
 from adapterprobe.errors import CacheError
 
 NUMPY_TYPES = {"bf16": np.uint16, "fp16": np.float16, "fp32": np.float32}
@@ -65,12 +66,14 @@ class HiddenStates:
 def create(folder: Path, rows: int, layers: list[int], width: int, dtype: str) -> HiddenStates:
     """An empty store to be filled, or the unfinished one that is there."""
     states = HiddenStates(folder, rows, tuple(layers), width, dtype)
-    if not (folder / "meta.json").exists():
+    meta = json.dumps({"rows": rows, "layers": layers, "width": width, "dtype": dtype})
+    path = folder / "meta.json"
+    if not path.exists() or path.read_text("utf-8") != meta:
         if layers:
             states._map("w+").flush()
         np.save(folder / "answers.npy", np.zeros((rows, 2), np.float32))
-        meta = {"rows": rows, "layers": layers, "width": width, "dtype": dtype}
-        (folder / "meta.json").write_text(json.dumps(meta))
+        (folder / "finished-batches").unlink(missing_ok=True)
+        write_atomic(path, meta)
     return states
 
 

@@ -28,6 +28,7 @@ class Structure:
     final_norm_path: str | None
     head: nn.Module | None
     width: int
+    vocabulary: int
 
     @property
     def n_layers(self) -> int:
@@ -91,4 +92,5 @@ def find_structure(model: nn.Module) -> Structure:
         final_norm_path=f"{parent_path}.{norm[0]}".lstrip(".") if norm[0] else None,
         head=head,
         width=int(config.hidden_size),
+        vocabulary=int(config.vocab_size),
     )

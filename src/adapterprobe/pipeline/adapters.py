@@ -15,6 +15,7 @@ from adapterprobe.adapt import TrainResult, adapter_merged, adapter_off, attach,
 from adapterprobe.adapt.attach import detach, strip
 from adapterprobe.adapt.checkpoint import drop_checkpoints
 from adapterprobe.adapt.objectives import wants_positive
+from adapterprobe.adapt.switch import tuner_layers
 from adapterprobe.cache import digest, entry, write_atomic
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine, Trunk
@@ -24,7 +25,7 @@ from adapterprobe.models import LanguageModel
 from adapterprobe.models.encode import Encoded
 from adapterprobe.progress import say
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raise when the same inputs train to another adapter."""
 
 
@@ -166,6 +167,8 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
         lacking = [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
         if lacking:
             raise ValueError(lacking[0])
+        if not tuner_layers(lm.model):
+            raise ValueError("it adapts no layer of the model, as prompt and prefix tuning do not")
     except Exception as error:
         strip(lm.model)
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from adapterprobe.adapt import adapter_merged
-from adapterprobe.cache import digest, file_digest, seal, write_atomic
+from adapterprobe.cache import digest, file_digest, seal
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import Fidelity, fidelity
 from adapterprobe.errors import DataError, ModelError, OutputError
@@ -22,7 +22,7 @@ from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.pipeline.adapters import loaded
 from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts
-from adapterprobe.pipeline.outputs import claim_folder
+from adapterprobe.pipeline.outputs import claim_folder, named_files
 from adapterprobe.progress import say
 
 MARK = "extract.json"
@@ -66,6 +66,7 @@ class ExtractConfig:
 
     def describe(self) -> dict:
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        content |= {"files": named_files(self.format, self.system)}
         return json.loads(json.dumps(content | {"adapter": adapter_digest(self.adapter)}, default=str))
 
 
@@ -110,12 +111,11 @@ def extract(config: ExtractConfig, out: str | Path, check: bool = False) -> tupl
             states = record(engine, encoded, weights, layers, "adapter on")
             report = fidelity(engine, list(encoded.ids[:FIDELITY_PROMPTS])) if check else None
     if not finished:
-        _write(out, config, states, encoded)
+        _write(out, states, encoded)
     return open_states(out), report
 
 
-def _write(out: Path, config: ExtractConfig, states: HiddenStates, encoded: Encoded) -> None:
-    write_atomic(out / MARK, json.dumps(config.describe(), indent=1))
+def _write(out: Path, states: HiddenStates, encoded: Encoded) -> None:
     try:
         for path in sorted(states.folder.iterdir()):
             if path.suffix in (".bin", ".npy") or path.name == "meta.json":

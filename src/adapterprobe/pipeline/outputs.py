@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from adapterprobe.cache import damaged, write_atomic
+from adapterprobe.cache import damaged, file_digest, write_atomic
 from adapterprobe.config import RunConfig, to_yaml
 from adapterprobe.errors import OutputError
 
@@ -25,6 +25,7 @@ def claim(out: Path, config: RunConfig) -> dict | None:
     _writable(out)
     mark = out / MARK
     wanted = config.model_dump(mode="json")
+    files = named_files(config.elicit.format, config.elicit.system)
     if mark.is_file():
         try:
             left = json.loads(mark.read_text("utf-8"))
@@ -32,6 +33,10 @@ def claim(out: Path, config: RunConfig) -> dict | None:
             left = {}
         # A run that failed before it wrote anything (a bad option, no model) holds nobody's work.
         begun = any(path.name not in (MARK, "config.yaml") for path in out.iterdir())
+        if left.get("files", {}) != files and begun:
+            raise OutputError(
+                f"{out} holds another run (a file that it names has changed since); choose another --out, or remove it"
+            )
         if left.get("config") != wanted and begun:
             changed = _changed(left.get("config") or {}, wanted)
             raise OutputError(
@@ -41,7 +46,7 @@ def claim(out: Path, config: RunConfig) -> dict | None:
             return left
     elif any(out.iterdir()):
         raise OutputError(f"{out} is not empty and not a run of ours; choose another --out")
-    write_atomic(mark, json.dumps({"config": wanted, "finished": False}))
+    write_atomic(mark, json.dumps({"config": wanted, "files": files, "finished": False}))
     return None
 
 
@@ -57,7 +62,8 @@ def _writable(out: Path) -> None:
 
 
 def claim_folder(out: Path, name: str, described: dict, what: str) -> bool:
-    """Make or enter the folder of an extraction, a screening ...; the mark `name` is written when that is finished.
+    """Make or enter the folder of an extraction, a screening ...: the mark `name` says whose it is, and when it is
+    finished the folder is sealed.
 
     Returns whether the very one that is described is there already, whole.
 
@@ -66,17 +72,26 @@ def claim_folder(out: Path, name: str, described: dict, what: str) -> bool:
     """
     _writable(out)
     mark = out / name
+    wanted = json.loads(json.dumps(described, default=str))
+    # Nothing but the mark and pieces of unfinished files: nobody's work.
+    begun = any(path.name != name and not path.name.endswith(".part") for path in out.iterdir())
     if mark.is_file():
-        try:
-            left = json.loads(mark.read_text("utf-8"))
-        except ValueError:
-            left = None
-        if left is not None and left != json.loads(json.dumps(described, default=str)):
+        left = json.loads(mark.read_text("utf-8"))
+        if left == wanted and begun:
+            return damaged(out) is None
+        if begun:
             raise OutputError(f"{out} holds another {what}; choose another --out, or remove it")
-        return left is not None and damaged(out) is None
-    if any(out.iterdir()):
-        raise OutputError(f"{out} is not empty and not an {what} of ours; choose another --out")
+    elif begun:
+        raise OutputError(f"{out} is not empty and holds no {what} of ours; choose another --out")
+    write_atomic(mark, json.dumps(wanted, indent=1))
     return False
+
+
+def named_files(*values: object) -> dict[str, str]:
+    """Content hashes of files that a configuration names (a prompt format, system prompts ...): they decide the outcome
+    too."""
+    paths = [Path(v) for v in values if isinstance(v, str) and v.endswith((".jinja", ".yaml", ".yml"))]
+    return {str(path): file_digest(path) for path in paths if path.is_file()}
 
 
 def _changed(old: dict, new: dict, prefix: str = "") -> list[str]:

@@ -27,7 +27,7 @@ from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_a
 from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, p_positive, probe_detectors
 from adapterprobe.pipeline.belief import Belief, find_known
 from adapterprobe.pipeline.controls import run_controls
-from adapterprobe.pipeline.outputs import MARK, claim, provenance, write_config, write_json
+from adapterprobe.pipeline.outputs import MARK, claim, named_files, provenance, write_config, write_json
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
 from adapterprobe.probes import save_probe, search_space
 from adapterprobe.progress import Timings, say
@@ -144,7 +144,12 @@ class _Stages:
 
             write_report(self.out)
         # The report shows all timings but its own; the mark is what makes the run finished.
-        mark = {"config": config.model_dump(mode="json"), "finished": True, "timings": self.timings.seconds}
+        mark = {
+            "config": config.model_dump(mode="json"),
+            "files": named_files(config.elicit.format, config.elicit.system),
+            "finished": True,
+            "timings": self.timings.seconds,
+        }
         write_json(self.out, MARK, mark)
 
     def _scores(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapterprobe.cache import seal, write_atomic
+from adapterprobe.cache import seal
 from adapterprobe.engine import Engine
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.evaluate.screening import Answers, recommendation, screen_metrics, screen_warnings
@@ -20,7 +20,7 @@ from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.encode import encode
 from adapterprobe.pipeline.belief import find_known
 from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, prompts_and_belief
-from adapterprobe.pipeline.outputs import claim_folder, write_json
+from adapterprobe.pipeline.outputs import claim_folder, named_files, write_json
 from adapterprobe.progress import bar, say
 
 MARK = "screen-config.json"
@@ -88,7 +88,8 @@ def screen(config: ScreenConfig, out: str | Path) -> Screen:
         AdapterProbeError: bad input, a model that cannot be loaded, or another screening in `out`.
     """
     out = Path(out)
-    if claim_folder(out, MARK, asdict(config), "screening"):
+    described = asdict(config) | {"files": named_files(*config.formats, *config.systems)}
+    if claim_folder(out, MARK, described, "screening"):
         say(f"{out} is finished; nothing to do (remove the folder to screen again)")
         cells = json.loads((out / "screen.json").read_text("utf-8"))
         return Screen(out, cells, recommendation(_filled(cells)))
@@ -112,7 +113,6 @@ def screen(config: ScreenConfig, out: str | Path) -> Screen:
 
     write_screen(out, cells, advice)
     (out / ".screen.part").unlink()
-    write_atomic(out / MARK, json.dumps(asdict(config), indent=1))
     seal(out)
     return Screen(out, cells, advice)
 

@@ -102,6 +102,17 @@ def render(
 
 _told: set[str] = set()
 
+_DAY = "26 Jul 2024"
+"""Some chat templates write today's date: one day for all, or prompts would change overnight."""
+
+
+def _apply(tokenizer, messages: list[dict[str, str]]) -> str:
+    template = tokenizer.get_chat_template()
+    if "strftime_now" in template:
+        template = f"{{% macro strftime_now(layout) %}}{_DAY}{{% endmacro %}}{template}"
+    options = {"tokenize": False, "add_generation_prompt": True, "date_string": _DAY}
+    return tokenizer.apply_chat_template(messages, chat_template=template, **options)
+
 
 def _chat(tokenizer, messages: list[dict[str, str]]) -> str:
     """The tokenizer's own template; where that refuses or drops a system message, it goes in front of the first turn."""
@@ -110,7 +121,7 @@ def _chat(tokenizer, messages: list[dict[str, str]]) -> str:
             f"this tokenizer has no chat template; use one of {', '.join(format_names()[1:])}, or a .jinja file"
         )
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = _apply(tokenizer, messages)
         if messages[0]["role"] != "system" or messages[0]["content"].strip() in text:
             return text
         reason = "leaves out system messages"
@@ -124,6 +135,6 @@ def _chat(tokenizer, messages: list[dict[str, str]]) -> str:
     system, first, *rest = messages
     joined = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
     try:
-        return tokenizer.apply_chat_template([joined, *rest], tokenize=False, add_generation_prompt=True)
+        return _apply(tokenizer, [joined, *rest])
     except Exception as error:
         raise ConfigError(f"the tokenizer's chat template fails: {error}") from error
