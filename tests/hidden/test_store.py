@@ -10,6 +10,7 @@ from adapterprobe import hidden
 from adapterprobe.engine import Engine, Trunk
 from adapterprobe.errors import CacheError, ModelError
 from adapterprobe.hidden import record
+from adapterprobe.hidden.record import _finished
 from adapterprobe.hidden.store import from_stored, to_stored
 from adapterprobe.models import ChoiceTokens, find_structure
 from adapterprobe.models.encode import Encoded
@@ -83,7 +84,10 @@ def test_a_recording_feeds_the_trunk(cache):
     trunk.collect(eng)
 
 
-def test_stopped_recording_goes_on_to_the_same_result(cache, monkeypatch):
+@pytest.mark.parametrize("flush", [0.0, 1e9])
+def test_stopped_recording_goes_on_to_the_same_result(cache, monkeypatch, flush):
+    """After a kill no finished batch is computed again, flushed or not; after a new start of the machine only flushed
+    ones count."""
     whole = record(engine(), encoded(300), "w", [0, 4], token_budget=8)
     expected = [whole.layer(0), whole.layer(4), whole.logprobs]
     eng = engine()
@@ -96,9 +100,16 @@ def test_stopped_recording_goes_on_to_the_same_result(cache, monkeypatch):
         return run(batch, **options)
 
     monkeypatch.setattr(eng, "run", stop)
-    monkeypatch.setattr(sys.modules["adapterprobe.hidden.record"], "FLUSH_EVERY", 0.0)
+    monkeypatch.setattr(sys.modules["adapterprobe.hidden.record"], "FLUSH_EVERY", flush)
     with pytest.raises(KeyboardInterrupt):
         record(eng, encoded(300), "v", [0, 4], token_budget=8)
+    if flush:
+        monkeypatch.setattr(sys.modules["adapterprobe.hidden.record"], "_boot", lambda: "another start")
+        (part,) = cache.glob("states/*.part")
+        assert _finished(part) == 0
+        monkeypatch.undo()
+        monkeypatch.setenv("ADAPTERPROBE_CACHE", str(cache))
+        assert _finished(part) == 30
     counter = []
     resumed = record(engine(counter), encoded(300), "v", [0, 4], token_budget=8)
     assert 0 < len(counter) <= len(eng.plan(encoded(300).ids, 8)) - 30, "finished batches are not computed again"

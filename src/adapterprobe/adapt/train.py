@@ -24,7 +24,7 @@ from adapterprobe.errors import ModelError
 from adapterprobe.models.encode import Encoded
 from adapterprobe.progress import bar
 
-SAVE_EVERY = 15.0
+SAVE_EVERY = 5.0
 """Seconds between checkpoints inside an epoch: what a stopped training may lose."""
 
 

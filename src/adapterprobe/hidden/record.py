@@ -22,8 +22,31 @@ from adapterprobe.progress import bar, say
 ENGINE_VERSION = 2
 """Raise when recorded values change for the same inputs."""
 
+FLUSHED, WRITTEN = "finished-batches", "written-batches"
+"""Marks of progress: batches that are on disk, and batches that the system has taken. The second survives a kill, but
+not a power cut, which may keep the mark and lose the data: it counts only while the machine has not been started anew."""
+
 FLUSH_EVERY = 2.0
-"""Seconds between two marks of progress on disk: what a stopped recording may lose."""
+"""Seconds between two flushes: what a power cut may lose."""
+
+
+def _boot() -> str:
+    """Which start of the machine this is; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _finished(folder: Path) -> int:
+    """Batches that need not be computed again."""
+    flushed = folder / FLUSHED
+    done = int(flushed.read_text()) if flushed.exists() else 0
+    if (folder / WRITTEN).exists():
+        number, _, boot = (folder / WRITTEN).read_text().partition(" ")
+        if boot and boot == _boot():
+            done = max(done, int(number))
+    return done
 
 
 def record(
@@ -54,10 +77,9 @@ def record(
     def make(folder: Path) -> None:
         store = create(folder, len(encoded), layers, engine.structure.width, dtype)
         batches = engine.plan(encoded.ids, token_budget)
-        mark = folder / "finished-batches"
-        done = int(mark.read_text()) if mark.exists() else 0
+        done = _finished(folder)
         states = store._map("r+") if layers else None
-        answers = np.load(folder / "answers.npy")
+        answers = np.load(folder / "answers.npy", mmap_mode="r+")
         flushed = time.monotonic()
         begun = sum(len(batch.rows) for batch in batches[:done])
         with (
@@ -74,13 +96,12 @@ def record(
                     states[:, rows] = to_stored(output.states, dtype)
                 answers[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
                 progress.update(len(rows))
+                write_atomic(folder / WRITTEN, f"{number} {_boot()}")
                 if time.monotonic() - flushed > FLUSH_EVERY or number == len(batches):
                     flushed = time.monotonic()
-                    if states is not None:
-                        states.flush()
-                    part = folder / "answers.part.npy"
-                    np.save(part, answers)
-                    part.replace(folder / "answers.npy")
-                    write_atomic(mark, str(number))
+                    for array in (states, answers):
+                        if array is not None:
+                            array.flush()
+                    write_atomic(folder / FLUSHED, str(number))
 
     return open_states(entry("states", key, make, notice=say))

@@ -72,7 +72,8 @@ def create(folder: Path, rows: int, layers: list[int], width: int, dtype: str) -
         if layers:
             states._map("w+").flush()
         np.save(folder / "answers.npy", np.zeros((rows, 2), np.float32))
-        (folder / "finished-batches").unlink(missing_ok=True)
+        for mark in folder.glob("*-batches"):
+            mark.unlink()
         write_atomic(path, meta)
     return states
 
