@@ -71,12 +71,17 @@ def damaged(folder: Path) -> str | None:
     return None
 
 
+def make_lock(path: Path) -> Path:
+    """The lock that whoever makes an entry holds alone."""
+    return path.with_name(path.name.removesuffix(".part") + ".lock")
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock named after `path` (released by the kernel if the process dies)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path.with_name(path.name + ".lock"), "a+")  # noqa: SIM115
+        handle = open(make_lock(path), "a+")  # noqa: SIM115
     except OSError as error:
         raise OutputError(
             f"cannot write to the cache {path.parent} ({error.strerror}); set ADAPTERPROBE_CACHE"

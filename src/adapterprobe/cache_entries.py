@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapterprobe.cache import MANIFEST, cache_root, use_lock
+from adapterprobe.cache import MANIFEST, cache_root, make_lock, use_lock
 from adapterprobe.errors import CacheError
 
 
@@ -60,13 +60,9 @@ def _stat(path: Path) -> tuple[int, float]:
     return stat.st_size, stat.st_mtime
 
 
-def _lock(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(".part") + ".lock")
-
-
 def _in_use(path: Path) -> bool:
     """Whether a process makes the entry at this moment, or has taken it and goes on."""
-    for lock in (_lock(path), use_lock(path)):
+    for lock in (make_lock(path), use_lock(path)):
         try:
             with open(lock, "r+") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +109,7 @@ def prune(
 
 def _remove(entry: CacheEntry) -> bool:
     """Remove an entry under its locks, so that no run takes it meanwhile. False: a run was faster."""
-    with open(_lock(entry.path), "a+") as handle, open(use_lock(entry.path), "a+") as users:
+    with open(make_lock(entry.path), "a+") as handle, open(use_lock(entry.path), "a+") as users:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -61,12 +61,14 @@ def _parse(text: str, source: str) -> dict[str, SystemPrompt]:
     return found
 
 
-def system_prompts(chosen: Sequence[str] | str) -> list[SystemPrompt]:
-    """System prompts by `all`, by a YAML file of one's own, or by names out of the catalogue.
+def system_prompts(chosen: Sequence[str] | str | None) -> list[SystemPrompt]:
+    """System prompts: none, or by `all`, by a YAML file of one's own, or by names out of the catalogue.
 
     Raises:
         ConfigError: unknown name, or a file that is not as it should be.
     """
+    if not chosen:
+        return []
     known = catalogue()
     if isinstance(chosen, str):
         if chosen == "all":

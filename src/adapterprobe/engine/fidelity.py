@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from adapterprobe.engine.forward import Engine
-from adapterprobe.models.blocks import Structure
+from adapterprobe.engine.forward import Engine, relative_gap
 
 LARGEST_COPY = 8 << 30
 """Bytes up to which an fp32 copy of the model is made for comparison."""
@@ -47,12 +46,12 @@ class Fidelity:
 
 
 @torch.no_grad()
-def _plain(model: nn.Module, structure: Structure, sequences) -> tuple[torch.Tensor, torch.Tensor]:
+def _plain(model: nn.Module, last_block: nn.Module, sequences) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and states (layers x rows x width, before the final norm) of rows run one by one, unpadded."""
     logits, states = [], []
     for ids in sequences:
         last: list[torch.Tensor] = []
-        handle = structure.blocks[-1].register_forward_hook(
+        handle = last_block.register_forward_hook(
             lambda module, args, out, last=last: last.append(out[0] if isinstance(out, (tuple, list)) else out)
         )
         try:
@@ -65,18 +64,11 @@ def _plain(model: nn.Module, structure: Structure, sequences) -> tuple[torch.Ten
     return torch.stack(logits), torch.stack(states, 1)
 
 
-def _gap(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference relative to scale, over the first axis if there are three."""
-    if got.ndim == 3:
-        return max(_gap(a, b) for a, b in zip(got, expected))
-    return float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
-
-
 @torch.no_grad()
 def fidelity(engine: Engine, sequences: Sequence[Sequence[int]]) -> Fidelity:
     """Compare the engine with the plain forward pass on token sequences."""
     model, structure = engine.model, engine.structure
-    expected, expected_states = _plain(model, structure, sequences)
+    expected, expected_states = _plain(model, structure.blocks[-1], sequences)
     got, got_states = torch.empty_like(expected), torch.empty_like(expected_states)
     for batch in engine.plan(sequences):
         out = engine.run(batch)
@@ -87,11 +79,9 @@ def fidelity(engine: Engine, sequences: Sequence[Sequence[int]]) -> Fidelity:
     size = 4 * sum(parameter.numel() for parameter in model.parameters())
     if dtype != torch.float32 and size <= LARGEST_COPY and all(p.is_floating_point() for p in model.parameters()):
         exact = copy.deepcopy(model).float()
-        blocks = exact.get_submodule(structure.blocks_path)
-        exact_structure = replace(structure, blocks=blocks, final_norm=None, head=None)
-        full, full_states = _plain(exact, exact_structure, sequences)
+        full, full_states = _plain(exact, exact.get_submodule(structure.blocks_path)[-1], sequences)
         against = [
-            _gap(*pair)
+            relative_gap(*pair)
             for pair in (
                 (got, full),
                 (got_states, full_states),
@@ -102,7 +92,7 @@ def fidelity(engine: Engine, sequences: Sequence[Sequence[int]]) -> Fidelity:
     return Fidelity(
         len(sequences),
         str(dtype).removeprefix("torch."),
-        _gap(got, expected),
-        _gap(got_states, expected_states),
+        relative_gap(got, expected),
+        relative_gap(got_states, expected_states),
         *against,
     )

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from adapterprobe.engine.batches import Batch, Group, plan_batches
-from adapterprobe.engine.packed import Layout, packed
+from adapterprobe.engine.packed import Layout, attention_configs, packed
 from adapterprobe.engine.trunk import Trunk
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
@@ -104,6 +104,7 @@ class Engine:
     def __init__(self, model: nn.Module, structure: Structure, share: bool = True) -> None:
         self.model, self.structure = model, structure
         self._trunk: Trunk | None = None
+        self._configs = attention_configs(model)
         self.share = share
         self.share = share and self._can_share()
 
@@ -155,7 +156,7 @@ class Engine:
             return
         layout = Layout(batch, self.device)
         inputs = {"input_ids": layout.ids, "position_ids": layout.positions, "attention_mask": layout.everything}
-        with packed(self.model, layout):
+        with packed(self._configs, layout):
             yield inputs, (torch.zeros_like(layout.answers), layout.answers)
 
     @torch.no_grad()
@@ -191,9 +192,17 @@ class Engine:
 
 def _gap(got: Output, expected: Output, rows: slice = slice(None)) -> float:
     """Largest difference of logits, and of each layer's states, relative to their scale."""
-    pairs = [(got.logits[rows], expected.logits[rows]), *zip(got.states[:, rows], expected.states[:, rows])]
-    gaps = [(a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6) for a, b in pairs]
-    return float(torch.stack(gaps).max())
+    logits = relative_gap(got.logits[rows], expected.logits[rows])
+    # Not max(): it would let a NaN pass that comes second.
+    return float(torch.tensor([logits, relative_gap(got.states[:, rows], expected.states[:, rows])]).max())
+
+
+def relative_gap(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference relative to scale; of layers x rows x width, the largest over layers, each on its own scale."""
+    if got.ndim == 3:
+        return float(torch.tensor([relative_gap(a, b) for a, b in zip(got, expected)]).max())
+    got, expected = got.float(), expected.float()
+    return float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 
 def check_finite(output: Output, what: str) -> None:

@@ -11,7 +11,7 @@ of the model's own mask function.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
@@ -220,22 +220,26 @@ def _group(q, k, v, span: Span, seen, softcap, dropout: float, training: bool) -
     return out
 
 
-@contextlib.contextmanager
-def packed(model: nn.Module, layout: Layout) -> Iterator[None]:
-    """Within, the model's attention is `packed_attention` over `layout`."""
+def attention_configs(model: nn.Module) -> list:
+    """The configurations by which a model's modules choose their attention; ours can be chosen from then on."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, _visible)
     configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
-    configs = {k: c for k, c in configs.items() if hasattr(c, "_attn_implementation_internal")}
-    before = {k: config._attn_implementation_internal for k, config in configs.items()}
+    return [config for config in configs.values() if hasattr(config, "_attn_implementation_internal")]
+
+
+@contextlib.contextmanager
+def packed(configs: Sequence, layout: Layout) -> Iterator[None]:
+    """Within, the attention of `configs` (see `attention_configs`) is `packed_attention` over `layout`."""
+    before = [config._attn_implementation_internal for config in configs]
     token = _layout.set(layout)
     try:
-        for config in configs.values():
+        for config in configs:
             config._attn_implementation_internal = NAME
         yield
     finally:
         _layout.reset(token)
-        for k, config in configs.items():
-            config._attn_implementation_internal = before[k]
+        for config, name in zip(configs, before):
+            config._attn_implementation_internal = name

@@ -66,7 +66,7 @@ def check_spec(spec: DatasetSpec) -> None:
 
 def _dealt(spec: DatasetSpec, with_belief: bool):
     """(relation, demonstration groups, belief demonstration groups, asked groups, conditions, system prompts)."""
-    chosen = system_prompts(spec.system) if spec.system else []
+    chosen = system_prompts(spec.system)
     conditions = list(spec.conditions or (["truth", "lie"] if spec.shots or chosen else ["neutral"]))
     if not spec.shots and not chosen and conditions != ["neutral"]:
         raise DataError(

@@ -47,7 +47,7 @@ def prepare_questions(config: RunConfig) -> Questions:
     """
     data = config.data
     check_format(config.elicit.format)
-    chosen = system_prompts(config.elicit.system) if config.elicit.system is not None else []
+    chosen = system_prompts(config.elicit.system)
     for condition in config.elicit.conditions:
         if chosen and condition != "neutral":
             systems_for(chosen, condition, judged=False)
@@ -110,7 +110,7 @@ def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple
     templates = templates_for(form, elicit.templates)
     belief_templates = templates_for(form, belief=True)
     first = config.data.train[0]
-    chosen = system_prompts(elicit.system) if elicit.system is not None else []
+    chosen = system_prompts(elicit.system)
     sets: dict[tuple[str, str], list] = {}
 
     def demos(dataset: str, pool: str):

@@ -101,7 +101,6 @@ def screen(config: ScreenConfig, out: str | Path) -> Screen:
             engine = Engine(lm.model, lm.structure)
             for spec in specs:
                 cells.append(_cell(lm, engine, spec))
-                write_json(out, ".screen.part", cells)
                 progress.update()
             del lm, engine
             gc.collect()
@@ -112,7 +111,6 @@ def screen(config: ScreenConfig, out: str | Path) -> Screen:
     from adapterprobe.report.screen import write_screen
 
     write_screen(out, cells, advice)
-    (out / ".screen.part").unlink()
     seal(out)
     return Screen(out, cells, advice)
 
