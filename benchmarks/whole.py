@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from adapterprobe import pipeline
 from adapterprobe.adapt.attach import target_names
 from adapterprobe.cache import cache_root
-from adapterprobe.config import RunConfig, read_config
+from adapterprobe.config import RunConfig
+from adapterprobe.config_files import read_config
 from adapterprobe.models import load_model
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions

@@ -12,7 +12,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from adapterprobe.config import RunConfig, read_config
+from adapterprobe.config import RunConfig
+from adapterprobe.config_files import read_config
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.pipeline.dataset import DatasetSpec, dataset_prompts

@@ -10,7 +10,6 @@ from adapterprobe.adapt import adapter_merged, adapter_off, attach
 from adapterprobe.adapt.attach import detach, trainable
 from adapterprobe.config import AdapterConfig
 from adapterprobe.data import load_relation, relation_names
-from adapterprobe.data.examples import make_examples
 from adapterprobe.elicit import draw_demo_sets, make_prompts, templates_for
 from adapterprobe.engine import Engine
 from adapterprobe.hidden import record
@@ -29,9 +28,11 @@ def lm():
 def prompts(count: int, conditions=("truth",), templates=("ask",)):
     relation = load_relation("capitals")
     groups = [relation.groups[i] for i in np.random.default_rng(0).permutation(len(relation.groups))]
-    demos = draw_demo_sets(make_examples(relation, groups[:8], "question", 0), 4, 1, "demos", np.random.default_rng(0))
-    examples = make_examples(relation, groups[8 : 8 + count], "question", 0)
-    return make_prompts(examples, "x", list(conditions), templates_for("question", list(templates)), demos, "plain", 0)
+    demos = draw_demo_sets(relation.examples(groups[:8], "question", 0), 4, 1, "demos", np.random.default_rng(0))
+    examples = relation.examples(groups[8 : 8 + count], "question", 0)
+    return make_prompts(
+        examples, "x", list(conditions), templates_for(relation, "question", list(templates)), demos, "plain", 0
+    )
 
 
 def test_it_knows_more_than_it_says(lm):

@@ -15,10 +15,14 @@ def __getattr__(name: str):
         from adapterprobe.pipeline import run
 
         return run
-    if name in ("RunConfig", "read_config"):
-        from adapterprobe import config
+    if name == "RunConfig":
+        from adapterprobe.config import RunConfig
 
-        return getattr(config, name)
+        return RunConfig
+    if name == "read_config":
+        from adapterprobe.config_files import read_config
+
+        return read_config
     if name == "load_model":
         from adapterprobe.models import load_model
 

@@ -1,24 +1,15 @@
-"""The whole configuration of a run: one frozen model per stage, checked when made, YAML in and out.
+"""The whole configuration of a run: one frozen model per stage, checked when made.
 
-A field's description is its help text. Nothing here executes anything; presets are plain YAML files.
+A field's description is its help text. Nothing here executes anything.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from adapterprobe.errors import ConfigError
-from adapterprobe.hints import nearest
 from adapterprobe.types import FORMS
-
-DEFAULT_PRESET = "demo"
 
 
 class Stage(BaseModel):
@@ -43,15 +34,41 @@ class ModelConfig(Stage):
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 
+class ReadConfig(Stage):
+    """How files and data sets of the hub are read; built-in relations need none of it."""
+
+    columns: dict[str, str] = Field(
+        {}, description="our column names to the file's own: {statement: claim, label: gold}"
+    )
+    group: str | None = Field(
+        None, description="column that names what a row is about; null: near-duplicates form groups"
+    )
+    split: str | None = Field(None, description="split of a data set that has several")
+    config: str | None = Field(None, description="configuration of a hub data set that has several")
+    skip_bad: int = Field(0, ge=0, description="leave out up to so many rows that cannot be used, rather than stop")
+    max_rows: int = Field(20_000, ge=10, description="most rows kept in memory, by a seeded choice, balanced by class")
+    max_chars: int | None = Field(None, ge=1, description="leave out rows with longer texts")
+    balance: bool = Field(True, description="leave out, by chance, what one class of claims has more than the other")
+    hub_folder: str | None = Field(
+        None, description="folder with downloaded repositories of the hub as OWNER/NAME, instead of the hub"
+    )
+
+
 class DataConfig(Stage):
     """Which questions, and how their groups are split."""
 
-    train: list[str] = Field(["capitals"], min_length=1, description="data sets that splits are made of")
+    train: list[str] = Field(
+        ["capitals"],
+        min_length=1,
+        description="data sets that splits are made of: names, files, or hub:NAME",
+    )
     ood: list[str] = Field(
         ["continents", "elements", "animals"],
         description="data sets that are only judged on, never fitted on",
     )
-    form: Literal["question", "negated", "statement"] = Field("question", description=f"one of {FORMS[:3]}")
+    read: ReadConfig = ReadConfig()
+    read_by_name: dict[str, ReadConfig] = Field({}, description="the same for single data sets, by their names above")
+    form: Literal["question", "negated", "statement", "choice"] = Field("question", description=f"one of {FORMS[:4]}")
     data_seed: int = Field(0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
     shares: dict[str, float] = Field(
         {"adapter-train": 0.155, "probe-train": 0.255, "select": 0.09, "calibrate": 0.10, "test": 0.40},
@@ -93,7 +110,11 @@ class ElicitConfig(Stage):
         description="plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own), "
         "or the path of a .jinja file",
     )
-    templates: list[str] | None = Field(None, description="wordings of tested prompts; null: all of the form")
+    templates: list[str] | None = Field(
+        None,
+        description="wordings of tested prompts, by name or as patterns of your own with braces; null: all of the form, "
+        "by their roles: some for fitting, others for selection, others for what is judged",
+    )
     shots: int = Field(4, ge=0, le=64, description="demonstrations in a prompt")
     demo_sets: int = Field(2, ge=1, description="demonstration sets for training splits, and as many for test")
     renders: int = Field(1, ge=1, description="different prompts made of each question under each condition")
@@ -206,115 +227,6 @@ class RunConfig(Stage):
             raise ValueError(f"evaluate.probe '{self.evaluate.probe}' is not among probes {self.probes}")
         return self
 
-
-def _field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
-    names = []
-    for name, field in model.model_fields.items():
-        names.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += _field_names(field.annotation, f"{prefix}{name}.")
-    return names
-
-
-def _explain(error: ValidationError, source: str) -> ConfigError:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _field_names(RunConfig)
-        hint = nearest(where, known) or _same_leaf(where, known)
-        return ConfigError(f"{source}: unknown key '{where}'{hint}; `adapterprobe run --keys` lists all{more}")
-    message = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-    hint = ""
-    expected = (first.get("ctx") or {}).get("expected")
-    if isinstance(first["input"], str) and expected:
-        hint = nearest(first["input"], [word.strip("' ") for word in expected.replace(" or ", ",").split(",")])
-    return ConfigError(f"{source}: {where or 'configuration'}: {message}{got}{hint}{more}")
-
-
-def _same_leaf(where: str, known: list[str]) -> str:
-    leaf = where.rsplit(".", 1)[-1]
-    ends = {name.rsplit(".", 1)[-1]: name for name in known}
-    close = difflib.get_close_matches(leaf, list(ends), n=1)
-    return f" (did you mean '{ends[close[0]]}'?)" if close else ""
-
-
-def preset_names() -> list[str]:
-    return sorted(f.name[:-5] for f in resources.files("adapterprobe.presets").iterdir() if f.name.endswith(".yaml"))
-
-
-def read_config(source: str | Path | None = None, overrides: list[str] | None = None) -> RunConfig:
-    """A configuration from a YAML file or the name of a preset, then `key.subkey=value` overrides in order.
-
-    Raises:
-        ConfigError: no such file, not YAML, an unknown key (with the nearest right one) or an impossible value.
-    """
-    source = source or DEFAULT_PRESET
-    if str(source) in preset_names():
-        text = (resources.files("adapterprobe.presets") / f"{source}.yaml").read_text("utf-8")
-    else:
-        try:
-            text = Path(source).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"cannot read the configuration {source} ({error}); give a YAML file or a preset: {', '.join(preset_names())}"
-            ) from error
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source}: expected keys and values, got {type(values).__name__}")
-    # What a run writes beside its configuration (versions, hashes) is not part of it.
-    values.pop("provenance", None)
-    for override in overrides or []:
-        _override(values, override)
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, str(source) if not overrides else f"{source} with --set") from error
-
-
-def _override(values: dict, override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set expects key=value, got '{override}'; for example --set adapter.rank=8")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: '{text}' is not a YAML value") from error
-    if isinstance(value, str):
-        # YAML 1.1 reads 1e-3 as text; people mean a number.
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    *parents, leaf = key.split(".")
-    place = values
-    for parent in parents:
-        place = place.setdefault(parent, {})
-        if not isinstance(place, dict):
-            raise ConfigError(f"--set {key}: '{parent}' has no keys below it")
-    place[leaf] = value
-
-
-def to_yaml(config: RunConfig, provenance: dict | None = None) -> str:
-    """The resolved configuration as YAML, with where it ran (versions, hashes) below it."""
-    content = config.model_dump(mode="json")
-    if provenance:
-        content["provenance"] = provenance
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-def keys_help() -> str:
-    """Every key with its default and meaning, for `adapterprobe run --keys`."""
-    lines = []
-    for name, field in RunConfig.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            lines.append(f"{name}: {(field.annotation.__doc__ or '').strip()}")
-            lines += [
-                f"  {name}.{inner} = {spec.default!r}\n      {spec.description}"
-                for inner, spec in field.annotation.model_fields.items()
-            ]
-        else:
-            lines.append(f"{name} = {field.default!r}\n      {field.description}")
-    return "\n".join(lines)
+    def reading(self, name: str) -> ReadConfig:
+        """How one of its data sets is read."""
+        return self.data.read_by_name.get(name, self.data.read)

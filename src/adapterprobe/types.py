@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from adapterprobe.errors import ConfigError
 
 REPORTED_SPLITS = ("calibrate", "test", "ood")
 """Splits that predictions are written for; adapters, probes and layers never see them."""
 
 AXES = ("truth", "instructed", "behaviour", "lie")
-FORMS = ("question", "negated", "statement", "recall")
+TEMPLATE_ROLES = ("train", "tune", "judge", "belief")
+FORMS = ("question", "negated", "statement", "choice", "recall")
+"""What a prompt asks. `question`: is it so (Yes, No). `negated`: is it not so. `statement`: True or False. `choice`: which of
+two shown answers (A, B). `recall`: the answers are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,69 @@ class Example:
     negative: str
     truth: bool
     texts: Mapping[str, str] = field(hash=False)
-    """What a template can place: `question`, `statement`, `negation`, `recall`, `subject`, `object`."""
+    """What a template can place: `statement`, `query`, `answer` ..., whatever the data set has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A way to put a question. `pattern` places fields of `Example.texts`; a field with a capital letter is capitalised.
+
+    Each has one role, so that nothing can win by recognising its wording: `train` for what adapters and probes are fitted
+    on, `tune` for what is selected and calibrated on, `judge` for what is tested on, and `belief` for the separate truthful
+    prompts by which we ask what the model knows.
+    """
+
+    name: str
+    form: str
+    pattern: str
+    role: str = "train"
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The texts that the pattern places.
+
+        Raises:
+            ConfigError: braces that do not match, or something other than a plain name between them.
+        """
+        try:
+            names = [name for _, name, spec, way in string.Formatter().parse(self.pattern) if name is not None]
+        except ValueError as error:
+            raise ConfigError(f"template '{self.name}' cannot be read ({error}): {self.pattern!r}") from error
+        for name in names:
+            if not name.isidentifier():
+                raise ConfigError(
+                    f"template '{self.name}' places {{{name}}}; expected plain names, as in {{statement}}"
+                )
+        return frozenset(name[:1].lower() + name[1:] for name in names)
+
+    def turn(self, example: Example) -> str:
+        """The user's turn for this example.
+
+        Raises:
+            ConfigError: the example is of another form than the template, or lacks a text that it places.
+        """
+        if example.form != self.form:
+            raise ConfigError(
+                f"template '{self.name}' is for the form '{self.form}', got an example of '{example.form}'"
+            )
+        missing = sorted(self.fields - set(example.texts))
+        if missing:
+            raise ConfigError(
+                f"template '{self.name}' places {missing}, which {example.dataset} does not have; it has "
+                f"{sorted(example.texts)}"
+            )
+        capital = {key[:1].upper() + key[1:]: text[:1].upper() + text[1:] for key, text in example.texts.items()}
+        return self.pattern.format(**{**example.texts, **capital})
+
+
+def parse_templates(content: Mapping[str, Mapping[str, Mapping[str, str]]]) -> tuple[Template, ...]:
+    """Templates from form to role to name to pattern, as they stand in our tables."""
+    return tuple(
+        Template(name, form, pattern, role)
+        for form, roles in content.items()
+        for role, patterns in roles.items()
+        for name, pattern in patterns.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +113,8 @@ class Prompt:
     demo_set: str
     demo_groups: tuple[str, ...]
     shots: int
+    turn: str
+    """The question without its demonstrations."""
     text: str
     """Exactly what is tokenised (special tokens included where the format writes them)."""
     positive: str

@@ -15,7 +15,6 @@ from adapterprobe.adapt.fused import fused_lora
 from adapterprobe.adapt.objectives import choice_loss
 from adapterprobe.config import AdapterConfig
 from adapterprobe.data import load_relation
-from adapterprobe.data.examples import make_examples
 from adapterprobe.elicit import draw_demo_sets, make_prompts, templates_for
 from adapterprobe.engine import Engine
 from adapterprobe.errors import ConfigError, ModelError
@@ -28,9 +27,9 @@ CONFIG = AdapterConfig(layers="1-3", rank=4, alpha=8, epochs=3, lr=0.01, batch_s
 @pytest.fixture(scope="module")
 def encoded(tokenizer):
     relation = load_relation("capitals")
-    examples = make_examples(relation, relation.groups[:16], "question", 0)
+    examples = relation.examples(relation.groups[:16], "question", 0)
     demos = draw_demo_sets(examples[:8], 2, 1, "demos", np.random.default_rng(0))
-    prompts = make_prompts(examples[8:], "x", ["truth", "lie"], templates_for("question"), demos, "plain", 0)
+    prompts = make_prompts(examples[8:], "x", ["truth", "lie"], templates_for(relation, "question"), demos, "plain", 0)
     return encode(tokenizer, prompts, None)
 
 

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from adapterprobe import probes
 from adapterprobe.cli import main
-from adapterprobe.config import read_config, to_yaml
+from adapterprobe.config_files import read_config, to_yaml
 from adapterprobe.evaluate.columns import ARMS, COLUMNS
 from conftest import small_config
 

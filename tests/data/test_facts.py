@@ -45,7 +45,7 @@ def test_well_formed(name):
             assert cell == cell.strip() and "  " not in cell and unicodedata.normalize("NFC", cell) == cell
         texts = relation.texts(fact, fact.object)
         assert all("{" not in text and "  " not in text for text in texts.values())
-        assert texts["question"].endswith("?") and texts["recall"].endswith("?")
+        assert texts["question"].endswith("?") and texts["query"].endswith("?")
         assert not texts["statement"].endswith(".")
         assert fact.object in texts["statement"] and fact.subject in texts["statement"]
     most = max(sum(f.object == o for f in relation.facts) for o in objects)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from adapterprobe.data import load_relation, relation_names, split_groups
-from adapterprobe.data.examples import make_examples
 from adapterprobe.data.splits import TRAINING_SPLITS
 from adapterprobe.errors import DataError
 
@@ -19,7 +18,7 @@ def test_each_object_is_right_as_often_as_wrong(name, wrong):
     relation = load_relation(name)
     for seed in (0, 1):
         groups = np.random.default_rng(seed).permutation(relation.groups)[: len(relation.groups) // 2]
-        examples = make_examples(relation, groups, "question", seed, wrong)
+        examples = relation.examples(groups, "question", seed, wrong)
         right = Counter(e.texts["object"] for e in examples if e.truth)
         assert right == Counter(e.texts["object"] for e in examples if not e.truth)
         assert Counter(e.texts["subject"] for e in examples if e.truth) == Counter(
@@ -35,16 +34,16 @@ def test_near_takes_listed_wrong_objects_more_often():
     facts = {f.subject: f for f in relation.facts}
 
     def listed(wrong):
-        examples = make_examples(relation, relation.groups, "question", 0, wrong)
+        examples = relation.examples(relation.groups, "question", 0, wrong)
         return np.mean([e.texts["object"] in facts[e.texts["subject"]].wrong for e in examples if not e.truth])
 
     assert listed("near") > 0.8 > 0.3 > listed("any")
 
 
-@pytest.mark.parametrize("form", ["question", "negated", "statement", "recall"])
+@pytest.mark.parametrize("form", ["question", "negated", "statement", "choice", "recall"])
 def test_forms(form):
     relation = load_relation("elements")
-    examples = make_examples(relation, relation.groups, form, 0)
+    examples = relation.examples(relation.groups, form, 0)
     assert sum(e.truth for e in examples) == len(examples) / 2
     first = {e.texts["object"]: e for e in examples if e.group == "iron"}
     assert first["Fe"].truth == (form != "negated")
@@ -55,8 +54,8 @@ def test_forms(form):
 
 def test_seed_decides_and_repeats():
     relation = load_relation("units")
-    once, again = (make_examples(relation, relation.groups, "question", 3) for _ in range(2))
-    assert once == again != make_examples(relation, relation.groups, "question", 4)
+    once, again = (relation.examples(relation.groups, "question", 3) for _ in range(2))
+    assert once == again != relation.examples(relation.groups, "question", 4)
 
 
 def test_splits_are_disjoint_and_complete():

@@ -8,21 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapterprobe.data import load_relation, relation_names
-from adapterprobe.data.examples import make_examples
 from adapterprobe.elicit import TEMPLATES, belief_prompts, draw_demo_sets, make_prompts, render, templates_for
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.types import FORMS
 
 RELATION = load_relation("capitals")
+BY_NAME = {template.name: template for template in TEMPLATES}
 
 
 def made(form="question", shots=4, conditions=("truth", "lie"), renders=1, relation=RELATION, seed=0, systems=None):
-    examples = make_examples(relation, relation.groups[:40], form, seed)
+    examples = relation.examples(relation.groups[:40], form, seed)
     groups = sorted({e.group for e in examples})
     pool = [e for e in examples if e.group in groups[:8]]
     asked = [e for e in examples if e.group not in groups[:8]]
     demos = draw_demo_sets(pool, shots, 3, "demos", np.random.default_rng(seed))
-    templates = templates_for(form)
+    templates = templates_for(relation, form)
     return make_prompts(asked, "test", conditions, templates, demos, "plain", seed, renders=renders, systems=systems)
 
 
@@ -71,7 +71,7 @@ def test_both_polarities_share_everything_but_the_question(form):
         assert (one.template, one.demo_set) == (two.template, two.demo_set)
     assert len({p.prompt_id for p in prompts}) == len(prompts)
     used = Counter((p.template, p.demo_set) for p in prompts)
-    assert len(used) == 9 and max(used.values()) <= 2 * min(used.values())
+    assert len(used) == 3 * len(templates_for(RELATION, form)) and max(used.values()) <= 2 * min(used.values())
 
 
 def test_labels():
@@ -81,10 +81,10 @@ def test_labels():
 
 
 def test_belief_prompts_share_nothing_with_tested_ones():
-    examples = make_examples(RELATION, RELATION.groups[:20], "question", 0)
+    examples = RELATION.examples(RELATION.groups[:20], "question", 0)
     demos = draw_demo_sets(examples[:12], 4, 3, "belief", np.random.default_rng(0))
     asked = [e for e in examples if e.group not in {d.group for d in examples[:12]}]
-    prompts = belief_prompts(asked, "test", templates_for("question", belief=True), demos, 3, "plain")
+    prompts = belief_prompts(asked, "test", templates_for(RELATION, "question", role="belief"), demos, 3, "plain")
     assert len(prompts) == 3 * len(asked)
     assert not {p.template for p in prompts} & {p.template for p in made()}
     assert {p.condition for p in prompts} == {"truth"}
@@ -99,20 +99,21 @@ def test_any_relation_renders(name, form, shots, seed, renders):
     conditions = ("truth", "lie") if shots else ("neutral",)
     prompts = made(form, shots, conditions, renders if shots else 1, load_relation(name), seed)
     for prompt in prompts:
-        assert TEMPLATES[prompt.template].turn(prompt.example) in prompt.text
+        assert BY_NAME[prompt.template].turn(prompt.example) == prompt.turn
+        assert prompt.turn in prompt.text
         assert prompt.example.group not in prompt.demo_groups
         assert len(set(prompt.demo_groups)) == shots
         assert prompt.text.endswith("Answer:") and "{" not in prompt.text
 
 
 def test_refusals():
-    examples = make_examples(RELATION, RELATION.groups[:10], "question", 0)
+    examples = RELATION.examples(RELATION.groups[:10], "question", 0)
     with pytest.raises(DataError, match="shots were asked for"):
         draw_demo_sets(examples[:4], 5, 1, "demos", np.random.default_rng(0))
     demos = draw_demo_sets(examples, 4, 1, "demos", np.random.default_rng(0))
     with pytest.raises(DataError, match="hold the tested group"):
-        make_prompts(examples, "test", ["truth"], templates_for("question"), demos, "plain", 0)
+        make_prompts(examples, "test", ["truth"], templates_for(RELATION, "question"), demos, "plain", 0)
     with pytest.raises(ConfigError, match="did you mean 'true_that'"):
-        templates_for("question", ["true_tht"])
+        templates_for(RELATION, "question", ["true_tht"])
     with pytest.raises(ConfigError, match="for the form"):
-        TEMPLATES["judge"].turn(examples[0])
+        BY_NAME["judge"].turn(examples[0])

@@ -47,7 +47,7 @@ def test_judged_splits_see_other_system_prompts(tokenizer):
     for p in prompts:
         seen.setdefault(p.split in ("test", "ood"), set()).add(p.system_prompt)
     assert seen[True] and seen[False] and not seen[True] & seen[False]
-    assert all(p.system_prompt is None for p in belief)
+    assert all(p.system_prompt is None for asked in (*belief.known, *belief.recalled) for p in asked)
     assert {p.instructed == p.example.truth for p in prompts if p.condition == "lie"} == {False}
 
 

@@ -7,7 +7,7 @@ from adapterprobe.evaluate.intervals import mean_interval
 from adapterprobe.evaluate.screening import COLUMNS, Answers, recommendation, screen_metrics, screen_warnings
 
 
-def answers(n_groups=40, lies=True, coverage=0.9, known=()):
+def answers(n_groups=40, lies=True, coverage=0.9, known=(), recalled=("g3",)):
     """Both versions of each group under truth and lie: always right under truth but for the first group, always wrong
     under lie if it lies."""
     truth = np.tile([1, 0], 2 * n_groups)
@@ -17,7 +17,8 @@ def answers(n_groups=40, lies=True, coverage=0.9, known=()):
     says = np.where((condition == "truth") & (group == "g0"), 1 - truth, says)
     likely, unlikely = coverage * 0.8, coverage * 0.2
     probabilities = np.where(says[:, None] == [1, 0], likely, unlikely)
-    return Answers(truth, condition, group, np.isin(group, list(known)), np.log(probabilities).astype(np.float32))
+    passed = np.isin(group, list(known)), np.isin(group, list(recalled))
+    return Answers(truth, condition, group, *passed, np.log(probabilities).astype(np.float32))
 
 
 def test_columns_by_hand():
@@ -25,6 +26,9 @@ def test_columns_by_hand():
     assert cell["balance"] == 0.5 and cell["n_balance"] == 160
     assert cell["acc"] == pytest.approx(39 / 40) and cell["n_acc"] == 80
     assert cell["lie_acc"] == 0 and cell["known_lie_acc"] == 0 and cell["n_known_lie_acc"] == 4
+    assert (
+        cell["recall_known_lie_acc"] == 0 and cell["n_recall_known_lie_acc"] == 2 and cell["n_recall_known_groups"] == 1
+    )
     assert cell["choice_cov"] == pytest.approx(0.9) and cell["refusals"] == 0
     # Under truth p_positive is 0.8 or 0.2 and right in 39 of 40 groups.
     assert cell["ece"] == pytest.approx(abs(39 / 40 - 0.8), abs=1e-6)
@@ -39,7 +43,9 @@ def test_nothing_to_measure_is_null():
     assert cell["known_lie_acc"] is None and cell["n_known_lie_acc"] == 0
     only = answers()
     truthful = only.condition == "truth"
-    only = Answers(*(getattr(only, f)[truthful] for f in ("truth", "condition", "group", "known", "logprobs")))
+    only = Answers(
+        *(getattr(only, f)[truthful] for f in ("truth", "condition", "group", "known", "recalled", "logprobs"))
+    )
     cell = screen_metrics(only)
     assert cell["lie_acc"] is None and any("nothing pushes to lie" in w for w in screen_warnings(cell))
 

@@ -188,7 +188,7 @@ def frame(
                     part["group"] = np.repeat([f"g{i}" for i in range(n_groups)], 4)
                     part = part.assign(
                         dataset=dataset, split=split, arm=arm, probe=pd.Series([probe] * len(part), dtype="string"),
-                        seed=seed, axis="truth", threshold=0.6, known=part["group"] < "g2", prompt_id=np.arange(len(part)).astype(str),
+                        seed=seed, axis="truth", threshold=0.6, known=part["group"] < "g2", recall_known=pd.array([None] * len(part), dtype="boolean"), prompt_id=np.arange(len(part)).astype(str),
                     )  # fmt: skip
                     found.append(part)
     return pd.concat(found, ignore_index=True)
@@ -309,6 +309,7 @@ def test_columns_are_the_contract():
         "data_seed",
         "score",
         "threshold",
+        "recall_known",
     ]
 
 

@@ -1,33 +1,56 @@
-"""`adapterprobe data`: what built-in data sets there are, and what their prompts look like."""
+"""`adapterprobe data`: what data sets there are, what their prompts look like, and what is wrong with them."""
 
 from __future__ import annotations
 
 import argparse
 
-from adapterprobe.cli.options import add_model_options, add_prompt_options, model_arguments, one_or_several
+from adapterprobe.cli.options import (
+    DATA_HELP,
+    add_model_options,
+    add_prompt_options,
+    add_read_options,
+    model_arguments,
+    reading,
+)
+from adapterprobe.errors import DataError
+
+FORMS = ["question", "negated", "statement", "choice", "recall"]
 
 
 def add(commands) -> None:
-    parser = commands.add_parser("data", help="list data sets, show their prompts", description="Look at data sets.")
+    parser = commands.add_parser(
+        "data", help="list data sets, show their prompts, check them", description="Look at data sets."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    listing = verbs.add_parser("list", help="all data sets with their sizes")
+    listing = verbs.add_parser("list", help="all data sets by name, the built-in ones with their sizes")
     listing.set_defaults(go=go_list)
     show = verbs.add_parser(
         "show",
         help="prompts exactly as sent, with labels and choice tokens",
         description="Print prompts of a data set as they are tokenised, the four label axes, and the choices' tokens.",
     )
-    show.add_argument("name", nargs="?", help="data set (see `adapterprobe data list`)")
-    show.add_argument("--data", metavar="NAME", help="the same as the first argument")
-    show.add_argument("--limit", type=int, default=2, metavar="N", help="how many facts (default: 2)")
-    add_prompt_options(show, ["question", "negated", "statement", "recall"])
+    _add_name(show)
+    show.add_argument("--limit", type=int, default=2, metavar="N", help="how many groups (default: 2)")
+    add_prompt_options(show, FORMS)
     show.add_argument("--no-model", action="store_true", help="do not load a model: no tokens, no answers")
     add_model_options(show)
+    add_read_options(show)
     show.set_defaults(go=go_show)
 
 
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="D", help=DATA_HELP)
+    parser.add_argument("--data", metavar="D", help="the same as the first argument")
+
+
+def _name(args: argparse.Namespace) -> str:
+    if (args.name is None) == (args.data is None):
+        raise DataError(f"name one data set, for example `adapterprobe data {args.verb} capitals`")
+    return args.name or args.data
+
+
 def go_list(args: argparse.Namespace) -> None:
-    from adapterprobe.data import load_relation, relation_names
+    from adapterprobe.data import hub_table, load_relation, relation_names
 
     print(f"{'name':<18}{'facts':>6}{'groups':>8}{'objects':>9}  checked by     title")
     total = 0
@@ -38,28 +61,33 @@ def go_list(args: argparse.Namespace) -> None:
         print(
             f"{name:<18}{len(relation.facts):>6}{len(relation.groups):>8}{objects:>9}  {relation.checked_by:<14} {relation.title}"
         )
-    print(f"{len(relation_names())} relations, {total} facts")
+    print(f"{len(relation_names())} relations, {total} facts\n")
+    print(f"{'on the hub':<18}{'repository':<28}{'split':<12}title")
+    for name, entry in hub_table().items():
+        where = f"{entry.hub}{f' ({entry.config})' if entry.config else ''}"
+        print(f"{name:<18}{where:<44}{entry.split:<12}{entry.title}")
+    print("others by hub:OWNER/NAME; your own .jsonl, .csv, .tsv, .parquet file or saved folder by its path")
 
 
 def go_show(args: argparse.Namespace) -> None:
-    from adapterprobe.errors import DataError
-
-    if (args.name is None) == (args.data is None):
-        raise DataError("name one data set, for example `adapterprobe data show capitals`")
     if args.limit < 1 or args.shots < 0 or args.seed < 0:
         raise DataError(
             f"expected --limit of at least 1, --shots and --seed of at least 0, got {args.limit}, {args.shots}, {args.seed}"
         )
+    from adapterprobe.elicit import one_or_several
+    from adapterprobe.pipeline.dataset import DatasetSpec
     from adapterprobe.pipeline.show import show
 
-    for line in show(
-        args.name or args.data,
+    spec = DatasetSpec(
+        _name(args),
         args.form,
-        args.limit,
         args.shots,
         args.format,
         args.seed,
         one_or_several(args.system),
-        None if args.no_model else model_arguments(args),
-    ):
+        facts=args.limit,
+        templates=args.template,
+        read=reading(args),
+    )
+    for line in show(spec, None if args.no_model else model_arguments(args)):
         print(line)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from adapterprobe.cli.options import add_model_options, add_prompt_options, model_arguments, one_or_several
+from adapterprobe.cli.options import (
+    DATA_HELP,
+    add_model_options,
+    add_prompt_options,
+    add_read_options,
+    model_arguments,
+    reading,
+)
 
 EPILOG = """examples:
   adapterprobe extract --data capitals --layers 10-20 --out states/capitals
@@ -25,7 +32,7 @@ def add(commands) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", required=True, metavar="NAME", help="data set (see `adapterprobe data list`)")
+    parser.add_argument("--data", required=True, metavar="D", help=DATA_HELP)
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
     parser.add_argument("--adapter", metavar="DIR", help="adapter that is on (a folder that PEFT saved); default: none")
     parser.add_argument(
@@ -38,13 +45,15 @@ def add(commands) -> None:
         choices=["truth", "lie", "neutral"],
         help="repeatable; default: truth and lie, neutral without shots",
     )
-    add_prompt_options(parser, ["question", "negated", "statement"])
+    add_prompt_options(parser, ["question", "negated", "statement", "choice"])
     parser.add_argument("--fidelity", action="store_true", help="say how far the engine is from the plain forward pass")
     add_model_options(parser)
+    add_read_options(parser)
     parser.set_defaults(go=go)
 
 
 def go(args: argparse.Namespace) -> None:
+    from adapterprobe.elicit import one_or_several
     from adapterprobe.pipeline.extract import ExtractConfig, extract
 
     config = ExtractConfig(
@@ -59,6 +68,8 @@ def go(args: argparse.Namespace) -> None:
         conditions=tuple(args.condition) if args.condition else None,
         seed=args.seed,
         system=one_or_several(args.system),
+        templates=tuple(args.template) if args.template else None,
+        read=reading(args),
     )
     states, fidelity = extract(config, args.out, args.fidelity)
     if fidelity is not None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
+
+from adapterprobe.errors import DataError
 
 FORMAT_HELP = (
     "plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own template), or the path "
     "of a .jinja file (default: plain)"
+)
+DATA_HELP = "name (see `adapterprobe data list`), file (.jsonl, .csv, .tsv, .parquet), saved folder, or hub:OWNER/NAME"
+TEMPLATE_HELP = (
+    "wording by name, or a pattern of your own such as 'Is this so: {statement}?' (repeatable; default: all)"
 )
 SYSTEM_HELP = "system prompts that push to truth or lie: all, a name of ours, or a .yaml file of your own (repeatable)"
 MODEL_HELP = "hub id, local folder or GGUF file (default: SmolLM2-135M-Instruct out of its package)"
@@ -19,9 +26,76 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quantize", choices=["8bit", "4bit"], help="load weights in 8 or 4 bits (needs bitsandbytes)")
 
 
+def add_read_options(parser: argparse.ArgumentParser) -> None:
+    """How files and data sets of the hub are read."""
+    group = parser.add_argument_group("reading files and hub data sets")
+    group.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="which column is which: statement, label; question, choices, answer, context; messages, reply (repeatable)",
+    )
+    group.add_argument("--group", metavar="COLUMN", help="what a row is about; default: near-duplicates form groups")
+    group.add_argument("--split", metavar="S", help="split of a data set that has several")
+    group.add_argument("--config-name", metavar="C", help="configuration of a hub data set that has several")
+    group.add_argument(
+        "--skip-bad", type=int, metavar="N", help="leave out up to N rows that cannot be used, rather than stop"
+    )
+    group.add_argument("--max-rows", type=int, metavar="N", help="most rows kept, by a seeded choice (default: 20000)")
+    group.add_argument("--max-chars", type=int, metavar="N", help="leave out rows with longer texts")
+    group.add_argument(
+        "--hub-folder", metavar="DIR", help="downloaded repositories of the hub as OWNER/NAME, instead of the hub"
+    )
+
+
+def read_values(args: argparse.Namespace) -> dict:
+    """These options as values of `ReadConfig`, where they were given.
+
+    Raises:
+        DataError: a --column without an equals sign, or named twice.
+    """
+    columns: dict[str, str] = {}
+    for text in args.column:
+        ours, equals, theirs = text.partition("=")
+        if not equals or not ours or not theirs or ours in columns:
+            raise DataError(f"--column expects each of our names once, as OURS=THEIRS; got {args.column}")
+        columns[ours] = theirs
+    given = {
+        "columns": columns or None,
+        "group": args.group,
+        "split": args.split,
+        "config": args.config_name,
+        "skip_bad": args.skip_bad,
+        "max_rows": args.max_rows,
+        "max_chars": args.max_chars,
+        "hub_folder": args.hub_folder,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def reading(args: argparse.Namespace):
+    """These options as a `ReadConfig`.
+
+    Raises:
+        DataError: an impossible value.
+    """
+    from pydantic import ValidationError
+
+    from adapterprobe.config import ReadConfig
+
+    try:
+        return ReadConfig(**read_values(args))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise DataError(f"--{name}: {first['msg']}, got {first['input']!r}") from error
+
+
 def add_prompt_options(parser: argparse.ArgumentParser, forms: list[str]) -> None:
     """How the questions of one data set become prompts."""
     parser.add_argument("--form", default="question", choices=forms)
+    parser.add_argument("--template", action="append", metavar="T", help=TEMPLATE_HELP)
     parser.add_argument("--shots", type=int, default=4, metavar="N", help="demonstrations in a prompt (default: 4)")
     parser.add_argument("--format", default="plain", metavar="F", help=FORMAT_HELP)
     parser.add_argument("--system", action="append", metavar="S", help=SYSTEM_HELP)
@@ -36,14 +110,12 @@ def as_overrides(args: argparse.Namespace) -> list[str]:
         ("model.dtype", args.dtype),
         ("model.quantize", args.quantize),
     ]
-    return [f"{key}={value}" for key, value in pairs if value is not None]
-
-
-def one_or_several(given: list[str] | None) -> str | tuple[str, ...] | None:
-    """A repeatable option: `all` or a file alone, or names."""
-    if given is None or (len(given) == 1 and (given[0] == "all" or given[0].endswith((".yaml", ".yml")))):
-        return given[0] if given else None
-    return tuple(given)
+    overrides = [f"{key}={value}" for key, value in pairs if value is not None]
+    if args.data:
+        overrides.append(f"data.train={json.dumps(args.data)}")
+    if args.ood:
+        overrides.append(f"data.ood={json.dumps([] if args.ood == ['none'] else args.ood)}")
+    return overrides + [f"data.read.{key}={json.dumps(value)}" for key, value in read_values(args).items()]
 
 
 def model_arguments(args: argparse.Namespace) -> dict:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from adapterprobe.cli.options import add_model_options, as_overrides
+from adapterprobe.cli.options import DATA_HELP, add_model_options, add_read_options, as_overrides
 
 EPILOG = """examples:
   adapterprobe run --out runs/demo                        the demo on the default model
   adapterprobe run --model ./my-model --out runs/mine     the same on your model
   adapterprobe run --set data.train=[elements] --set data.ood=[capitals,units] --out runs/e
+  adapterprobe run --data mine.csv --group city --ood capitals --out runs/mine   your own file
   adapterprobe run my.yaml --set seeds=[0,1,2,3,4] --out runs/five
   adapterprobe run --keys                                 every key with its meaning
 
@@ -27,22 +28,26 @@ def add(commands) -> None:
     parser.add_argument("config", nargs="?", help="YAML file or name of a preset (default: demo)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
     parser.add_argument("--out", default="runs/demo", metavar="DIR", help="output folder (default: runs/demo)")
-    parser.add_argument("--data", action="append", metavar="NAME", help="training data set (repeatable)")
+    parser.add_argument(
+        "--data", action="append", metavar="D", help=f"data set to train and test on: {DATA_HELP} (repeatable)"
+    )
+    parser.add_argument(
+        "--ood", action="append", metavar="D", help="data set that is only judged on; `none` for none (repeatable)"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="one training seed instead of the configuration's")
     parser.add_argument("--keys", action="store_true", help="list every configuration key and stop")
     add_model_options(parser)
+    add_read_options(parser)
     parser.set_defaults(go=go)
 
 
 def go(args: argparse.Namespace) -> None:
-    from adapterprobe.config import keys_help, read_config
+    from adapterprobe.config_files import keys_help, read_config
 
     if args.keys:
         print(keys_help())
         return
     overrides = as_overrides(args) + args.set
-    if args.data:
-        overrides.append(f"data.train=[{','.join(args.data)}]")
     if args.seed is not None:
         overrides.append(f"seeds=[{args.seed}]")
     config = read_config(args.config, overrides)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from adapterprobe.cli.options import FORMAT_HELP, MODEL_HELP, SYSTEM_HELP
+from adapterprobe.cli.options import (
+    DATA_HELP,
+    FORMAT_HELP,
+    MODEL_HELP,
+    SYSTEM_HELP,
+    TEMPLATE_HELP,
+    add_read_options,
+    reading,
+)
 
 EPILOG = """examples:
   adapterprobe screen --out screens/default                     the default model, plain and chat, 1, 2 and 4 shots
@@ -21,18 +29,20 @@ def add(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", action="append", metavar="M", help=MODEL_HELP)
-    parser.add_argument("--data", action="append", metavar="NAME", help="data set (default: capitals)")
+    parser.add_argument("--data", action="append", metavar="D", help=f"{DATA_HELP} (default: capitals)")
     parser.add_argument(
         "--format", action="append", metavar="F", help=FORMAT_HELP.replace("default: plain", "default: plain and chat")
     )
     parser.add_argument("--shots", action="append", type=int, metavar="N", help="demonstrations (default: 1, 2 and 4)")
     parser.add_argument("--system", action="append", metavar="S", help=f"{SYSTEM_HELP}; none for cells without")
     parser.add_argument("--facts", type=int, default=100, metavar="N", help="groups asked in each cell (default: 100)")
-    parser.add_argument("--form", default="question", choices=["question", "negated", "statement"])
+    parser.add_argument("--form", default="question", choices=["question", "negated", "statement", "choice"])
+    parser.add_argument("--template", action="append", metavar="T", help=TEMPLATE_HELP)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="data seed (default: 0)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", metavar="T", help="auto, bf16, fp16, fp32 (default: auto)")
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
+    add_read_options(parser)
     parser.set_defaults(go=go)
 
 
@@ -48,6 +58,8 @@ def go(args: argparse.Namespace) -> None:
         systems=tuple(None if name == "none" else name for name in args.system or [None]),
         facts=args.facts,
         form=args.form,
+        templates=tuple(args.template) if args.template else None,
+        read=reading(args),
         seed=args.seed,
         device=args.device,
         dtype=args.dtype,

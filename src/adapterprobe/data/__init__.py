@@ -1,6 +1,18 @@
-"""Where examples come from: built-in relations, pairing of right and wrong objects, splits by group."""
+"""Where examples come from: built-in relations, data sets of the hub, your files; splits by group."""
 
+from adapterprobe.data.examples import Dataset
+from adapterprobe.data.hub import hub_table
 from adapterprobe.data.relations import Fact, Relation, load_relation, relation_names
+from adapterprobe.data.source import load_data
 from adapterprobe.data.splits import split_groups
 
-__all__ = ["Fact", "Relation", "load_relation", "relation_names", "split_groups"]
+__all__ = [
+    "Dataset",
+    "Fact",
+    "Relation",
+    "hub_table",
+    "load_data",
+    "load_relation",
+    "relation_names",
+    "split_groups",
+]

@@ -1,56 +1,102 @@
-"""Examples of a relation: every fact once with its right and once with a wrong object."""
+"""What every data set makes: examples in one of the forms, with keys that are hashes of their content."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
-import numpy as np
+from adapterprobe.types import Example, Template
 
-from adapterprobe.data.pairing import pair_with_wrong_objects
-from adapterprobe.data.relations import Relation
-from adapterprobe.types import Example
+CHOICES = {
+    "question": ("Yes", "No"),
+    "negated": ("Yes", "No"),
+    "statement": ("True", "False"),
+    "choice": ("A", "B"),
+}
+"""The (positive, negative) answers of each form; the recall form's are the two answers themselves."""
 
-CHOICES = {"question": ("Yes", "No"), "negated": ("Yes", "No"), "statement": ("True", "False")}
-"""The (positive, negative) answers of each form; the recall form's are its two objects."""
+MIRROR = {"question": "negated", "statement": "negated", "negated": "question"}
+"""The form that asks the same the other way round: who answers both rightly has not just said yes."""
 
 
-def example_key(dataset: str, form: str, texts: dict[str, str]) -> str:
-    """Content hash that names an example: equal questions are equal in every run and every data set."""
-    content = "\x1f".join([dataset, form, texts["statement"]])
+class Dataset(Protocol):
+    """A source of examples, whatever it was read from."""
+
+    name: str
+    title: str
+    fields: frozenset[str]
+    """The texts that all its examples have, in every form but `choice` (which has `first` and `second` too)."""
+    templates: Sequence[Template]
+    """Its own wordings; for a form without any the general ones serve."""
+    dropped: Mapping[str, int]
+    """Rows that were left out when it was read, by reason."""
+
+    @property
+    def groups(self) -> list[str]: ...
+
+    @property
+    def forms(self) -> tuple[str, ...]: ...
+
+    def examples(self, groups: Iterable[str], form: str, seed: int, wrong: str = "any") -> list[Example]:
+        """Examples of `groups`, both polarities wherever the data have both."""
+        ...
+
+    def size(self, groups: Iterable[str]) -> int:
+        """How many facts, questions or claims `groups` have."""
+        ...
+
+    def sides(self) -> Mapping[str, str]:
+        """`true` or `false` for the groups that have claims of that kind alone; others have both."""
+        ...
+
+
+def said(example: Example) -> str:
+    """What an example is about, whatever answer is proposed: its claim or question."""
+    if "statement" in example.texts:
+        return example.texts["statement"]
+    return " ".join(example.texts[key] for key in sorted(example.texts) if key not in ("answer", "first", "second"))
+
+
+def example_key(dataset: str, form: str, texts: Mapping[str, str]) -> str:
+    """Content hash that names an example: equal questions are equal in every run, and different ones never collide."""
+    content = "\x1f".join([dataset, form, *(f"{key}\x1e{texts[key]}" for key in sorted(texts))])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def make_examples(relation: Relation, groups: Iterable[str], form: str, seed: int, wrong: str = "any") -> list[Example]:
-    """Both polarities of every fact of `groups` that can be balanced.
+def answer_examples(
+    dataset: str, group: str, form: str, texts: Mapping[str, str], right: Mapping[str, str], wrong: Mapping[str, str]
+) -> list[Example]:
+    """The two examples of a question with a right and a wrong answer.
 
-    `question` and `statement`: the positive choice is true for the right object. `negated`: false for it.
-    `recall`: the question names no object; the positive choice is the right object in one of the two
-    examples and the wrong one in the other, so that neither position gives the answer away.
+    Args:
+        texts: what the question is made of.
+        right, wrong: texts that the proposed answer adds; `answer` is the answer itself.
+
+    `question` and `statement` propose one of the answers; `negated` asks whether the proposed one is wrong. `choice` shows
+    both, the right one first in one example and second in the other. `recall` shows none; the right answer is the
+    positive choice of one example and the negative of the other, so that neither position gives it away.
     """
-    wanted = set(groups)
-    rng = np.random.default_rng([seed, *relation.name.encode()])
-    pairs = pair_with_wrong_objects(relation, [f for f in relation.facts if f.group in wanted], rng, wrong)
-    examples = []
-    for fact, wrong in sorted(pairs, key=lambda pair: (pair[0].group, pair[0].subject)):
-        for answer, right in ((fact.object, True), (wrong, False)):
-            texts = relation.texts(fact, answer)
-            if form == "recall":
-                positive, negative = (fact.object, wrong) if right else (wrong, fact.object)
-                truth = right
-            else:
-                positive, negative = CHOICES[form]
-                truth = right != (form == "negated")
-            examples.append(
-                Example(
-                    example_id=example_key(relation.name, form, texts),
-                    dataset=relation.name,
-                    group=fact.group,
-                    form=form,
-                    positive=positive,
-                    negative=negative,
-                    truth=truth,
-                    texts=texts,
-                )
+    made = []
+    for mine, other, is_right in ((right, wrong, True), (wrong, right, False)):
+        here = {**texts, **mine}
+        if form == "recall":
+            positive, negative, truth = mine["answer"], other["answer"], is_right
+        else:
+            positive, negative = CHOICES[form]
+            truth = is_right != (form == "negated")
+        if form == "choice":
+            here |= {"first": mine["answer"], "second": other["answer"]}
+        made.append(
+            Example(
+                example_id=example_key(dataset, form, here),
+                dataset=dataset,
+                group=group,
+                form=form,
+                positive=positive,
+                negative=negative,
+                truth=truth,
+                texts=here,
             )
-    return examples
+        )
+    return made

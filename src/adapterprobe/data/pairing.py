@@ -8,15 +8,28 @@ ones: found as a minimum-cost assignment with random costs where right ones are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-
-from adapterprobe.data.relations import Fact, Relation
 
 FORBIDDEN = 1e6
 
 
-def _costs(relation: Relation, facts: list[Fact], rng: np.random.Generator, wrong: str) -> np.ndarray:
+class Pairable(Protocol):
+    """A fact with its right object, and the wrong ones that are listed for it."""
+
+    object: str
+    wrong: Sequence[str]
+
+    def right(self, answer: str) -> bool: ...
+
+
+F = TypeVar("F", bound=Pairable)
+
+
+def _costs(facts: list[Pairable], rng: np.random.Generator, wrong: str, listed_only: bool) -> np.ndarray:
     """Cost (rows: facts, columns: the facts whose object is lent) of each wrong object."""
     cost = rng.random((len(facts), len(facts)))
     for row, fact in enumerate(facts):
@@ -25,13 +38,13 @@ def _costs(relation: Relation, facts: list[Fact], rng: np.random.Generator, wron
             if fact.right(lender.object):
                 cost[row, column] = FORBIDDEN
             elif lender.object not in listed:
-                cost[row, column] += FORBIDDEN if relation.listed_only else float(wrong == "near")
+                cost[row, column] += FORBIDDEN if listed_only else float(wrong == "near")
     return cost
 
 
 def pair_with_wrong_objects(
-    relation: Relation, facts: list[Fact], rng: np.random.Generator, wrong: str = "any"
-) -> list[tuple[Fact, str]]:
+    facts: list[F], rng: np.random.Generator, wrong: str = "any", listed_only: bool = False
+) -> list[tuple[F, str]]:
     """Pairs of (fact, wrong object). Facts that cannot be paired are left out, most common object first.
 
     An object that is right for more than about half of the facts cannot be wrong as often as it is right:
@@ -39,7 +52,7 @@ def pair_with_wrong_objects(
     """
     facts = [facts[i] for i in rng.permutation(len(facts))]
     while facts:
-        cost = _costs(relation, facts, rng, wrong)
+        cost = _costs(facts, rng, wrong, listed_only)
         rows, columns = linear_sum_assignment(cost)
         bad = [r for r, c in zip(rows, columns) if cost[r, c] >= FORBIDDEN]
         if not bad:

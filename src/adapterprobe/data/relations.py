@@ -7,15 +7,19 @@ A relation is added by dropping in `NAME.tsv` (columns `subject, object, also, w
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 
+import numpy as np
 import yaml
 
+from adapterprobe.data.examples import answer_examples
+from adapterprobe.data.pairing import pair_with_wrong_objects
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
+from adapterprobe.types import FORMS, Example, Template
 
 COLUMNS = ["subject", "object", "also", "wrong", "group"]
 PATTERNS = ("question", "statement", "negation", "recall")
@@ -46,15 +50,44 @@ class Relation:
     listed_only: bool
     """Only the listed wrong objects make sense (the larger of two numbers)."""
     checked_by: str
+    templates: tuple[Template, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    fields = frozenset(("question", "statement", "negation", "query", "subject", "object"))
+    forms = FORMS
 
     @property
     def groups(self) -> list[str]:
         return sorted({fact.group for fact in self.facts})
 
+    def size(self, groups: Iterable[str]) -> int:
+        wanted = set(groups)
+        return sum(fact.group in wanted for fact in self.facts)
+
+    def sides(self) -> Mapping[str, str]:
+        return {}
+
     def texts(self, fact: Fact, answer: str) -> dict[str, str]:
         """The fact put in every way, with `answer` in the place of the object."""
         words = {"subject": fact.subject, "object": answer}
-        return {name: self.patterns[name].format(**words) for name in PATTERNS} | words
+        put = {name: self.patterns[name].format(**words) for name in PATTERNS}
+        return {**words, "answer": answer, "query": put.pop("recall"), **put}
+
+    def examples(self, groups: Iterable[str], form: str, seed: int, wrong: str = "any") -> list[Example]:
+        """Both polarities of every fact of `groups` that can be balanced (see `answer_examples` for the forms).
+
+        Args:
+            seed: decides which object is the wrong one.
+            wrong: `any` other object of the relation, or `near` misses where the balance allows.
+        """
+        wanted = set(groups)
+        rng = np.random.default_rng([seed, *self.name.encode()])
+        facts = [fact for fact in self.facts if fact.group in wanted]
+        pairs = pair_with_wrong_objects(facts, rng, wrong, self.listed_only)
+        made = []
+        for fact, other in sorted(pairs, key=lambda pair: (pair[0].group, pair[0].subject)):
+            right, false = self.texts(fact, fact.object), self.texts(fact, other)
+            made += answer_examples(self.name, fact.group, form, {}, right, false)
+        return made
 
 
 def _folder():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,8 +11,25 @@ from adapterprobe.errors import DataError
 TRAINING_SPLITS = ("adapter-train", "probe-train", "select", "calibrate")
 
 
+def shuffled(groups: Iterable[str], seed: int | Sequence[int], sides: Mapping[str, str] | None = None) -> list[str]:
+    """Groups in a seeded order in which those of every side (true claims alone, false ones alone, both) are spread evenly,
+    so that each stretch of it has its share of each."""
+    names = sorted(set(groups))
+    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    kinds: dict[str, list[str]] = {}
+    for group in order:
+        kinds.setdefault((sides or {}).get(group, ""), []).append(group)
+    place = {group: (rank + 0.5) / len(kind) for kind in kinds.values() for rank, group in enumerate(kind)}
+    return sorted(order, key=place.__getitem__)
+
+
 def split_groups(
-    groups: Sequence[str], shares: Mapping[str, float], reserved: Mapping[str, int], seed: int, minimum: int
+    groups: Sequence[str],
+    shares: Mapping[str, float],
+    reserved: Mapping[str, int],
+    seed: int,
+    minimum: int,
+    sides: Mapping[str, str] | None = None,
 ) -> dict[str, list[str]]:
     """Deal groups out by chance: first the `reserved` pools (a fixed number each), then splits by share.
 
@@ -22,11 +39,12 @@ def split_groups(
         reserved: pool name to its number of groups (demonstrations are drawn from these).
         seed: the data seed; the same groups and seed always give the same splits.
         minimum: the fewest groups a split may have.
+        sides: what answers a group has, where not every group has both (see `shuffled`).
 
     Raises:
         DataError: too few groups; the message says how many there are and how many would do.
     """
-    order = [sorted(set(groups))[i] for i in np.random.default_rng(seed).permutation(len(set(groups)))]
+    order = shuffled(groups, seed, sides)
     dealt: dict[str, list[str]] = {}
     start = 0
     for name, size in reserved.items():

@@ -38,27 +38,32 @@ def draw_demo_sets(
     """`count` sets of `shots` examples out of `pool`, no group twice in a set, answers balanced.
 
     Raises:
-        DataError: the pool has fewer groups than shots.
+        DataError: the pool has too few groups with a true or with a false example.
     """
     if shots == 0:
         return [DemoSet("none", ())]
     by_group: dict[str, dict[bool, list[Example]]] = {}
     for example in pool:
         by_group.setdefault(example.group, {}).setdefault(example.truth, []).append(example)
-    usable = sorted(group for group, sides in by_group.items() if len(sides) == 2)
-    if len(usable) < shots:
-        raise DataError(
-            f"the demonstration pool '{name}' has {len(usable)} usable groups, {shots} shots were asked for; "
-            f"lower elicit.shots or raise elicit.pool_groups"
-        )
+    names = sorted(by_group)
     sets = []
     for index in range(count):
-        groups = [usable[i] for i in rng.choice(len(usable), shots, replace=False)]
+        # Groups with one kind of answer alone go first: the others can still serve either side.
+        order = [names[i] for i in rng.permutation(len(names))]
+        free = sorted(order, key=lambda group: len(by_group[group]))
         # Half and half; which half gets the odd one alternates over the sets.
         sides = rng.permutation([i < (shots + index % 2) // 2 for i in range(shots)])
         chosen = []
-        for group, side in zip(groups, sides):
-            options = by_group[group][bool(side)]
+        for side in map(bool, sides):
+            group = next((group for group in free if side in by_group[group]), None)
+            if group is None:
+                has = sum(side in kinds for kinds in by_group.values())
+                raise DataError(
+                    f"the demonstration pool '{name}' has {len(names)} groups, {has} of them with a {str(side).lower()} "
+                    f"example: too few where {shots} shots were asked for; lower elicit.shots or raise data.pool_groups"
+                )
+            free.remove(group)
+            options = by_group[group][side]
             chosen.append(options[int(rng.integers(len(options)))])
         sets.append(DemoSet(f"{name}-{index}", tuple(chosen)))
     return sets

@@ -25,11 +25,12 @@ def _prompt(
     form: str,
     tokenizer,
     system: SystemPrompt | None = None,
+    shown: Template | None = None,
 ) -> Prompt:
     if example.group in demos.groups:
         raise DataError(f"demonstrations '{demos.name}' hold the tested group '{example.group}'")
     turn = template.turn(example)
-    text = render(form, demos.turns(condition, template), turn, tokenizer, system.text if system else None)
+    text = render(form, demos.turns(condition, shown or template), turn, tokenizer, system.text if system else None)
     key = "\x1f".join([example.example_id, condition, template.name, form, demos.name, text])
     return Prompt(
         prompt_id=hashlib.sha256(key.encode()).hexdigest()[:16],
@@ -42,6 +43,7 @@ def _prompt(
         demo_set=demos.name,
         demo_groups=demos.groups,
         shots=len(demos.examples),
+        turn=turn,
         text=text,
         positive=example.positive,
         negative=example.negative,
@@ -59,6 +61,7 @@ def make_prompts(
     tokenizer=None,
     renders: int = 1,
     systems: Mapping[str, Sequence[SystemPrompt]] | None = None,
+    shown_in: Mapping[str, Template] | None = None,
 ) -> list[Prompt]:
     """Every example under every condition, in `renders` different (template, demonstration set) pairs.
 
@@ -67,6 +70,8 @@ def make_prompts(
 
     Args:
         systems: system prompts by condition; conditions without any are conveyed by demonstrations alone.
+        shown_in: by template, the one in which demonstrations stand beside it (another data set's have wordings of their
+            own); by default the same.
     """
     pairs = [(template, demos) for template in templates for demos in demo_sets]
     if renders > len(pairs):
@@ -85,7 +90,10 @@ def make_prompts(
                 template, demos = pairs[order[place % len(pairs)]]
                 mine = (systems or {}).get(condition) or [None]
                 system = mine[(turn[example.group] * renders + repeat) % len(mine)]
-                prompts.append(_prompt(example, split, condition, template, demos, format_name, tokenizer, system))
+                shown = (shown_in or {}).get(template.name)
+                prompts.append(
+                    _prompt(example, split, condition, template, demos, format_name, tokenizer, system, shown)
+                )
     return prompts
 
 
@@ -97,19 +105,14 @@ def belief_prompts(
     draws: int,
     format_name: str,
     tokenizer=None,
+    shown_in: Mapping[str, Template] | None = None,
 ) -> list[Prompt]:
     """Truthful prompts that ask what the model knows: `draws` per example, with templates and demonstrations
     that no tested prompt has."""
-    return [
-        _prompt(
-            example,
-            split,
-            "truth",
-            templates[draw % len(templates)],
-            demo_sets[draw % len(demo_sets)],
-            format_name,
-            tokenizer,
-        )
-        for example in examples
-        for draw in range(draws)
-    ]
+    prompts = []
+    for example in examples:
+        for draw in range(draws):
+            template, demos = templates[draw % len(templates)], demo_sets[draw % len(demo_sets)]
+            shown = (shown_in or {}).get(template.name)
+            prompts.append(_prompt(example, split, "truth", template, demos, format_name, tokenizer, None, shown))
+    return prompts

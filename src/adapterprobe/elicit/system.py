@@ -85,6 +85,13 @@ def system_prompts(chosen: Sequence[str] | str | None) -> list[SystemPrompt]:
     return [known[name] for name in chosen]
 
 
+def one_or_several(given: Sequence[str] | None) -> tuple[str, ...] | str | None:
+    """What people list, as `system_prompts` takes it: `all` or a file alone, or names."""
+    if not given or (len(given) == 1 and (given[0] == "all" or given[0].endswith((".yaml", ".yml")))):
+        return given[0] if given else None
+    return tuple(given)
+
+
 def systems_for(prompts: Sequence[SystemPrompt], condition: str, judged: bool) -> list[SystemPrompt]:
     """Those of a condition that a split may use: held-out ones for judged splits, the others for training. Where
     only one sort is there, every split uses it.

@@ -1,77 +1,85 @@
-"""Ways to put a question. Templates marked `belief` never stand in tested prompts: they serve the separate
-truthful prompts by which we ask what the model knows, so that knowing is not one lucky wording."""
+"""The general ways to put a question. A data set's own templates go first; of these, the ones serve whose fields it has."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from importlib import resources
 
+import yaml
+
+from adapterprobe.data.examples import Dataset
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
-from adapterprobe.types import Example
+from adapterprobe.types import Template, parse_templates
+
+TEMPLATES = parse_templates(
+    yaml.safe_load((resources.files("adapterprobe.elicit") / "templates.yaml").read_text("utf-8"))
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """`pattern` places fields of `Example.texts`; a field with a capital letter is capitalised."""
+def templates_for(
+    dataset: Dataset, form: str, names: Sequence[str] | None = None, role: str | None = None
+) -> list[Template]:
+    """The templates of a data set in a form.
 
-    name: str
-    form: str
-    pattern: str
-    belief: bool = False
-
-    def turn(self, example: Example) -> str:
-        """The user's turn for this example.
-
-        Raises:
-            ConfigError: the example is of another form than the template.
-        """
-        if example.form != self.form:
-            raise ConfigError(
-                f"template '{self.name}' is for the form '{self.form}', got an example of '{example.form}'"
-            )
-        capital = {key.capitalize(): text[:1].upper() + text[1:] for key, text in example.texts.items()}
-        return self.pattern.format(**example.texts, **capital)
-
-
-TEMPLATES = {
-    t.name: t
-    for t in (
-        Template("ask", "question", "{question}"),
-        Template("true_that", "question", "Is it true that {statement}?"),
-        Template("claim", "question", "Claim: {Statement}. Is this claim correct?"),
-        Template("right_to_say", "question", "Would it be right to say that {statement}?", belief=True),
-        Template("someone_says", "question", "Someone says that {statement}. Are they right?", belief=True),
-        Template("false_that", "negated", "Is it false that {statement}?"),
-        Template("true_that_not", "negated", "Is it true that {negation}?"),
-        Template("wrong_claim", "negated", "Claim: {Statement}. Is this claim wrong?"),
-        Template("wrong_to_say", "negated", "Would it be wrong to say that {statement}?", belief=True),
-        Template("someone_denies", "negated", "Someone says that {negation}. Are they right?", belief=True),
-        Template("true_or_false", "statement", "{Statement}. True or false?"),
-        Template("judge", "statement", "True or false: {statement}."),
-        Template("statement_is", "statement", "Statement: {Statement}. Is the statement true or false?"),
-        Template("decide", "statement", "Decide whether this is true or false: {statement}.", belief=True),
-        Template("that_is", "statement", "{Statement}. Is that true or false?", belief=True),
-        Template("recall", "recall", "{recall}"),
-        Template("quiz", "recall", "Here is a quiz question. {recall}"),
-        Template("name_it", "recall", "Name the right answer. {recall}"),
-        Template("tell_me", "recall", "Can you tell me this? {recall}", belief=True),
-        Template("wonder", "recall", "I was wondering. {recall}", belief=True),
-    )
-}
-
-
-def templates_for(form: str, names: list[str] | None = None, belief: bool = False) -> list[Template]:
-    """The templates of a form: all of them, or those named.
+    Args:
+        names: only these of the tested ones, or patterns of one's own (whatever has braces), such as
+            `"Is this so: {statement}?"`.
+        role: those of one role; of tested roles all the others where there is none of it. None: all but those of belief.
 
     Raises:
-        ConfigError: a name is unknown or of another form.
+        ConfigError: the data set has no such form, a name is unknown, or a pattern places nothing that tells one example
+            from another.
     """
-    known = {t.name: t for t in TEMPLATES.values() if t.form == form and t.belief == belief}
-    if names is None:
-        return list(known.values())
-    for name in names:
-        if name not in known:
+    mine = [t for t in dataset.templates if t.form == form] or [t for t in TEMPLATES if t.form == form]
+    has = dataset.fields | ({"first", "second"} if form == "choice" else set())
+    known = {t.name: t for t in mine if (t.role == "belief") == (role == "belief") and t.fields <= has}
+    if form not in dataset.forms or not known:
+        raise ConfigError(f"'{dataset.name}' cannot be asked in the form '{form}'; it has {', '.join(dataset.forms)}")
+    chosen = list(known.values())
+    if names is not None:
+        chosen = [_named(name, form, known, dataset, has) for name in names]
+    if role is None:
+        return chosen
+    # Without any for tuning the wordings of training serve; those of the judged splits never do both.
+    for roles in ((role,), ("train",) if role != "judge" else ("train", "tune")):
+        if found := [template for template in chosen if template.role in roles]:
+            return found
+    return chosen
+
+
+def _named(name: str, form: str, known: dict[str, Template], dataset: Dataset, has: set[str]) -> Template:
+    if "{" in name:
+        template = Template(name, form, name)
+        strange = sorted(template.fields - has)
+        if strange:
             raise ConfigError(
-                f"no template '{name}' for the form '{form}'{nearest(name, known)}; there are {', '.join(known)}"
+                f"template {name!r} places {{{strange[0]}}}{nearest(strange[0], has)}; '{dataset.name}' has {sorted(has)}"
             )
-    return [known[name] for name in names]
+        core = [t.fields for t in known.values()]
+        if not any(fields <= template.fields for fields in core):
+            needed = " or ".join(sorted({" with ".join(f"{{{f}}}" for f in sorted(fields)) for fields in core}))
+            raise ConfigError(f"template {name!r} does not place the question; for '{dataset.name}' it needs {needed}")
+        return template
+    if name not in known:
+        raise ConfigError(
+            f"no template '{name}' for the form '{form}' of '{dataset.name}'{nearest(name, known)}; there are "
+            f"{', '.join(known)}, or give a pattern of your own with braces"
+        )
+    return known[name]
+
+
+def stand_ins(templates: Sequence[Template], owner: Dataset, asked: Dataset) -> dict[str, Template] | None:
+    """By template, the one in which demonstrations of `owner` stand beside a question of `asked`: the same where it can
+    place them, else the one in its place among the owner's own. None where both are one data set.
+
+    Raises:
+        ConfigError: the owner cannot be asked in that form.
+    """
+    if owner.name == asked.name:
+        return None
+    own = templates_for(owner, templates[0].form, role="belief" if templates[0].role == "belief" else None)
+    return {
+        template.name: template if template.fields <= owner.fields else own[place % len(own)]
+        for place, template in enumerate(templates)
+    }

@@ -3,7 +3,7 @@
 COLUMNS = [
     "dataset", "split", "prompt_id", "example_id", "group", "condition", "template", "format", "system_prompt",
     "demo_set", "shots", "form", "known", "axis", "label", "train_axis", "arm", "probe", "layer", "seed", "data_seed",
-    "score", "threshold",
+    "score", "threshold", "recall_known",
 ]  # fmt: skip
 
 ARMS = ["base", "adapter", "base+probe", "base+probe@matched", "adapter+probe", "both+probe", "diff+probe"]

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
 
 from adapterprobe.evaluate.ranks import auroc_columns
+from adapterprobe.types import Prompt
 
 REPORTED = ("test", "ood")
 
@@ -133,8 +134,8 @@ def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
     return records
 
 
-def control_frame(prompts: Sequence, turns: Sequence[str]) -> pd.DataFrame:
-    """What controls may see of prompts; `turns` are the questions without their demonstrations."""
+def control_frame(prompts: Sequence[Prompt]) -> pd.DataFrame:
+    """What controls may see of prompts; `turn` is the question without its demonstrations."""
     return pd.DataFrame(
         {
             "dataset": [p.example.dataset for p in prompts],
@@ -146,7 +147,7 @@ def control_frame(prompts: Sequence, turns: Sequence[str]) -> pd.DataFrame:
             "format": [p.format for p in prompts],
             "system_prompt": [p.system_prompt or "none" for p in prompts],
             "text": [p.text for p in prompts],
-            "turn": list(turns),
+            "turn": [p.turn for p in prompts],
             "truth": [int(p.example.truth) for p in prompts],
         }
     )

@@ -89,8 +89,13 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray, conditions: np.ndar
     return float(cuts[best[len(best) // 2]])
 
 
-def prompt_frame(prompts: Sequence[Prompt], known: np.ndarray, data_seed: int) -> pd.DataFrame:
-    """What predictions say of each prompt, whatever the detector."""
+def prompt_frame(prompts: Sequence[Prompt], known: np.ndarray, recalled: pd.array, data_seed: int) -> pd.DataFrame:
+    """What predictions say of each prompt, whatever the detector.
+
+    Args:
+        known: whether the model knows the prompt's group in the tested form.
+        recalled: whether it recalls it; null where that could not be asked.
+    """
     return pd.DataFrame(
         {
             "dataset": [p.example.dataset for p in prompts],
@@ -106,6 +111,7 @@ def prompt_frame(prompts: Sequence[Prompt], known: np.ndarray, data_seed: int) -
             "shots": np.array([p.shots for p in prompts], np.int16),
             "form": [p.example.form for p in prompts],
             "known": known.astype(bool),
+            "recall_known": recalled,
             "data_seed": np.full(len(prompts), data_seed, np.int32),
         }
     )

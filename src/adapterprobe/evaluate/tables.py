@@ -16,6 +16,8 @@ MIN_NEGATIVES = {0.05: 20, 0.01: 500}
 """Fewest label-0 rows within a condition with which recall at a false positive rate is given."""
 
 MIN_KNOWN_GROUPS = 8
+FILTERS = ("all", "known", "recall_known")
+"""Which rows a record is about: all, or those of groups that the model knows, in the tested form or in recall."""
 
 
 class Evaluation:
@@ -89,21 +91,21 @@ class Evaluation:
         """Result records: per data set and condition, then averaged over conditions, then over data sets."""
         for arm, probe in self.detectors():
             for axis in sorted({key[2] for key in self._cells}):
-                for only_known in (False, True):
-                    yield from self._detector_records(arm, probe, axis, only_known)
+                for kept in FILTERS:
+                    yield from self._detector_records(arm, probe, axis, kept)
 
-    def _detector_records(self, arm: str, probe: str | None, axis: str, only_known: bool) -> Iterator[dict]:
+    def _detector_records(self, arm: str, probe: str | None, axis: str, kept: str) -> Iterator[dict]:
         collected: dict[str, dict[tuple[str, str], tuple[Statistic, int, set]]] = {}
         for dataset in self.datasets:
             for condition in self.conditions:
                 per_seed: dict[str, list[Statistic]] = {}
                 for seed in self.seeds:
                     rows = self.cell(arm, probe, axis, dataset, condition, seed)
-                    if only_known:
-                        rows = rows[rows["known"]]
+                    if kept != "all":
+                        rows = rows[rows[kept].fillna(False).astype(bool)]
                         if rows["group"].nunique() < MIN_KNOWN_GROUPS:
                             continue
-                    for name, statistic in self.metrics_of(rows, full=axis == "truth" and not only_known).items():
+                    for name, statistic in self.metrics_of(rows, full=axis == "truth" and kept == "all").items():
                         per_seed.setdefault(name, []).append(statistic)
                 for name, statistics in per_seed.items():
                     if len(statistics) == len(self.seeds):
@@ -115,7 +117,7 @@ class Evaluation:
             "arm": arm,
             "probe": probe,
             "axis": axis,
-            "filter": "known" if only_known else "all",
+            "filter": kept,
             "seeds": len(self.seeds),
         }
         for name, cells in collected.items():

@@ -36,7 +36,10 @@ def about_run(
         "splits": _splits(encoded),
         "dropped": questions.dropped,
         "prompts": _shown(encoded),
-        "belief": {"known": len(belief.known), "asked": belief.asked, "chance": belief.chance},
+        "belief": {
+            name: {"passed": len(part.groups), "asked": len(part.asked), "chance": part.chance}
+            for name, part in (("known", belief.known), ("recalled", belief.recalled))
+        },
         "adapters": [
             {"seed": a.seed, "off_equal": a.off_equal, "on_difference": a.on_difference, **a.result.to_json()}
             for a in adapters.values()

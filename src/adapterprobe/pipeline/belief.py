@@ -1,6 +1,6 @@
 """What the model knows: right in every separate truthful prompt, both polarities.
 
-An answer that is right by luck in one draw is asked again in the next; a group that fails a draw is not asked
+An answer that is right by luck in one round is asked again in the next; a group that fails a round is not asked
 any more (it cannot be known), which gives the same result with fewer forward passes.
 """
 
@@ -9,40 +9,74 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from adapterprobe.engine import Engine
 from adapterprobe.hidden import record
 from adapterprobe.models import LanguageModel
 from adapterprobe.models.encode import encode
+from adapterprobe.pipeline.belief_prompts import BeliefPrompts, Rounds
 from adapterprobe.types import Prompt
+
+Group = tuple[str, str]
+"""(data set, group)."""
+
+
+def _group(prompt: Prompt) -> Group:
+    return prompt.example.dataset, prompt.example.group
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Groups that passed every round, those that could be asked in all, and the share that guessing would pass."""
+
+    groups: frozenset[Group] = frozenset()
+    asked: frozenset[Group] = frozenset()
+    chance: float = 0.0
 
 
 @dataclass(frozen=True)
 class Belief:
-    """Known (data set, group) pairs, how many were asked, and the share that guessing would pass."""
+    """What a model knows in the tested form, and what it recalls."""
 
-    known: frozenset[tuple[str, str]]
-    asked: int
-    chance: float
+    known: Passed
+    recalled: Passed
 
     def of(self, prompts: list[Prompt]) -> np.ndarray:
-        return np.array([(p.example.dataset, p.example.group) in self.known for p in prompts])
+        """Whether each prompt's group is known."""
+        return np.array([_group(p) in self.known.groups for p in prompts], bool)
+
+    def recalled_of(self, prompts: list[Prompt]) -> pd.array:
+        """The same of recall; null where it could not be asked."""
+        groups = [_group(p) for p in prompts]
+        told = [group in self.recalled.groups if group in self.recalled.asked else None for group in groups]
+        return pd.array(told, dtype="boolean")
 
 
-def find_known(lm: LanguageModel, engine: Engine, prompts: list[Prompt], draws: int) -> Belief:
-    """Ask `draws` rounds of truthful prompts (see `belief_prompts`: every example once a round)."""
-    groups = {(p.example.dataset, p.example.group) for p in prompts}
-    standing = set(groups)
-    per_group = max(
-        (sum((p.example.dataset, p.example.group) == g for p in prompts) for g in list(groups)[:1]), default=0
+def find_belief(lm: LanguageModel, engine: Engine, prompts: BeliefPrompts) -> Belief:
+    """Ask all rounds of both forms."""
+    return Belief(
+        _passed(lm, engine, prompts.known, "what the model knows"),
+        _passed(lm, engine, prompts.recalled, "what the model recalls"),
     )
-    for draw in range(draws):
-        asked = [p for p in prompts[draw::draws] if (p.example.dataset, p.example.group) in standing]
-        if not asked:
+
+
+def _passed(lm: LanguageModel, engine: Engine, rounds: Rounds, what: str) -> Passed:
+    counts: dict[Group, int] = {}
+    for prompt in (prompt for prompts in rounds for prompt in prompts):
+        counts[_group(prompt)] = counts.get(_group(prompt), 0) + 1
+    standing = set(counts)
+    for prompts in rounds:
+        standing &= {_group(p) for p in prompts}
+    asked = frozenset(standing)
+    for number, prompts in enumerate(rounds, 1):
+        mine = [p for p in prompts if _group(p) in standing]
+        if not mine:
             break
-        encoded = encode(lm.tokenizer, asked, lm.context_length)
-        answers = record(engine, encoded, lm.fingerprint, [], f"what the model knows, round {draw + 1}").logprobs
-        for prompt, (positive, negative) in zip(asked, answers):
+        encoded = encode(lm.tokenizer, mine, lm.context_length)
+        answers = record(engine, encoded, lm.fingerprint, [], f"{what}, round {number} of {len(rounds)}").logprobs
+        for prompt, (positive, negative) in zip(mine, answers):
             if (positive > negative) != prompt.example.truth:
-                standing.discard((prompt.example.dataset, prompt.example.group))
-    return Belief(frozenset(standing), len(groups), 0.5**per_group)
+                standing.discard(_group(prompt))
+    chance = float(np.mean([0.5 ** counts[group] for group in asked])) if asked else 0.0
+    return Passed(frozenset(standing), asked, chance)

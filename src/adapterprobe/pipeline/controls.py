@@ -17,14 +17,13 @@ from adapterprobe.evaluate.controls import (
 )
 from adapterprobe.models.encode import Encoded
 from adapterprobe.pipeline.arms import ArmFit
-from adapterprobe.pipeline.prepare import turn_of
 from adapterprobe.probes import make
 from adapterprobe.progress import bar
 
 
 def run_controls(config: RunConfig, encoded: Encoded, fits: list[ArmFit]) -> list[dict]:
     """Control records: what sees only the prompt, then chance for each arm of the lowest seed."""
-    frame = control_frame(encoded.prompts, [turn_of(p) for p in encoded.prompts])
+    frame = control_frame(encoded.prompts)
     records = prompt_only(frame, np.array(encoded.where("probe-train")))
     mine = [f for f in fits if f.probe == config.evaluate.probe and f.seed == min(config.seeds)]
     sign_rows = np.array(encoded.where("select"))

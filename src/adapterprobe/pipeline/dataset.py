@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from adapterprobe.data import load_relation
-from adapterprobe.data.examples import make_examples
+from adapterprobe.config import ReadConfig
+from adapterprobe.data import Dataset, load_data
+from adapterprobe.data.splits import shuffled
 from adapterprobe.elicit import (
-    belief_prompts,
+    SystemPrompt,
     check_format,
     draw_demo_sets,
     make_prompts,
     system_prompts,
+    systems_for,
     templates_for,
 )
 from adapterprobe.errors import DataError
+from adapterprobe.pipeline.belief_prompts import BeliefPrompts, Manner, belief_of
 from adapterprobe.types import Prompt
 
 
@@ -26,6 +29,7 @@ class DatasetSpec:
     """Which prompts of a data set; `seed` alone decides groups, demonstrations and order."""
 
     name: str
+    """A name, a file, or `hub:NAME` (see `load_data`)."""
     form: str = "question"
     shots: int = 4
     format: str = "plain"
@@ -36,6 +40,21 @@ class DatasetSpec:
     """By default truth and lie; neutral where there are neither shots nor system prompts."""
     facts: int | None = None
     """Only so many groups."""
+    templates: Sequence[str] | None = None
+    """Wordings by name, or patterns of one's own; by default all of the form."""
+    read: ReadConfig = field(default_factory=ReadConfig)
+
+
+@dataclass(frozen=True)
+class _Dealt:
+    dataset: Dataset
+    shown: list[str]
+    """Groups of demonstrations."""
+    believed: list[str]
+    """Groups of the demonstrations of belief prompts."""
+    asked: list[str]
+    systems: dict[str, list[SystemPrompt]]
+    """By condition."""
 
 
 def dataset_prompts(spec: DatasetSpec, tokenizer) -> list[Prompt]:
@@ -43,15 +62,21 @@ def dataset_prompts(spec: DatasetSpec, tokenizer) -> list[Prompt]:
 
     Raises:
         DataError: unknown data set, too few groups, or a condition that cannot be conveyed.
-        ConfigError: unknown format or system prompt.
+        ConfigError: unknown format, template or system prompt.
     """
-    return _prompts(spec, tokenizer, 0)[0]
+    check_format(spec.format)
+    return _tested(spec, _deal(spec, with_belief=False), tokenizer)
 
 
-def prompts_and_belief(spec: DatasetSpec, tokenizer, draws: int) -> tuple[list[Prompt], list[Prompt]]:
-    """The same, and truthful prompts that ask what the model knows of these groups: `draws` per example, with
-    templates and demonstrations that no other prompt has."""
-    return _prompts(spec, tokenizer, draws)
+def prompts_and_belief(spec: DatasetSpec, tokenizer, draws: int) -> tuple[list[Prompt], BeliefPrompts]:
+    """The same, and truthful prompts that ask what the model knows of these groups, with templates and demonstrations
+    that no other prompt has."""
+    check_format(spec.format)
+    dealt = _deal(spec, with_belief=True)
+    prompts = _tested(spec, dealt, tokenizer)
+    examples = list({prompt.example.example_id: prompt.example for prompt in prompts}.values())
+    manner = Manner(spec.shots, draws, spec.format, spec.seed, "any", tokenizer)
+    return prompts, belief_of(dealt.dataset, dealt.dataset, dealt.believed, examples, "test", manner)
 
 
 def check_spec(spec: DatasetSpec) -> None:
@@ -60,56 +85,55 @@ def check_spec(spec: DatasetSpec) -> None:
     Raises:
         AdapterProbeError: see `dataset_prompts`.
     """
-    _dealt(spec, with_belief=False)
+    dealt = _deal(spec, with_belief=False)
+    templates_for(dealt.dataset, spec.form, spec.templates)
     check_format(spec.format)
 
 
-def _dealt(spec: DatasetSpec, with_belief: bool):
-    """(relation, demonstration groups, belief demonstration groups, asked groups, conditions, system prompts)."""
+def _deal(spec: DatasetSpec, with_belief: bool) -> _Dealt:
     chosen = system_prompts(spec.system)
     conditions = list(spec.conditions or (["truth", "lie"] if spec.shots or chosen else ["neutral"]))
-    if not spec.shots and not chosen and conditions != ["neutral"]:
+    pushing = [condition for condition in conditions if condition != "neutral"]
+    if not spec.shots and not chosen and pushing:
         raise DataError(
             f"conditions {conditions} are conveyed by demonstrations or system prompts, and shots is 0; raise it, give "
             "system prompts, or take neutral"
         )
-    relation = load_relation(spec.name)
-    order = np.random.default_rng(spec.seed).permutation(len(relation.groups))
-    groups = [relation.groups[i] for i in order]
+    if not spec.shots:
+        for condition in pushing:
+            systems_for(chosen, condition, judged=True)
+    dataset = load_data(spec.name, spec.read, spec.seed)
+    groups = shuffled(dataset.groups, spec.seed, dataset.sides())
     size = max(8, spec.shots + 2) if spec.shots else 0
     taken = size * (2 if with_belief else 1)
     if len(groups) <= taken + (spec.facts or 1):
         raise DataError(
-            f"'{spec.name}' has {len(groups)} groups, too few for {spec.shots} demonstrations and {spec.facts or 'any'} facts"
+            f"'{dataset.name}' has {len(groups)} groups, too few for {spec.shots} demonstrations and {spec.facts or 'any'} "
+            f"facts; lower --shots or the number of facts, or use more data"
         )
-    return relation, groups[:size], groups[size:taken], groups[taken:], conditions, chosen
-
-
-def _prompts(spec: DatasetSpec, tokenizer, draws: int) -> tuple[list[Prompt], list[Prompt]]:
-    check_format(spec.format)
-    relation, shown, believed, asked, conditions, chosen = _dealt(spec, draws > 0)
-    pool = make_examples(relation, shown, spec.form, spec.seed)
-    demos = draw_demo_sets(pool, spec.shots, 1, "demos", np.random.default_rng(spec.seed))
-    examples = make_examples(relation, asked, spec.form, spec.seed)
-    if spec.facts is not None:
-        first = set(list(dict.fromkeys(e.group for e in examples))[: spec.facts])
-        examples = [e for e in examples if e.group in first]
     systems = {c: [s for s in chosen if s.pushes == c] for c in conditions}
-    prompts = make_prompts(
+    return _Dealt(dataset, groups[:size], groups[size:taken], groups[taken:], systems)
+
+
+def _tested(spec: DatasetSpec, dealt: _Dealt, tokenizer) -> list[Prompt]:
+    dataset = dealt.dataset
+    pool = dataset.examples(dealt.shown, spec.form, spec.seed)
+    demos = draw_demo_sets(pool, spec.shots, 1, "demos", np.random.default_rng(spec.seed))
+    asked = dealt.asked
+    examples = dataset.examples(asked, spec.form, spec.seed)
+    if spec.facts is not None:
+        # In the order that was dealt; balancing may have left groups without an example.
+        has = {example.group for example in examples}
+        first = set([group for group in asked if group in has][: spec.facts])
+        examples = [example for example in examples if example.group in first]
+    return make_prompts(
         examples,
         "test",
-        conditions,
-        templates_for(spec.form),
+        list(dealt.systems),
+        templates_for(dataset, spec.form, spec.templates),
         demos,
         spec.format,
         spec.seed,
         tokenizer,
-        systems=systems,
+        systems=dealt.systems,
     )
-    if not draws:
-        return prompts, []
-    pool = make_examples(relation, believed, spec.form, spec.seed)
-    rng = np.random.default_rng([spec.seed, 1])
-    demos = draw_demo_sets(pool, spec.shots, draws if spec.shots else 1, "demos-belief", rng)
-    templates = templates_for(spec.form, belief=True)
-    return prompts, belief_prompts(examples, "test", templates, demos, draws, spec.format, tokenizer)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from adapterprobe.adapt import adapter_merged
 from adapterprobe.cache import digest, file_digest, seal
+from adapterprobe.config import ReadConfig
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import Fidelity, fidelity
 from adapterprobe.errors import DataError, ModelError, OutputError
@@ -45,6 +46,8 @@ class ExtractConfig:
     conditions: tuple[str, ...] | None = None
     seed: int = 0
     system: tuple[str, ...] | str | None = None
+    templates: tuple[str, ...] | None = None
+    read: ReadConfig = field(default_factory=ReadConfig)
 
     def __post_init__(self) -> None:
         if self.shots < 0 or self.seed < 0 or (self.limit is not None and self.limit < 1):
@@ -61,12 +64,20 @@ class ExtractConfig:
     @property
     def spec(self) -> DatasetSpec:
         return DatasetSpec(
-            self.data, self.form, self.shots, self.format, self.seed, self.system, conditions=self.conditions
+            self.data,
+            self.form,
+            self.shots,
+            self.format,
+            self.seed,
+            self.system,
+            conditions=self.conditions,
+            templates=self.templates,
+            read=self.read,
         )
 
     def describe(self) -> dict:
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        content |= {"files": named_files(self.format, self.system)}
+        content |= {"read": self.read.model_dump(), "files": named_files(self.format, self.system, data=[self.data])}
         return json.loads(json.dumps(content | {"adapter": adapter_digest(self.adapter)}, default=str))
 
 

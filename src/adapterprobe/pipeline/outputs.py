@@ -6,10 +6,13 @@ import importlib.metadata
 import json
 import platform
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from adapterprobe.cache import damaged, file_digest, write_atomic
-from adapterprobe.config import RunConfig, to_yaml
+from adapterprobe.config import RunConfig
+from adapterprobe.config_files import to_yaml
+from adapterprobe.data.source import data_path
 from adapterprobe.errors import OutputError
 
 MARK = "run.json"
@@ -25,7 +28,7 @@ def claim(out: Path, config: RunConfig) -> dict | None:
     _writable(out)
     mark = out / MARK
     wanted = config.model_dump(mode="json")
-    files = named_files(config.elicit.format, config.elicit.system)
+    files = files_of(config)
     if mark.is_file():
         try:
             left = json.loads(mark.read_text("utf-8"))
@@ -87,11 +90,18 @@ def claim_folder(out: Path, name: str, described: dict, what: str) -> bool:
     return False
 
 
-def named_files(*values: object) -> dict[str, str]:
-    """Content hashes of files that a configuration names (a prompt format, system prompts ...): they decide the outcome
-    too."""
+def named_files(*values: object, data: Sequence[str] = ()) -> dict[str, str]:
+    """Content hashes of files that a configuration names (a prompt format, system prompts, data sets): they decide the
+    outcome too."""
     paths = [Path(v) for v in values if isinstance(v, str) and v.endswith((".jinja", ".yaml", ".yml"))]
-    return {str(path): file_digest(path) for path in paths if path.is_file()}
+    paths += [path for path in map(data_path, data) if path is not None]
+    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    return {str(file): file_digest(file) for file in files if file.is_file()}
+
+
+def files_of(config: RunConfig) -> dict[str, str]:
+    """Those of a run's configuration."""
+    return named_files(config.elicit.format, config.elicit.system, data=[*config.data.train, *config.data.ood])
 
 
 def _changed(old: dict, new: dict, prefix: str = "") -> list[str]:

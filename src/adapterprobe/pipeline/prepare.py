@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from adapterprobe.config import RunConfig
-from adapterprobe.data import load_relation, split_groups
-from adapterprobe.data.examples import make_examples
+from adapterprobe.data import Dataset, Relation, load_data, split_groups
+from adapterprobe.data.duplicates import said_before
+from adapterprobe.data.examples import said
+from adapterprobe.data.source import check_names
+from adapterprobe.data.splits import shuffled
 from adapterprobe.elicit import (
-    TEMPLATES,
-    belief_prompts,
     check_format,
     draw_demo_sets,
     make_prompts,
+    stand_ins,
     system_prompts,
     systems_for,
     templates_for,
 )
-from adapterprobe.errors import DataError
-from adapterprobe.types import Example, Prompt
+from adapterprobe.elicit.demos import DemoSet
+from adapterprobe.errors import ConfigError, DataError
+from adapterprobe.pipeline.belief_prompts import BeliefPrompts, Manner, belief_of
+from adapterprobe.types import Example, Prompt, Template
 
 POOLS = ("demos", "demos-held-out", "demos-belief")
 """Groups in no split. Demonstrations of training splits, of judged splits, and of belief come from different
 pools, so that no probe can win by recognising its demonstrations."""
+ROLES = {
+    "adapter-train": "train",
+    "probe-train": "train",
+    "select": "tune",
+    "calibrate": "tune",
+    "test": "judge",
+    "ood": "judge",
+}
+"""The templates of each split. Whatever is fitted is selected and calibrated on other wordings, and judged on still others."""
+JUDGED = ("test", "ood")
+"""Splits with system prompts and demonstrations of their own."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +50,19 @@ class Questions:
     splits: dict[str, list[str]]
     examples: dict[str, list[Example]]
     pools: dict[tuple[str, str], list[Example]]
-    dropped: dict[str, int]
-    """Facts left out of a data set because their object could not be balanced, per data set."""
+    datasets: dict[str, Dataset]
+    trained: tuple[str, ...]
+    """Names of the data sets that splits are made of."""
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What was left out of each data set: how many, by reason."""
 
 
 def prepare_questions(config: RunConfig) -> Questions:
     """Deal groups out and make the examples of every split.
 
     Raises:
-        DataError: unknown data set, or too few groups.
-        ConfigError: unknown format or system prompt.
+        DataError: unknown data set, rows that cannot be used, or too few groups.
+        ConfigError: unknown format, template or system prompt.
     """
     data = config.data
     check_format(config.elicit.format)
@@ -51,105 +70,158 @@ def prepare_questions(config: RunConfig) -> Questions:
     for condition in config.elicit.conditions:
         if chosen and condition != "neutral":
             systems_for(chosen, condition, judged=False)
-    train = [load_relation(name) for name in data.train]
-    ood = [load_relation(name) for name in data.ood]
-    groups = sorted({group for relation in train for group in relation.groups})
+    train = [load_data(name, config.reading(name), data.data_seed) for name in data.train]
+    ood = [load_data(name, config.reading(name), data.data_seed) for name in data.ood]
+    check_names([*train, *ood])
+    for dataset in train:
+        _templates(config, dataset, own=True)
+    for dataset in ood:
+        _templates(config, dataset, own=False)
+    sides = {group: side for dataset in train for group, side in dataset.sides().items()}
+    groups = sorted({group for dataset in train for group in dataset.groups})
     if data.max_groups is not None:
-        order = np.random.default_rng([data.data_seed, 3]).permutation(len(groups))
-        groups = sorted(groups[i] for i in order[: data.max_groups])
+        groups = sorted(shuffled(groups, [data.data_seed, 3], sides)[: data.max_groups])
     pool_sizes = dict.fromkeys(POOLS, data.pool_groups if config.elicit.shots else 0)
-    splits = split_groups(groups, data.shares, pool_sizes, data.data_seed, data.min_groups)
-    examples: dict[str, list[Example]] = {}
-    pools: dict[tuple[str, str], list[Example]] = {}
-    asked: dict[str, int] = {}
+    splits = split_groups(groups, data.shares, pool_sizes, data.data_seed, data.min_groups, sides)
+    names = tuple(dataset.name for dataset in train)
+    made = Questions(splits, {}, {}, {dataset.name: dataset for dataset in (*train, *ood)}, names)
     for name in data.shares:
-        examples[name] = [e for relation in train for e in _examples(relation, splits[name], config, asked)]
+        made.examples[name] = [e for dataset in train for e in _examples(dataset, splits[name], config, made)]
     for pool in POOLS:
-        for relation in train:
-            pools[relation.name, pool] = _examples(relation, splits[pool], config, {})
+        for dataset in train:
+            made.pools[dataset.name, pool] = _examples(dataset, splits[pool], config)
     seen = {group for name in splits if name != "test" for group in splits[name]}
-    examples["ood"] = []
-    for relation in ood:
-        free = [group for group in relation.groups if group not in seen]
-        order = np.random.default_rng([data.data_seed, 4, *relation.name.encode()]).permutation(len(free))
-        free = [free[i] for i in order]
-        if config.elicit.ood_demos == "own" and config.elicit.shots:
-            own = {pool: free[i * data.pool_groups : (i + 1) * data.pool_groups] for i, pool in enumerate(POOLS)}
-            free = free[len(POOLS) * data.pool_groups :]
-            for pool in POOLS:
-                pools[relation.name, pool] = _examples(relation, own[pool], config, {})
-        kept = free[: data.max_ood_groups]
-        if len(kept) < data.min_groups:
-            raise DataError(
-                f"'{relation.name}' has {len(kept)} groups that no training split has, at least {data.min_groups} "
-                "expected; choose another out-of-distribution set or lower data.min_groups"
-            )
-        examples["ood"] += _examples(relation, kept, config, asked)
-    for name, made in examples.items():
-        here = {example.group for example in made}
-        if len(here) < data.min_groups:
-            raise DataError(
-                f"split '{name}' has {len(here)} groups after balancing objects, at least {data.min_groups} expected; "
-                "use more data, or lower data.min_groups"
-            )
-        if len({example.truth for example in made}) < 2:
-            raise DataError(f"split '{name}' has one class only; use a data set with right and wrong answers")
-    return Questions(splits, examples, pools, {name: count for name, count in asked.items() if count})
-
-
-def _examples(relation, groups, config: RunConfig, dropped: dict[str, int]) -> list[Example]:
-    made = make_examples(relation, groups, config.data.form, config.data.data_seed, config.data.wrong)
-    wanted = sum(fact.group in set(groups) for fact in relation.facts)
-    dropped[relation.name] = dropped.get(relation.name, 0) + wanted - len(made) // 2
+    trained = [e for name in splits for e in made.examples.get(name, []) if name != "test"]
+    trained += [e for examples in made.pools.values() for e in examples]
+    made.examples["ood"] = [e for dataset in ood for e in _judged_only(dataset, seen, trained, config, made)]
+    for dataset in (*train, *ood):
+        for reason, count in dataset.dropped.items():
+            made.dropped.setdefault(dataset.name, {})[reason] = count
+    _check_sizes(config, made)
     return made
 
 
-def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple[list[Prompt], list[Prompt]]:
-    """(tested prompts of all splits, belief prompts of the judged splits)."""
-    elicit, form, seed = config.elicit, config.data.form, config.data.data_seed
-    templates = templates_for(form, elicit.templates)
-    belief_templates = templates_for(form, belief=True)
-    first = config.data.train[0]
-    chosen = system_prompts(elicit.system)
-    sets: dict[tuple[str, str], list] = {}
+def _judged_only(
+    dataset: Dataset, seen: set[str], trained: list[Example], config: RunConfig, made: Questions
+) -> list[Example]:
+    """Examples of an out-of-distribution set: of groups that no training split has, saying nothing that those say."""
+    data = config.data
+    free = [group for group in dataset.groups if group not in seen]
+    free = _not_said(dataset, free, trained, config, made)
+    free = shuffled(free, [data.data_seed, 4, *dataset.name.encode()], dataset.sides())
+    if config.elicit.ood_demos == "own" and config.elicit.shots:
+        own = {pool: free[i * data.pool_groups : (i + 1) * data.pool_groups] for i, pool in enumerate(POOLS)}
+        free = free[len(POOLS) * data.pool_groups :]
+        for pool in POOLS:
+            made.pools[dataset.name, pool] = _examples(dataset, own[pool], config)
+    kept = free[: data.max_ood_groups]
+    if len(kept) < data.min_groups:
+        raise DataError(
+            f"'{dataset.name}' has {len(kept)} groups that no training split has, at least {data.min_groups} "
+            "expected; choose another out-of-distribution set or lower data.min_groups"
+        )
+    return _examples(dataset, kept, config, made)
 
-    def demos(dataset: str, pool: str):
+
+def _not_said(
+    dataset: Dataset, groups: list[str], trained: list[Example], config: RunConfig, made: Questions
+) -> list[str]:
+    """Groups without those that repeat a training question in other words. Built-in relations share groups by name, so
+    that there is nothing to look for between two of them."""
+    if isinstance(dataset, Relation) and all(isinstance(made.datasets[name], Relation) for name in made.trained):
+        return groups
+    examples = dataset.examples(groups, config.data.form, config.data.data_seed, config.data.wrong)
+    repeated = said_before([said(e) for e in examples], sorted({said(e) for e in trained}))
+    bad = {examples[row].group for row in repeated}
+    if bad:
+        made.dropped.setdefault(dataset.name, {})["groups that repeat a training question"] = len(bad)
+    return [group for group in groups if group not in bad]
+
+
+def _check_sizes(config: RunConfig, made: Questions) -> None:
+    for name, examples in made.examples.items():
+        if name == "ood" and not config.data.ood:
+            continue
+        here = {example.group for example in examples}
+        if len(here) < config.data.min_groups:
+            raise DataError(
+                f"split '{name}' has {len(here)} groups after balancing objects, at least {config.data.min_groups} "
+                "expected; use more data, or lower data.min_groups"
+            )
+        if len({example.truth for example in examples}) < 2:
+            raise DataError(f"split '{name}' has one class only; use a data set with right and wrong answers")
+
+
+def _examples(
+    dataset: Dataset, groups: Iterable[str], config: RunConfig, made: Questions | None = None
+) -> list[Example]:
+    groups = list(groups)
+    found = dataset.examples(groups, config.data.form, config.data.data_seed, config.data.wrong)
+    if made is not None and isinstance(dataset, Relation):
+        lost = dataset.size(groups) - len(found) // 2
+        if lost:
+            reasons = made.dropped.setdefault(dataset.name, {})
+            reason = "facts whose object could not be as often wrong as right"
+            reasons[reason] = reasons.get(reason, 0) + lost
+    return found
+
+
+def _templates(config: RunConfig, dataset: Dataset, own: bool, role: str | None = None) -> list[Template]:
+    """Templates of tested prompts. Those that the configuration names must serve the data sets of training (`own`); one
+    that is only judged, and has the texts of none of them, keeps its own."""
+    names, form = config.elicit.templates, config.data.form
+    if names is None or own:
+        return templates_for(dataset, form, names, role=role)
+    fit = []
+    for name in names:
+        try:
+            fit += templates_for(dataset, form, [name])
+        except ConfigError:
+            continue
+    return fit or templates_for(dataset, form, role=role)
+
+
+def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple[list[Prompt], BeliefPrompts]:
+    """(tested prompts of all splits, belief prompts of those that are reported)."""
+    elicit, seed = config.elicit, config.data.data_seed
+    first = questions.trained[0]
+    manner = Manner(elicit.shots, elicit.belief_draws, elicit.format, seed, config.data.wrong, tokenizer)
+    chosen = system_prompts(elicit.system)
+    sets: dict[tuple[str, str], list[DemoSet]] = {}
+
+    def demos(dataset: str, pool: str) -> tuple[Dataset, list[DemoSet]]:
         owner = dataset if (dataset, pool) in questions.pools else first
         if (owner, pool) not in sets:
             rng = np.random.default_rng([seed, *owner.encode(), *pool.encode()])
-            count = max(elicit.belief_draws, 1) if pool == "demos-belief" else elicit.demo_sets
             name = pool if owner == first else f"{owner}-{pool}"
-            sets[owner, pool] = draw_demo_sets(questions.pools[owner, pool], elicit.shots, count, name, rng)
-        return sets[owner, pool]
+            sets[owner, pool] = draw_demo_sets(questions.pools[owner, pool], elicit.shots, elicit.demo_sets, name, rng)
+        return questions.datasets[owner], sets[owner, pool]
 
     prompts: list[Prompt] = []
-    belief: list[Prompt] = []
+    belief = BeliefPrompts()
     for split, examples in questions.examples.items():
-        judged = split in ("test", "ood")
-        pool = "demos-held-out" if judged else "demos"
+        judged = split in JUDGED
         systems = {c: systems_for(chosen, c, judged) for c in elicit.conditions if chosen and c != "neutral"}
-        for dataset in dict.fromkeys(example.dataset for example in examples):
-            mine = [example for example in examples if example.dataset == dataset]
+        for name in dict.fromkeys(example.dataset for example in examples):
+            mine = [example for example in examples if example.dataset == name]
+            dataset = questions.datasets[name]
+            templates = _templates(config, dataset, name in questions.trained, ROLES[split])
+            owner, shown = demos(name, "demos-held-out" if judged else "demos")
             prompts += make_prompts(
                 mine,
                 split,
                 elicit.conditions,
                 templates,
-                demos(dataset, pool),
+                shown,
                 elicit.format,
                 seed,
                 tokenizer,
                 elicit.renders,
                 systems,
+                stand_ins(templates, owner, dataset),
             )
-            if split in ("calibrate", "test", "ood"):
-                shown = demos(dataset, "demos-belief")
-                belief += belief_prompts(
-                    mine, split, belief_templates, shown, elicit.belief_draws, elicit.format, tokenizer
-                )
+            if split in ("calibrate", *JUDGED):
+                key = (name if (name, "demos-belief") in questions.pools else first, "demos-belief")
+                pool = sorted({example.group for example in questions.pools[key]})
+                belief.extend(belief_of(dataset, questions.datasets[key[0]], pool, mine, split, manner))
     return prompts, belief
-
-
-def turn_of(prompt: Prompt) -> str:
-    """The question of a prompt without its demonstrations."""
-    return TEMPLATES[prompt.template].turn(prompt.example)

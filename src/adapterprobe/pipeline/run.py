@@ -11,7 +11,8 @@ import pandas as pd
 
 from adapterprobe.adapt.attach import target_names
 from adapterprobe.cache import digest
-from adapterprobe.config import RunConfig, read_config
+from adapterprobe.config import RunConfig
+from adapterprobe.config_files import read_config
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.scores import Labels, predictions, prompt_frame
@@ -25,9 +26,9 @@ from adapterprobe.models.load import describe
 from adapterprobe.pipeline.about import about_run
 from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_adapted, trained_adapter
 from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, p_positive, probe_detectors
-from adapterprobe.pipeline.belief import Belief, find_known
+from adapterprobe.pipeline.belief import Belief, find_belief
 from adapterprobe.pipeline.controls import run_controls
-from adapterprobe.pipeline.outputs import MARK, claim, named_files, provenance, write_config, write_json
+from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
 from adapterprobe.probes import save_probe, search_space
 from adapterprobe.progress import Timings, say
@@ -117,7 +118,7 @@ class _Stages:
         with stage("hidden states, adapter off"):
             base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off", feed=trunk.trunk)
         with stage("what the model knows"):
-            belief = find_known(lm, engine, belief_prompts, config.elicit.belief_draws)
+            belief = find_belief(lm, engine, belief_prompts)
         adapters: dict[int, TrainedAdapter] = {}
         adapted: dict[int, HiddenStates] = {}
         train = encoded.subset(encoded.where("adapter-train"))
@@ -146,7 +147,7 @@ class _Stages:
         # The report shows all timings but its own; the mark is what makes the run finished.
         mark = {
             "config": config.model_dump(mode="json"),
-            "files": named_files(config.elicit.format, config.elicit.system),
+            "files": files_of(config),
             "finished": True,
             "timings": self.timings.seconds,
         }
@@ -162,7 +163,8 @@ class _Stages:
     ) -> pd.DataFrame:
         known = belief.of(list(encoded.prompts))
         labels = Labels.of(encoded.prompts, p_positive(base.logprobs) > 0.5, known)
-        prompts = prompt_frame(encoded.prompts, known, self.config.data.data_seed)
+        recalled = belief.recalled_of(list(encoded.prompts))
+        prompts = prompt_frame(encoded.prompts, known, recalled, self.config.data.data_seed)
         own = [own_detector("base", seed, encoded, base, None) for seed in self.config.seeds]
         objective = self.config.adapter.objective
         own += [own_detector("adapter", seed, encoded, states, objective) for seed, states in adapted.items()]

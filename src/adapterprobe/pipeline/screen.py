@@ -5,20 +5,21 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from adapterprobe.cache import seal
+from adapterprobe.config import ReadConfig
+from adapterprobe.elicit import one_or_several
 from adapterprobe.engine import Engine
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.evaluate.screening import Answers, recommendation, screen_metrics, screen_warnings
 from adapterprobe.hidden import record
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.encode import encode
-from adapterprobe.pipeline.belief import find_known
+from adapterprobe.pipeline.belief import find_belief
 from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, prompts_and_belief
 from adapterprobe.pipeline.outputs import claim_folder, named_files, write_json
 from adapterprobe.progress import bar, say
@@ -40,6 +41,8 @@ class ScreenConfig:
     facts: int = 100
     """Groups asked in each cell."""
     form: str = "question"
+    templates: tuple[str, ...] | None = None
+    read: ReadConfig = field(default_factory=ReadConfig)
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
@@ -60,13 +63,19 @@ class ScreenConfig:
         """One per cell of a model, those with one prefix next to each other."""
         grid = itertools.product(self.data, self.formats, self.systems, self.shots)
         return [
-            DatasetSpec(data, self.form, shots, name, self.seed, _several(system), facts=self.facts)
+            DatasetSpec(
+                data,
+                self.form,
+                shots,
+                name,
+                self.seed,
+                one_or_several([system] if system else None),
+                facts=self.facts,
+                templates=self.templates,
+                read=self.read,
+            )
             for data, name, system, shots in grid
         ]
-
-
-def _several(system: str | None) -> Sequence[str] | str | None:
-    return [system] if system and system != "all" and not system.endswith((".yaml", ".yml")) else system
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,8 @@ def screen(config: ScreenConfig, out: str | Path) -> Screen:
         AdapterProbeError: bad input, a model that cannot be loaded, or another screening in `out`.
     """
     out = Path(out)
-    described = asdict(config) | {"files": named_files(*config.formats, *config.systems)}
+    files = named_files(*config.formats, *config.systems, data=config.data)
+    described = asdict(config) | {"read": config.read.model_dump(), "files": files}
     if claim_folder(out, MARK, described, "screening"):
         say(f"{out} is finished; nothing to do (remove the folder to screen again)")
         cells = json.loads((out / "screen.json").read_text("utf-8"))
@@ -134,15 +144,17 @@ def _cell(lm: LanguageModel, engine: Engine, spec: DatasetSpec) -> dict:
         prompts, belief = prompts_and_belief(spec, lm.tokenizer, BELIEF_DRAWS)
         encoded = encode(lm.tokenizer, prompts, lm.context_length)
         logprobs = record(engine, encoded, lm.fingerprint, [], "answers").logprobs
-        known = find_known(lm, engine, belief, BELIEF_DRAWS).of(prompts)
+        believed = find_belief(lm, engine, belief)
     except (DataError, ConfigError) as error:
         return cell | {"error": str(error)}
     answers = Answers(
         np.array([int(p.example.truth) for p in prompts]),
         np.array([p.condition for p in prompts]),
         np.array([p.example.group for p in prompts]),
-        known,
+        believed.of(prompts),
+        np.asarray(believed.recalled_of(prompts).fillna(False), bool),
         logprobs,
     )
     cell |= screen_metrics(answers, spec.seed)
+    cell |= {"known_chance": believed.known.chance, "recall_known_chance": believed.recalled.chance}
     return cell | {"warnings": screen_warnings(cell)}

@@ -9,10 +9,8 @@ from adapterprobe.errors import DataError
 from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts
 
 
-def show(
-    name: str, form: str, limit: int, shots: int, format_name: str, seed: int, system, model: dict | None
-) -> Iterator[str]:
-    """Lines about the prompts of the first `limit` facts under truth and lie.
+def show(spec: DatasetSpec, model: dict | None) -> Iterator[str]:
+    """Lines about the prompts of a specification.
 
     Args:
         model: arguments of `load_model`; with one, choice tokens, special tokens and the model's own answer
@@ -21,9 +19,9 @@ def show(
     Raises:
         DataError: unknown data set, or more shots than it can give.
     """
-    if format_name == "chat" and model is None:
+    if spec.format == "chat" and model is None:
         raise DataError("the chat format is the tokenizer's own: leave out --no-model")
-    check_spec(DatasetSpec(name, form, shots, format_name, seed, system, facts=limit))
+    check_spec(spec)
     lm = engine = None
     if model is not None:
         from adapterprobe.engine import Engine
@@ -32,14 +30,13 @@ def show(
         lm = load_model(**model)
         engine = Engine(lm.model, lm.structure)
     tokenizer = lm.tokenizer if lm else None
-    spec = DatasetSpec(name, form, shots, format_name, seed, system, facts=limit)
     prompts = dataset_prompts(spec, tokenizer)
     answers: list[tuple[str, str]] = [("", "")] * len(prompts)
     if lm is not None:
         answers = list(_answers(lm, engine, prompts))
     for prompt, (tokens, answer) in zip(prompts, answers):
         instructed = "null" if prompt.instructed is None else int(prompt.instructed)
-        yield f"=== {name} · group {prompt.example.group} · condition {prompt.condition} · template {prompt.template}"
+        yield f"=== {prompt.example.dataset} · group {prompt.example.group} · condition {prompt.condition} · template {prompt.template}"
         yield prompt.text
         yield f"--- truth {int(prompt.example.truth)} · instructed {instructed} · {answer or 'behaviour, lie: no model'}"
         yield f"--- choices: positive {prompt.positive!r}, negative {prompt.negative!r}{tokens}"

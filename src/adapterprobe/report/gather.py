@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from adapterprobe.config import RunConfig, read_config
+from adapterprobe.config import RunConfig
+from adapterprobe.config_files import read_config
 from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.columns import ARMS
 

@@ -161,16 +161,21 @@ def notes(run: Gathered) -> list[str]:
     """What a reader must know to read the tables rightly; each note is there only where it applies."""
     config, about = run.config, run.about
     found = []
-    known = about["belief"]
+    known, recalled = about["belief"]["known"], about["belief"]["recalled"]
     if known["asked"]:
         found.append(
-            f"Known to the model: {known['known']} of {known['asked']} (data set, group) pairs were answered rightly in both "
+            f"Known to the model: {known['passed']} of {known['asked']} (data set, group) pairs were answered rightly in both "
             f"polarities under {config.elicit.belief_draws} separate truthful prompts; guessing would pass {known['chance']:.1%}. "
             + (
                 "The lie axis and the known filter speak of these alone."
-                if known["known"] >= 8
+                if known["passed"] >= 8
                 else "That is too few for the lie axis and for results on known questions: they are left out."
             )
+        )
+    if recalled["asked"]:
+        found.append(
+            f"Recalled by the model: in {recalled['passed']} of {recalled['asked']} pairs that could be asked without showing "
+            f"choices, the right answer came before every wrong one; guessing would pass {recalled['chance']:.1%}."
         )
     low = about["lowest_adapted_layer"]
     equal = sorted({s["arm"] for s in about["selected"] if s["arm"] == "adapter+probe" and s["layer"] <= low})
@@ -197,6 +202,9 @@ def notes(run: Gathered) -> list[str]:
             f"{control['split']}; do not believe it there."
         )
     if about["dropped"]:
-        listed = ", ".join(f"{name} {count}" for name, count in about["dropped"].items())
-        found.append(f"Facts left out because their object could not be as often wrong as right: {listed}.")
+        listed = "; ".join(
+            f"{name}: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+            for name, reasons in about["dropped"].items()
+        )
+        found.append(f"Left out of {listed}.")
     return found

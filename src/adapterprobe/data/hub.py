@@ -1,0 +1,144 @@
+"""Data sets of the hub by name: what each column means stands in one table, `hub.yaml`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from adapterprobe.data.items import QUESTION_FORMS, Item
+from adapterprobe.data.readers import Source, open_repository
+from adapterprobe.data.shapes import BadRow, right_choice, text_of
+from adapterprobe.errors import DataError
+from adapterprobe.types import Template, parse_templates
+
+
+class Unlabelled(Exception):
+    """A row that the data set gives no answer for (the test split of a shared task)."""
+
+
+@dataclass(frozen=True)
+class HubEntry:
+    """One row of the table."""
+
+    name: str
+    title: str
+    hub: str
+    split: str
+    config: str | None
+    revision: str | None
+    group: str | None
+    templates: tuple[Template, ...]
+    columns: tuple[str, ...]
+    """The columns that it reads."""
+    read: Callable[[Mapping[str, object]], Item]
+    """From a row; raises `BadRow` or `Unlabelled`."""
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Those of its own templates; the general ones serve a question with a list of answers too."""
+        own = tuple(dict.fromkeys(template.form for template in self.templates))
+        return own if "recall" in own else QUESTION_FORMS
+
+
+@cache
+def hub_table() -> dict[str, HubEntry]:
+    """All entries by name."""
+    content = yaml.safe_load((resources.files("adapterprobe.data") / "hub.yaml").read_text("utf-8"))
+    return {name: _entry(name, entry) for name, entry in content.items()}
+
+
+def _entry(name: str, entry: dict) -> HubEntry:
+    answers, columns = _answers(entry)
+    texts = entry["texts"]
+
+    def read(row: Mapping[str, object]) -> Item:
+        found = answers(row)
+        return Item(0, {ours: text_of(row, theirs) for ours, theirs in texts.items()}, answers=found)
+
+    return HubEntry(
+        name=name,
+        title=entry["title"],
+        hub=entry["hub"],
+        split=entry["split"],
+        config=entry.get("config"),
+        revision=entry.get("revision"),
+        group=entry.get("group"),
+        templates=parse_templates(entry["templates"]),
+        columns=(*texts.values(), *columns),
+        read=read,
+    )
+
+
+def _answers(entry: dict) -> tuple[Callable[[Mapping], tuple[str, ...]], tuple[str, ...]]:
+    """(from a row to its answers, the right one first; the columns that hold them)."""
+    if "label" in entry:
+        column, meaning = entry["label"], entry["answers"]
+
+        def labelled(row: Mapping) -> tuple[str, ...]:
+            value = row.get(column)
+            if value is None or value == -1 or (isinstance(value, float) and math.isnan(value)):
+                raise Unlabelled
+            if not isinstance(value, (bool, int)) or value not in meaning:
+                raise BadRow(f"'{column}' is {value!r}, expected one of {sorted(meaning)}")
+            return (meaning[value], *(answer for key, answer in meaning.items() if key != value))
+
+        return labelled, (column,)
+    if "right" in entry:
+        right, wrong = entry["right"], entry["wrong"]
+
+        def by_column(row: Mapping) -> tuple[str, ...]:
+            found = [text_of(row, column) for column in (right, *wrong)]
+            return (found[0], *dict.fromkeys(text for text in found[1:] if text != found[0]))
+
+        return by_column, (right, *wrong)
+    if "targets" in entry:
+        column = entry["targets"]
+
+        def targeted(row: Mapping) -> tuple[str, ...]:
+            given = row.get(column)
+            if not isinstance(given, Mapping) or sorted(given["labels"]).count(1) != 1:
+                raise BadRow(f"'{column}' has not exactly one right choice")
+            order = sorted(range(len(given["labels"])), key=lambda place: -given["labels"][place])
+            return tuple(text_of({column: given["choices"][place]}, column) for place in order)
+
+        return targeted, (column,)
+    column, key = entry["choices"], entry["answer"]
+
+    def chosen(row: Mapping) -> tuple[str, ...]:
+        if not row.get(key):
+            raise Unlabelled
+        given = row.get(column)
+        if not isinstance(given, Mapping):
+            raise BadRow(f"'{column}' is not an object with text and label")
+        texts = [text_of({column: text}, column) for text in given["text"]]
+        right = right_choice(row[key], texts, [str(label) for label in given["label"]])
+        return (texts[right], *texts[:right], *texts[right + 1 :])
+
+    return chosen, (column, key)
+
+
+def open_entry(entry: HubEntry, split: str | None, folder: str | None) -> Source:
+    """Open the rows of an entry: on the hub, or in `folder` (repositories as OWNER/NAME below it).
+
+    Raises:
+        DataError: it cannot be loaded, or lacks columns.
+    """
+    where, revision = entry.hub, entry.revision
+    if folder is not None:
+        where = str(Path(folder).expanduser() / entry.hub)
+        if not Path(where).is_dir():
+            raise DataError(f"'{entry.name}' is {entry.hub} on the hub, and {where} is no folder; download it there")
+    source = open_repository(entry.name, where, entry.config, split or entry.split, revision)
+    missing = [column for column in entry.columns if column not in source.columns]
+    if missing:
+        raise DataError(
+            f"{entry.hub} lacks the columns {missing}, it has {source.columns}: it has changed since our table was "
+            f"written; read it as your own with --data hub:{entry.hub} and --column"
+        )
+    return source

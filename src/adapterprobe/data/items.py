@@ -1,0 +1,106 @@
+"""Data sets made of rows that were read: claims with a label, or questions with a right and wrong answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from adapterprobe.data.examples import CHOICES, answer_examples, example_key
+from adapterprobe.types import Example, Template
+
+CLAIM_FORMS = {"statement": ("question", "negated", "statement"), "reply": ("question", "negated")}
+QUESTION_FORMS = ("question", "negated", "choice", "recall")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What one row says.
+
+    A claim has a `label` (whether it is true, or the reply honest) and no answers. A question has at least two answers, the
+    right one first, and no label.
+    """
+
+    line: int
+    """Where it stands in its file, counted from 1."""
+    texts: Mapping[str, str]
+    label: bool | None = None
+    answers: tuple[str, ...] = ()
+    group: str = ""
+
+    @property
+    def words(self) -> str:
+        """What near-duplicates have in common: the claim or question itself."""
+        return " ".join(self.texts[key] for key in sorted(self.texts))
+
+
+@dataclass(frozen=True)
+class ItemDataset:
+    """Items in groups, ready to be asked."""
+
+    name: str
+    title: str
+    items: tuple[Item, ...]
+    forms: tuple[str, ...]
+    templates: tuple[Template, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    auto_groups: bool = False
+    """Whether groups were made of near-duplicates, for want of a column that names them."""
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        shared = frozenset.intersection(*(frozenset(item.texts) for item in self.items))
+        return shared | ({"answer"} if self.items[0].answers else set())
+
+    @cached_property
+    def by_group(self) -> dict[str, list[Item]]:
+        found: dict[str, list[Item]] = {}
+        for item in self.items:
+            found.setdefault(item.group, []).append(item)
+        return found
+
+    @property
+    def groups(self) -> list[str]:
+        return sorted(self.by_group)
+
+    def size(self, groups: Iterable[str]) -> int:
+        return sum(len(self.by_group.get(group, ())) for group in groups)
+
+    def sides(self) -> Mapping[str, str]:
+        labels = {group: {item.label for item in items} for group, items in self.by_group.items()}
+        return {
+            group: "true" if found == {True} else "false"
+            for group, found in labels.items()
+            if len(found) == 1 and None not in found
+        }
+
+    def examples(self, groups: Iterable[str], form: str, seed: int, wrong: str = "any") -> list[Example]:
+        """One example of a claim, two of a question (its right answer, and a wrong one that `seed` picks).
+
+        `wrong` says nothing here: a row names its own wrong answers.
+        """
+        made = []
+        for group in sorted(set(groups)):
+            for item in self.by_group.get(group, ()):
+                if item.answers:
+                    rng = np.random.default_rng([seed, *example_key(self.name, "", item.texts).encode()])
+                    other = item.answers[1 + int(rng.integers(len(item.answers) - 1))]
+                    right, false = {"answer": item.answers[0]}, {"answer": other}
+                    made += answer_examples(self.name, group, form, item.texts, right, false)
+                else:
+                    positive, negative = CHOICES[form]
+                    made.append(
+                        Example(
+                            example_id=example_key(self.name, form, item.texts),
+                            dataset=self.name,
+                            group=group,
+                            form=form,
+                            positive=positive,
+                            negative=negative,
+                            truth=bool(item.label) != (form == "negated"),
+                            texts=item.texts,
+                        )
+                    )
+        return made

@@ -1,0 +1,68 @@
+"""Which rows are kept: by a seeded hash, so that the choice does not depend on their order, balanced by class."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable
+
+from adapterprobe.data.items import Item
+
+
+def priority(seed: int, key: str) -> int:
+    """A number that orders keys by chance, the same in every run."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()[:8])
+
+
+class Sampler:
+    """Keeps at most `most` of the items that stream by, as many of each class: those whose key has the lowest priority.
+
+    Items with one key (a group) stand or fall together within their class.
+    """
+
+    def __init__(self, most: int, seed: int) -> None:
+        self.most, self.seed = most, seed
+        self.seen = 0
+        self._heaps: dict[bool | None, list[tuple[int, int, Item]]] = {}
+
+    def add(self, key: str, item: Item) -> None:
+        heap = self._heaps.setdefault(item.label, [])
+        heapq.heappush(heap, (-priority(self.seed, key), -self.seen, item))
+        self.seen += 1
+        # While the other class is rare, this one may have its room.
+        while len(heap) > self.most:
+            heapq.heappop(heap)
+
+    def items(self) -> list[Item]:
+        """The kept items, in the order in which they came."""
+        sizes = {label: len(heap) for label, heap in self._heaps.items()}
+        kept = []
+        for label, heap in self._heaps.items():
+            others = sum(size for other, size in sizes.items() if other is not label)
+            room = max(self.most // max(len(sizes), 1), self.most - others)
+            kept += heapq.nlargest(room, heap)
+        return [item for _, _, item in sorted(kept, key=lambda entry: -entry[1])]
+
+
+def balanced(items: Iterable[Item], seed: int) -> tuple[list[Item], int]:
+    """(items with as many true as false claims, how many were left out).
+
+    Groups that have both classes stay; of those with the frequent class alone as many are left out, by chance, as it
+    takes. Questions are balanced by themselves: each has a right and a wrong answer.
+    """
+    items = list(items)
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item)
+    surplus = sum((item.label is True) - (item.label is False) for item in items)
+    often = surplus > 0
+    pure = [group for group, mine in groups.items() if all(item.label is often for item in mine)]
+    left_out: set[str] = set()
+    for group in sorted(pure, key=lambda group: priority(seed, group)):
+        if len(groups[group]) <= abs(surplus):
+            left_out.add(group)
+            surplus -= len(groups[group]) if often else -len(groups[group])
+        if surplus == 0:
+            break
+    kept = [item for item in items if item.group not in left_out]
+    return kept, len(items) - len(kept)

@@ -1,0 +1,259 @@
+"""`--data NAME|FILE|hub:NAME`: find a data set, read it, group and balance it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from adapterprobe.cache import digest
+from adapterprobe.config import ReadConfig
+from adapterprobe.data.duplicates import near_groups, normalised, text_key
+from adapterprobe.data.examples import Dataset
+from adapterprobe.data.hub import HubEntry, Unlabelled, hub_table, open_entry
+from adapterprobe.data.items import Item, ItemDataset
+from adapterprobe.data.readers import FILES, Source, open_file, open_folder, open_repository
+from adapterprobe.data.relations import load_relation, relation_names
+from adapterprobe.data.sampling import Sampler, balanced
+from adapterprobe.data.shapes import BadRow, find_shape, text_of
+from adapterprobe.errors import DataError
+from adapterprobe.hints import nearest
+from adapterprobe.progress import bar, say
+from adapterprobe.types import Template
+
+SHOWN_LINES = 12
+"""So many line numbers of one kind of fault are named; all are counted."""
+
+
+@dataclass
+class Faults:
+    """Rows that cannot be used, by reason."""
+
+    lines: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, line: int, reason: BadRow) -> None:
+        self.lines.setdefault(str(reason), []).append(line)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.lines.values()))
+
+    def __str__(self) -> str:
+        parts = []
+        for reason, lines in self.lines.items():
+            more = f" and {len(lines) - SHOWN_LINES} more" if len(lines) > SHOWN_LINES else ""
+            parts.append(f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines[:SHOWN_LINES]))}{more}: {reason}")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Rows on their way to items."""
+
+    source: Source
+    title: str
+    forms: tuple[str, ...]
+    read: Callable[[Mapping[str, object]], Item]
+    group: str | None
+    templates: tuple[Template, ...] = ()
+
+
+def _is_path(ref: str) -> bool:
+    return ref.endswith(FILES) or os.sep in ref or ref.startswith((".", "~")) or Path(ref).exists()
+
+
+def data_path(ref: str) -> Path | None:
+    """The file or folder that a reference names, if it names one."""
+    known = ref in relation_names() or ref in hub_table() or ref.startswith("hub:")
+    return Path(ref).expanduser() if not known and _is_path(ref) else None
+
+
+def data_state(ref: str) -> str | None:
+    """What tells whether a named file or folder has changed: sizes and times of change. None for other data sets.
+
+    Raises:
+        DataError: no such file or folder.
+    """
+    path = data_path(ref)
+    if path is None:
+        return None
+    if not path.exists():
+        names = [*relation_names(), *hub_table()]
+        raise DataError(
+            f"no file or folder {ref}{nearest(ref, names)}; check the path, or see `adapterprobe data list`"
+        )
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return digest([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files])
+
+
+_loaded: dict[str, Dataset] = {}
+
+
+def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0) -> Dataset:
+    """A data set by name (built in, or of our table of the hub), by path (.jsonl, .csv, .tsv, .parquet, a saved `datasets`
+    folder), or as `hub:NAME` (of our table, or any OWNER/NAME whose columns make one of the three shapes).
+
+    Args:
+        read: columns, groups, split, what to do with bad rows.
+        seed: decides which rows are kept where there are too many, or more of one class.
+
+    Raises:
+        DataError: unknown, unreadable, or with rows that cannot be used (each by its line).
+    """
+    if ref in relation_names():
+        return load_relation(ref)
+    read = read or ReadConfig()
+    key = digest(ref, read.model_dump(mode="json"), seed, data_state(ref))
+    if key not in _loaded:
+        faults = Faults()
+        dataset = read_data(ref, read, seed, faults)
+        if faults.count > read.skip_bad:
+            skipped = f", --skip-bad allows {read.skip_bad}" if read.skip_bad else ""
+            raise DataError(
+                f"{dataset.name}: {faults.count} of its rows cannot be used{skipped} ({faults}); mend them, or leave out up "
+                f"to N with --skip-bad N"
+            )
+        if faults.count:
+            say(f"{dataset.name}: {faults.count} rows are left out ({faults})")
+        _loaded[key] = dataset
+    return _loaded[key]
+
+
+def read_data(ref: str, read: ReadConfig, seed: int, faults: Faults) -> ItemDataset:
+    """The data set of a file, folder or hub name; rows that cannot be used are told to `faults`.
+
+    Raises:
+        DataError: see `load_data`; also where no row can be used.
+    """
+    opened = _open(ref, read)
+    name = opened.source.name
+    grouped = opened.group is not None
+    sampler = Sampler(read.max_rows, seed)
+    dropped = {"unlabelled": 0, "too long": 0}
+    with bar(opened.source.total, f"reading {name}", unit="row") as progress:
+        for line, row in _rows(opened.source, name):
+            progress.update()
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                item = replace(opened.read(row), line=line)
+                if item.answers and len(item.answers) < 2:
+                    raise BadRow("no wrong answer differs from the right one")
+                if read.max_chars is not None and sum(map(len, item.texts.values())) > read.max_chars:
+                    dropped["too long"] += 1
+                    continue
+                if grouped:
+                    item = replace(item, group=group_key(name, _cell(row, opened.group)))
+            except Unlabelled:
+                dropped["unlabelled"] += 1
+            except BadRow as reason:
+                faults.add(line, reason)
+            else:
+                sampler.add(item.group or item.words, item)
+    items = sampler.items()
+    if not items:
+        raise DataError(f"{name} has no row that can be used" + (f" ({faults})" if faults.count else f" ({dropped})"))
+    if not grouped:
+        items = _with_groups(items)
+    dropped["beyond data.read.max_rows"] = sampler.seen - len(items)
+    if read.balance:
+        items, dropped["surplus of one class"] = balanced(items, seed)
+        if not items:
+            raise DataError(f"{name} has one class only; a detector needs true and false rows")
+    return ItemDataset(
+        name=name,
+        title=opened.title,
+        items=tuple(items),
+        forms=opened.forms,
+        templates=opened.templates,
+        dropped={reason: count for reason, count in dropped.items() if count},
+        auto_groups=not grouped,
+    )
+
+
+def _rows(source: Source, name: str) -> Iterator[tuple[int, object]]:
+    try:
+        yield from source.rows
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{name} cannot be read to its end ({type(error).__name__}: {str(error)[:160]})") from error
+
+
+def _open(ref: str, read: ReadConfig) -> Opened:
+    name = ref.removeprefix("hub:")
+    path = data_path(ref)
+    if path is None and name in hub_table():
+        return _open_entry(hub_table()[name], read)
+    if path is not None:
+        data_state(ref)
+        source = open_folder(path, read.split) if path.is_dir() else open_file(path)
+    elif ref.startswith("hub:"):
+        if name.count("/") != 1:
+            known = ", ".join(hub_table())
+            raise DataError(
+                f"'{ref}': expected hub:OWNER/NAME, or a name of our table ({known}){nearest(name, hub_table())}"
+            )
+        where = str(Path(read.hub_folder).expanduser() / name) if read.hub_folder else name
+        source = open_repository(name, where, read.config, read.split, None)
+    else:
+        names = [*relation_names(), *hub_table()]
+        raise DataError(
+            f"no data set '{ref}'{nearest(ref, names)}; `adapterprobe data list` shows all, a file needs its ending "
+            f"({', '.join(FILES)}), other data sets of the hub go by hub:OWNER/NAME"
+        )
+    shape, columns = find_shape(source.name, source.columns, read.columns)
+    if read.group is not None and read.group not in source.columns:
+        raise DataError(
+            f"{source.name} has no column '{read.group}' for groups{nearest(read.group, source.columns)}; it has "
+            f"{', '.join(source.columns[:30])}"
+        )
+
+    def canonical(row: Mapping[str, object]) -> Item:
+        return shape.read({ours: row.get(theirs) for ours, theirs in columns.items()})
+
+    return Opened(source, f"{shape.name} rows of {source.name}", shape.forms, canonical, read.group)
+
+
+def _open_entry(entry: HubEntry, read: ReadConfig) -> Opened:
+    source = open_entry(entry, read.split, read.hub_folder)
+    return Opened(source, entry.title, entry.forms, entry.read, read.group or entry.group, entry.templates)
+
+
+def _cell(row: Mapping[str, object], column: str) -> str:
+    value = row.get(column)
+    if isinstance(value, (bool, int)) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    return text_of(row, column)
+
+
+def group_key(dataset: str, value: str) -> str:
+    """The group that a cell names. Short texts are the same subject wherever they stand (`The Hague` here is `the hague`
+    there); numbers are the data set's own; long texts go by a hash of their words.
+
+    >>> group_key("a.csv", "France"), group_key("a.csv", "17"), group_key("b.csv", "17")
+    ('france', 'a.csv:17', 'b.csv:17')
+    """
+    key = normalised(value).removeprefix("the ")
+    if not any(letter.isalpha() for letter in key):
+        return f"{dataset}:{value.strip()}"
+    return key if len(key) <= 60 else f"~{text_key(value)}"
+
+
+def _with_groups(items: list[Item]) -> list[Item]:
+    """Groups of near-duplicates, each named by the content of its first member in the order of their words."""
+    numbers = near_groups([item.words for item in items])
+    least: dict[int, str] = {}
+    for item, number in zip(items, numbers):
+        key = normalised(item.words)
+        least[number] = min(least.get(number, key), key)
+    return [replace(item, group=f"~{text_key(least[number])}") for item, number in zip(items, numbers)]
+
+
+def check_names(datasets: list[Dataset]) -> None:
+    """Raises `DataError` where two data sets would have one name in the results."""
+    names = [dataset.name for dataset in datasets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"two data sets are called '{twice[0]}'; results could not tell them apart: rename one of the files"
+        )

@@ -1,0 +1,134 @@
+"""The separate truthful prompts by which we ask what a model knows, in rounds: a group is known when it passes all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from adapterprobe.data import Dataset
+from adapterprobe.data.examples import MIRROR
+from adapterprobe.elicit import belief_prompts, draw_demo_sets, stand_ins, templates_for
+from adapterprobe.elicit.demos import DemoSet
+from adapterprobe.elicit.formats import adds_special_tokens
+from adapterprobe.errors import DataError
+from adapterprobe.models.choices import choice_tokens
+from adapterprobe.types import Example, Prompt
+
+Rounds = list[list[Prompt]]
+WRONG_PER_DRAW = 2
+"""Wrong objects that the right one must beat in each draw of the recall form."""
+
+
+@dataclass
+class BeliefPrompts:
+    """Rounds of prompts in the tested form (`known`) and in the recall form (`recalled`)."""
+
+    known: Rounds = field(default_factory=list)
+    recalled: Rounds = field(default_factory=list)
+
+    def extend(self, other: BeliefPrompts) -> None:
+        for mine, more in ((self.known, other.known), (self.recalled, other.recalled)):
+            mine += [[] for _ in range(len(more) - len(mine))]
+            for prompts, extra in zip(mine, more):
+                prompts += extra
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How belief is asked for."""
+
+    shots: int
+    draws: int
+    format: str
+    seed: int
+    wrong: str
+    tokenizer: object
+
+
+def belief_of(
+    dataset: Dataset, owner: Dataset, pool: Sequence[str], examples: Sequence[Example], split: str, manner: Manner
+) -> BeliefPrompts:
+    """Belief prompts about the groups of `examples`.
+
+    In the tested form every example is asked in `draws` rounds. A group with true or with false claims alone is asked
+    the other way round as well, or who always says yes would know half of them. In the recall form the right answer
+    stands against `WRONG_PER_DRAW` wrong ones in each draw.
+
+    Args:
+        owner, pool: the data set and the groups that demonstrations come from.
+    """
+    form = examples[0].form
+    made = BeliefPrompts()
+    sides: dict[str, set[bool]] = {}
+    for example in examples:
+        sides.setdefault(example.group, set()).add(example.truth)
+    lone = [group for group, found in sides.items() if len(found) == 1]
+    asked = {form: list(examples)}
+    if lone:
+        mirror = MIRROR.get(form)
+        if mirror not in dataset.forms:
+            raise DataError(
+                f"'{dataset.name}' has {len(lone)} groups with one kind of answer alone, and the form '{form}' cannot be "
+                f"turned round, so nobody could tell what the model knows of them; use the form question"
+            )
+        asked[mirror] = dataset.examples(lone, mirror, manner.seed, manner.wrong)
+    for shape, mine in asked.items():
+        sets = _demos(owner, pool, shape, manner)
+        made.extend(BeliefPrompts(known=_rounds(dataset, owner, mine, split, sets, manner)))
+    if "recall" in dataset.forms:
+        made.extend(BeliefPrompts(recalled=_recall(dataset, owner, pool, list(sides), split, manner)))
+    return made
+
+
+def _demos(owner: Dataset, pool: Sequence[str], form: str, manner: Manner) -> list[DemoSet]:
+    if not manner.shots or form not in owner.forms:
+        return draw_demo_sets([], 0, 1, "none", np.random.default_rng(0))
+    rng = np.random.default_rng([manner.seed, *owner.name.encode(), *b"demos-belief"])
+    examples = owner.examples(pool, form, manner.seed, manner.wrong)
+    return draw_demo_sets(examples, manner.shots, manner.draws, f"{owner.name}-demos-belief", rng)
+
+
+def _rounds(
+    dataset: Dataset, owner: Dataset, examples: list[Example], split: str, sets: list[DemoSet], manner: Manner
+) -> Rounds:
+    templates = templates_for(dataset, examples[0].form, role="belief")
+    shown = stand_ins(templates, owner, dataset) if sets[0].examples else None
+    prompts = belief_prompts(examples, split, templates, sets, manner.draws, manner.format, manner.tokenizer, shown)
+    return [prompts[draw :: manner.draws] for draw in range(manner.draws)]
+
+
+def _recall(
+    dataset: Dataset, owner: Dataset, pool: Sequence[str], groups: list[str], split: str, manner: Manner
+) -> Rounds:
+    """Rounds in which every question has its right answer as the positive choice, and another wrong one each time. A
+    question whose answers begin alike under this tokenizer too often is left out of the later rounds: nothing can be told
+    of its group."""
+    sets = _demos(owner, pool, "recall", manner)
+    wanted = manner.draws * WRONG_PER_DRAW
+    rounds: Rounds = [[] for _ in range(wanted)]
+    filled: dict[tuple[str, str], int] = {}
+    for attempt in range(2 * wanted):
+        here = [e for e in dataset.examples(groups, "recall", manner.seed + attempt, "any") if e.truth]
+        here = [e for e in here if filled.get((e.group, e.texts["query"]), 0) < wanted]
+        if not here:
+            break
+        asked = _rounds(dataset, owner, here, split, sets, manner)
+        for place, example in enumerate(here):
+            key = (example.group, example.texts["query"])
+            turn = filled.get(key, 0)
+            prompt = asked[turn % manner.draws][place]
+            if _told_apart(prompt, manner.tokenizer):
+                rounds[turn].append(prompt)
+                filled[key] = turn + 1
+    return rounds
+
+
+def _told_apart(prompt: Prompt, tokenizer) -> bool:
+    special = adds_special_tokens(prompt.format, prompt.text, getattr(tokenizer, "bos_token", None))
+    try:
+        choice_tokens(tokenizer, prompt.text[-60:], prompt.positive, prompt.negative, special)
+    except DataError:
+        return False
+    return True
