@@ -19,7 +19,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point. Exit status: 0 done, 2 bad input, 130 interrupted (the same command goes on)."""
+    """Entry point. Exit status: 0 done, 1 a check found what blocks, 2 bad input, 130 interrupted (the same command goes on)."""
     parser = _Parser(prog="adapterprobe", description="Does a language model know better than it says?")
     parser.add_argument("--version", action="version", version=f"adapterprobe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        args.go(args)
+        status = args.go(args)
     except AdapterProbeError as error:
         print(f"adapterprobe: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -40,4 +40,5 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+    return status or 0

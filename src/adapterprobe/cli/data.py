@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from adapterprobe.cli.options import (
     DATA_HELP,
+    MODEL_HELP,
     add_model_options,
     add_prompt_options,
     add_read_options,
     model_arguments,
     reading,
 )
-from adapterprobe.errors import DataError
+from adapterprobe.errors import DataError, OutputError
 
+CHECK_EPILOG = """examples:
+  adapterprobe data check mine.csv --group city --against capitals
+  adapterprobe data check capitals elements animals
+  adapterprobe data check claims.jsonl --column statement=text --column label=y --json findings.json"""
 FORMS = ["question", "negated", "statement", "choice", "recall"]
 
 
@@ -36,6 +42,27 @@ def add(commands) -> None:
     add_model_options(show)
     add_read_options(show)
     show.set_defaults(go=go_show)
+
+    check = verbs.add_parser(
+        "check",
+        help="find what ruins lie-detection results: duplicates, leaks, imbalance, shortcuts, colliding choices",
+        description="Check data sets. Exit status 0: nothing blocks; 1: a finding blocks; 2: a data set cannot be read.",
+        epilog=CHECK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("names", nargs="*", metavar="D", help=DATA_HELP)
+    check.add_argument(
+        "--data", action="append", default=[], metavar="D", help="the same as the arguments (repeatable)"
+    )
+    check.add_argument(
+        "--against", action="append", default=[], metavar="D", help="a data set that it is used beside (repeatable)"
+    )
+    check.add_argument("--json", metavar="FILE", help="write the findings there too, with all their rows")
+    add_prompt_options(check, FORMS)
+    check.add_argument("--model", metavar="M", help=f"whose tokenizer and context are checked: {MODEL_HELP}")
+    check.add_argument("--no-model", action="store_true", help="leave out what needs a tokenizer")
+    add_read_options(check)
+    check.set_defaults(go=go_check)
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
@@ -91,3 +118,50 @@ def go_show(args: argparse.Namespace) -> None:
     )
     for line in show(spec, None if args.no_model else model_arguments(args)):
         print(line)
+
+
+def go_check(args: argparse.Namespace) -> int:
+    names = [*args.names, *args.data]
+    if not names:
+        raise DataError("name at least one data set, for example `adapterprobe data check capitals`")
+    from adapterprobe.elicit import one_or_several
+    from adapterprobe.models.load import load_reader
+    from adapterprobe.pipeline.check import check
+    from adapterprobe.pipeline.dataset import DatasetSpec
+
+    system = one_or_several(args.system)
+    specs = [
+        DatasetSpec(
+            name, args.form, args.shots, args.format, args.seed, system, templates=args.template, read=reading(args)
+        )
+        for name in names
+    ]
+    reader = None if args.no_model else load_reader(args.model)
+    done = []
+    for spec in specs:
+        done.append(check(spec, args.against, reader))
+        print(done[-1])
+    if args.json:
+        write_json(args.json, done)
+    return 1 if any(checked.blocked for checked in done) else 0
+
+
+def write_json(path: str, done) -> None:
+    from pathlib import Path
+
+    from adapterprobe.cache import write_atomic
+
+    content = [
+        {
+            "data": c.name,
+            "rows": c.entries,
+            "groups": c.groups,
+            "blocked": c.blocked,
+            "findings": [f.to_json() for f in c.findings],
+        }
+        for c in done
+    ]
+    try:
+        write_atomic(Path(path), json.dumps(content, indent=1, ensure_ascii=False))
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error.strerror})") from error

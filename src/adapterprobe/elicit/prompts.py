@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,6 +48,24 @@ def _prompt(
         text=text,
         positive=example.positive,
         negative=example.negative,
+    )
+
+
+def after_shared_words(prompt: Prompt) -> Prompt:
+    """Where both choices begin with the same words ("the leg", "the neck"), those words become the end of the prompt, so
+    that the choices can be told apart by how they begin."""
+    one, two = prompt.positive.split(), prompt.negative.split()
+    shared = 0
+    while shared < min(len(one), len(two)) - 1 and one[shared] == two[shared]:
+        shared += 1
+    if not shared:
+        return prompt
+    gap = "" if prompt.text[-1:].isspace() else " "
+    return replace(
+        prompt,
+        text=f"{prompt.text}{gap}{' '.join(one[:shared])}",
+        positive=" ".join(one[shared:]),
+        negative=" ".join(two[shared:]),
     )
 
 

@@ -40,9 +40,7 @@ class LanguageModel:
 
     @property
     def context_length(self) -> int | None:
-        config = self.model.config
-        config = config.get_text_config() if hasattr(config, "get_text_config") else config
-        return getattr(config, "max_position_embeddings", None)
+        return _context_length(self.model.config)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -67,6 +65,48 @@ def model_fingerprint(model: nn.Module, tokenizer=None) -> str:
         state.update(content.encode())
         state.update(str(getattr(tokenizer, "chat_template", None)).encode())
     return state.hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a model reads, without its weights."""
+
+    name: str
+    tokenizer: object
+    context_length: int | None
+
+
+def load_reader(name: str | None = None, revision: str | None = None, trust_remote_code: bool = False) -> Reader:
+    """Tokenizer and context length of a model.
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    shown, source = _resolve(name)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            config = AutoConfig.from_pretrained(source, **options)
+    except Exception as error:
+        raise _not_loaded(shown, source, error) from error
+    return Reader(shown, tokenizer, _context_length(config))
+
+
+def _context_length(config) -> int | None:
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(config, "max_position_embeddings", None)
+
+
+def _not_loaded(shown: str, source: str, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    tried = "a local folder" if Path(source).is_dir() else "a hub id (no local folder or file has that name)"
+    return ModelError(
+        f"cannot load the model '{shown}': tried as {tried}, got {type(error).__name__}: {reason}; check the name "
+        "and the connection, or give --model a local folder, a GGUF file, or nothing for the default"
+    )
 
 
 def _resolve(name: str | None) -> tuple[str, str]:
@@ -132,12 +172,7 @@ def load_model(
                 extra |= {"quantization_config": quantization(quantize, precision), "device_map": {"": str(where)}}
             model = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options, **extra)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        tried = "a local folder" if Path(source).is_dir() else "a hub id (no local folder or file has that name)"
-        raise ModelError(
-            f"cannot load the model '{shown}': tried as {tried}, got {type(error).__name__}: {reason}; check the name "
-            "and the connection, or give --model a local folder, a GGUF file, or nothing for the default"
-        ) from error
+        raise _not_loaded(shown, source, error) from error
     if quantize:
         keep_differentiable(model)
     model = (model if quantize else model.to(where)).eval().requires_grad_(False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from adapterprobe.data import Dataset
 from adapterprobe.data.examples import MIRROR
-from adapterprobe.elicit import belief_prompts, draw_demo_sets, stand_ins, templates_for
+from adapterprobe.elicit import after_shared_words, belief_prompts, draw_demo_sets, stand_ins, templates_for
 from adapterprobe.elicit.demos import DemoSet
 from adapterprobe.elicit.formats import adds_special_tokens
 from adapterprobe.errors import DataError
@@ -118,7 +118,7 @@ def _recall(
         for place, example in enumerate(here):
             key = (example.group, example.texts["query"])
             turn = filled.get(key, 0)
-            prompt = asked[turn % manner.draws][place]
+            prompt = after_shared_words(asked[turn % manner.draws][place])
             if _told_apart(prompt, manner.tokenizer):
                 rounds[turn].append(prompt)
                 filled[key] = turn + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from adapterprobe.elicit import (
 )
 from adapterprobe.errors import DataError
 from adapterprobe.pipeline.belief_prompts import BeliefPrompts, Manner, belief_of
-from adapterprobe.types import Prompt
+from adapterprobe.types import Example, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,17 @@ def check_spec(spec: DatasetSpec) -> None:
     check_format(spec.format)
 
 
+def shown_and_asked(spec: DatasetSpec) -> tuple[list[Example], list[Example]]:
+    """Examples of the demonstrations, and of all that may be asked beside them.
+
+    Raises:
+        DataError: see `dataset_prompts`.
+    """
+    dealt = _deal(replace(spec, facts=None), with_belief=False)
+    made = [dealt.dataset.examples(groups, spec.form, spec.seed) for groups in (dealt.shown, dealt.asked)]
+    return made[0], made[1]
+
+
 def _deal(spec: DatasetSpec, with_belief: bool) -> _Dealt:
     chosen = system_prompts(spec.system)
     conditions = list(spec.conditions or (["truth", "lie"] if spec.shots or chosen else ["neutral"]))
@@ -104,7 +115,7 @@ def _deal(spec: DatasetSpec, with_belief: bool) -> _Dealt:
             systems_for(chosen, condition, judged=True)
     dataset = load_data(spec.name, spec.read, spec.seed)
     groups = shuffled(dataset.groups, spec.seed, dataset.sides())
-    size = max(8, spec.shots + 2) if spec.shots else 0
+    size = _demonstrators(dataset, groups, spec)
     taken = size * (2 if with_belief else 1)
     if len(groups) <= taken + (spec.facts or 1):
         raise DataError(
@@ -113,6 +124,21 @@ def _deal(spec: DatasetSpec, with_belief: bool) -> _Dealt:
         )
     systems = {c: [s for s in chosen if s.pushes == c] for c in conditions}
     return _Dealt(dataset, groups[:size], groups[size:taken], groups[taken:], systems)
+
+
+def _demonstrators(dataset: Dataset, groups: list[str], spec: DatasetSpec) -> int:
+    """How many groups it takes to demonstrate: more than there are shots where objects cannot be balanced in a few."""
+    size = max(8, spec.shots + 2) if spec.shots else 0
+    while size and size <= len(groups) // 4:
+        try:
+            draw_demo_sets(
+                dataset.examples(groups[:size], spec.form, spec.seed), spec.shots, 2, "demos", np.random.default_rng(0)
+            )
+        except DataError:
+            size += 4
+        else:
+            break
+    return size
 
 
 def _tested(spec: DatasetSpec, dealt: _Dealt, tokenizer) -> list[Prompt]:

@@ -1,0 +1,90 @@
+"""`adapterprobe data check`: what ruins lie-detection results, found before a model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from adapterprobe.data import Dataset, load_data, relation_names
+from adapterprobe.data.source import Faults, read_data
+from adapterprobe.errors import DataError
+from adapterprobe.models.load import Reader
+from adapterprobe.pipeline.check import prompts, rows, shortcuts
+from adapterprobe.pipeline.check.entries import Entry, entries_of
+from adapterprobe.pipeline.check.findings import SEVERITIES, Finding, blocks
+from adapterprobe.pipeline.dataset import DatasetSpec
+
+__all__ = ["Checked", "Finding", "blocks", "check"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The findings about one data set, the worst first."""
+
+    name: str
+    entries: int
+    groups: int
+    findings: list[Finding]
+
+    @property
+    def blocked(self) -> bool:
+        return blocks(self.findings)
+
+    def __str__(self) -> str:
+        head = f"{self.name}: {self.entries} rows in {self.groups} groups"
+        if not self.findings:
+            return f"{head}: nothing found"
+        return "\n".join([head, *map(str, self.findings)])
+
+
+def check(spec: DatasetSpec, against: Sequence[str] = (), reader: Reader | None = None) -> Checked:
+    """Look for everything that the module's parts know of.
+
+    Args:
+        against: other data sets, that this one is judged beside.
+        reader: tokenizer and context length of a model; without it token checks are left out.
+
+    Raises:
+        DataError: the data set is unknown, or has no row at all that can be read.
+    """
+    lenient = replace(spec, read=spec.read.model_copy(update={"skip_bad": 10**9, "balance": False}))
+    faults = Faults()
+    dataset = _read(lenient, faults)
+    entries = entries_of(dataset)
+    found = [
+        *rows.unreadable(faults),
+        *rows.left_out(dataset),
+        *rows.repeated(entries),
+        *rows.leaks(dataset, entries),
+        *rows.sizes(entries),
+        *shortcuts.balance(entries),
+    ]
+    for other in against:
+        theirs = load_data(other, spec.read if other not in relation_names() else None, spec.seed)
+        found += rows.against(entries, theirs.name, entries_of(theirs))
+    form = spec.form if spec.form in dataset.forms else dataset.forms[0]
+    spec = replace(lenient, form=form)
+    found += shortcuts.answer_tokens(dataset.examples(dataset.groups, form, spec.seed))
+    found += shortcuts.shortcuts(dataset, form, spec.seed)
+    found += _on_prompts(spec, entries, reader)
+    found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return Checked(dataset.name, len(entries), len({entry.group for entry in entries}), found)
+
+
+def _read(spec: DatasetSpec, faults: Faults) -> Dataset:
+    if spec.name in relation_names():
+        return load_data(spec.name)
+    return read_data(spec.name, spec.read, spec.seed, faults)
+
+
+def _on_prompts(spec: DatasetSpec, entries: list[Entry], reader: Reader | None) -> list[Finding]:
+    try:
+        found = list(prompts.demonstrations(spec, entries))
+        if reader is not None:
+            found += prompts.tokens(spec, reader)
+    except DataError as error:
+        # Too few groups for demonstrations has been said already; other reasons are findings of their own.
+        few = len({entry.group for entry in entries}) < rows.ENOUGH_GROUPS
+        severity = rows.NOTES if few else rows.BLOCKS
+        return [Finding("prompts cannot be made", severity, str(error), "mend that, or choose other options")]
+    return found

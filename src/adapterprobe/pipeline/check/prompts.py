@@ -1,0 +1,79 @@
+"""Prompts as a tokenizer sees them: choices that begin alike, prompts beyond the context, demonstrations that are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from adapterprobe.data import load_data
+from adapterprobe.data.duplicates import said_before
+from adapterprobe.data.examples import said
+from adapterprobe.elicit import after_shared_words
+from adapterprobe.elicit.formats import adds_special_tokens
+from adapterprobe.errors import DataError
+from adapterprobe.models.choices import choice_tokens
+from adapterprobe.models.load import Reader
+from adapterprobe.pipeline.check.entries import Entry
+from adapterprobe.pipeline.check.findings import BLOCKS, NOTES, WARNS, Finding
+from adapterprobe.pipeline.dataset import DatasetSpec, dataset_prompts, shown_and_asked
+
+MOST_GROUPS = 200
+
+
+def demonstrations(spec: DatasetSpec, entries: Sequence[Entry]) -> Iterator[Finding]:
+    """Demonstrations that say what is asked."""
+    sides = [{example.group for example in examples} for examples in shown_and_asked(spec)]
+    shown, asked = ([entry for entry in entries if entry.group in groups] for groups in sides)
+    if not shown:
+        return
+    copies = said_before([e.text for e in asked], [e.text for e in shown])
+    if copies:
+        pairs = tuple(f"{asked[row].where} ~ {shown[twin].where}" for row, twin in copies.items())
+        share = len(copies) / len(asked)
+        yield Finding(
+            "demonstrations overlap tests",
+            BLOCKS if share > 0.05 else WARNS,
+            f"{len(copies)} of {len(asked)} questions ({share:.1%}) nearly repeat a demonstration of another group",
+            "name a column with --group that they share",
+            pairs,
+        )
+
+
+def tokens(spec: DatasetSpec, reader: Reader) -> Iterator[Finding]:
+    """Choices and lengths under one tokenizer; in the recall form the answers themselves are the choices."""
+    forms = load_data(spec.name, spec.read, spec.seed).forms
+    _, asked = shown_and_asked(spec)
+    for form in [spec.form, *(["recall"] if "recall" in forms and spec.form != "recall" else [])]:
+        facts = min(MOST_GROUPS, len({e.group for e in asked}) - 1)
+        prompts = dataset_prompts(replace(spec, form=form, facts=max(facts, 1), templates=None), reader.tokenizer)
+        collide, long, longest = [], [], 0
+        for prompt in prompts if form != "recall" else map(after_shared_words, prompts):
+            special = adds_special_tokens(prompt.format, prompt.text, getattr(reader.tokenizer, "bos_token", None))
+            length = len(reader.tokenizer(prompt.text, add_special_tokens=special).input_ids)
+            longest = max(longest, length)
+            if reader.context_length is not None and length > reader.context_length:
+                long.append(prompt)
+            try:
+                choice_tokens(reader.tokenizer, prompt.text[-60:], prompt.positive, prompt.negative, special)
+            except DataError:
+                collide.append(prompt)
+        if collide:
+            groups = {prompt.example.group for prompt in collide}
+            yield Finding(
+                f"choices begin alike ({form})",
+                BLOCKS if form == spec.form else NOTES,
+                f"{len(collide)} of {len(prompts)} prompts in {len(groups)} groups, under the tokenizer of {reader.name}",
+                "reword the answers"
+                if form == spec.form
+                else "nothing: recall is asked with other wrong answers, or left open; the tested form is not touched",
+                tuple(dict.fromkeys(f"{p.positive} / {p.negative}" for p in collide)),
+            )
+        if long:
+            yield Finding(
+                f"prompts beyond the context ({form})",
+                BLOCKS,
+                f"{len(long)} of {len(prompts)} prompts; the longest has {longest} tokens, {reader.name} takes "
+                f"{reader.context_length}",
+                "lower --shots, or leave long rows out with --max-chars",
+                tuple(dict.fromkeys(said(p.example)[:60] for p in long)),
+            )
