@@ -1,0 +1,193 @@
+"""Data sets of the hub, from local folders in the hub's own layout: columns, label meanings, splits."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from adapterprobe.config import ReadConfig
+from adapterprobe.data import hub_table, load_data
+from adapterprobe.elicit import templates_for
+from adapterprobe.errors import DataError
+
+NOUNS = [
+    "otter",
+    "violin",
+    "glacier",
+    "tram",
+    "walnut",
+    "comet",
+    "harbour",
+    "pepper",
+    "lantern",
+    "meadow",
+    "copper",
+    "kite",
+]
+
+
+def entailment(i, noun):
+    return f"The {noun} crossed the {NOUNS[i - 1]}.", f"The {noun} moved." if i % 2 else f"The {noun} slept."
+
+
+def choices(i, noun, letters):
+    texts = [f"{noun} wood", f"{noun} iron", f"{noun} clay"]
+    return {"text": texts, "label": letters}, letters[i % 3], texts[i % 3]
+
+
+# Per data set: its files in the repository, a row, and what its right answer is. Columns and label values are those of the
+# real repositories; the texts are ours.
+LAYOUT = {
+    "boolq": ("data/train-00000-of-00001.parquet", lambda i, n: (
+        {"question": f"can a {n} be red", "answer": bool(i % 2), "passage": f"All about the {n}."}, "Yes" if i % 2 else "No")),
+    "sciq": ("data/train-00000-of-00001.parquet", lambda i, n: (
+        {"question": f"What holds a {n}?", "distractor3": "c", "distractor1": "a", "distractor2": "b",
+         "correct_answer": f"{n} glue", "support": ""}, f"{n} glue")),
+    "rte": ("rte/train-00000-of-00001.parquet", lambda i, n: (
+        dict(zip(("sentence1", "sentence2"), entailment(i, n))) | {"label": 1 - i % 2, "idx": i}, "Yes" if i % 2 else "No")),
+    "axg": ("axg/test-00000-of-00001.parquet", lambda i, n: (
+        dict(zip(("premise", "hypothesis"), entailment(i, n))) | {"idx": i, "label": 1 - i % 2}, "Yes" if i % 2 else "No")),
+    "hans": ("plain_text/validation/0000.parquet", lambda i, n: (
+        dict(zip(("premise", "hypothesis"), entailment(i, n))) | {
+            "label": 1 - i % 2, "parse_premise": "(", "parse_hypothesis": "(", "binary_parse_premise": "(",
+            "binary_parse_hypothesis": "(", "heuristic": "lexical_overlap", "subcase": "x", "template": "t"},
+        "Yes" if i % 2 else "No")),
+    "qnli": ("qnli/train-00000-of-00001.parquet", lambda i, n: (
+        {"question": f"Who saw the {n}?", "sentence": f"Ann saw the {n}." if i % 2 else f"The {n} was old.",
+         "label": 1 - i % 2, "idx": i}, "Yes" if i % 2 else "No")),
+    "sst2": ("data/train-00000-of-00001.parquet", lambda i, n: (
+        {"idx": i, "sentence": f"a {n} of a film", "label": i % 2}, "Positive" if i % 2 else "Negative")),
+    "imdb": ("plain_text/train-00000-of-00001.parquet", lambda i, n: (
+        {"text": f"A {n} of a film.<br />Really.", "label": i % 2}, "Positive" if i % 2 else "Negative")),
+    "amazon_polarity": ("amazon_polarity/train-00000-of-00004.parquet", lambda i, n: (
+        {"label": i % 2, "title": f"My {n}", "content": f"This {n} works."}, "Positive" if i % 2 else "Negative")),
+    "truthful_qa": ("multiple_choice/validation-00000-of-00001.parquet", lambda i, n: (
+        {"question": f"What happens to a {n} at night?",
+         "mc1_targets": {"choices": ["Nothing", f"The {n} sings"], "labels": [1, 0]},
+         "mc2_targets": {"choices": ["Nothing", "Not much", f"The {n} sings"], "labels": [1, 1, 0]}}, "Nothing")),
+    "commonsense_qa": ("data/train-00000-of-00001.parquet", lambda i, n: (
+        {"id": str(i), "question": f"Where is a {n}?", "question_concept": n,
+         "choices": dict(reversed(choices(i, n, ["A", "B", "C"])[0].items())),
+         "answerKey": choices(i, n, ["A", "B", "C"])[1]}, choices(i, n, ["A", "B", "C"])[2])),
+    "arc": ("ARC-Challenge/train-00000-of-00001.parquet", lambda i, n: (
+        {"id": str(i), "question": f"What is a {n} made of?", "choices": choices(i, n, ["1", "2", "3"])[0],
+         "answerKey": choices(i, n, ["1", "2", "3"])[1]}, choices(i, n, ["1", "2", "3"])[2])),
+}  # fmt: skip
+
+
+def repository(root: Path, name: str, rows: list[dict]) -> Path:
+    """A folder as `huggingface_hub` downloads it: data files and a card that says which belong to what."""
+    entry, (file, _) = hub_table()[name], LAYOUT[name]
+    folder = root / entry.hub
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_parquet(folder / file)
+    split = Path(file).name.split("-")[0] if "-0" in file else Path(file).parent.name
+    if name != "hans":  # the branch of converted files has no card
+        pattern = file.replace("-00000-of-00001", "-*").replace("-00000-of-00004", "-*")
+        config = {"config_name": entry.config or "default", "data_files": [{"split": split, "path": pattern}]}
+        other = {"config_name": "another", "data_files": [{"split": split, "path": pattern}]}
+        card = {"configs": [other, config] if entry.config else [config]}
+        (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n# {name}\n")
+    return root
+
+
+def rows_of(name: str) -> list[tuple[dict, str]]:
+    return [LAYOUT[name][1](i, noun) for i, noun in enumerate(NOUNS)]
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUT))
+def test_columns_and_labels_mean_what_they_should(tmp_path, name):
+    rows = rows_of(name)
+    read = ReadConfig(hub_folder=str(repository(tmp_path, name, [row for row, _ in rows])))
+    for ref in (name, f"hub:{name}"):
+        dataset = load_data(ref, read)
+        assert dataset.name == name and len(dataset.items) == len(NOUNS) and not dataset.dropped
+        for noun, (_, right) in zip(NOUNS, rows):
+            item = next(
+                i for i in dataset.items if f" {noun}" in " ".join(i.texts.values()) and i.line == NOUNS.index(noun) + 1
+            )
+            assert item.answers[0] == right and right not in item.answers[1:]
+    for form in dataset.forms:
+        examples = dataset.examples(dataset.groups, form, 0)
+        assert len(examples) == 2 * len(NOUNS) and sum(e.truth for e in examples) == len(NOUNS)
+        for template in templates_for(dataset, form):
+            turns = {template.turn(e) for e in examples}
+            assert len(turns) == len(examples) / (2 if form == "recall" else 1)
+            assert not any("{" in turn for turn in turns)
+
+
+def test_the_table_is_whole():
+    table = hub_table()
+    assert set(table) == set(LAYOUT) == {
+        "boolq", "sciq", "rte", "qnli", "axg", "hans", "sst2", "imdb", "amazon_polarity", "truthful_qa", "commonsense_qa", "arc",
+    }  # fmt: skip
+    for name, entry in table.items():
+        asked = [t for t in entry.templates if t.form == "question"]
+        assert sum(t.role == "train" for t in asked) >= 3, name
+        assert sum(t.role == "judge" for t in asked) >= 1 and sum(t.role == "belief" for t in asked) >= 2, name
+        assert len({t.name for t in entry.templates}) == len(entry.templates)
+        assert all("answer" in t.fields for t in asked), name
+
+
+@pytest.mark.parametrize("name", ["sst2", "imdb", "rte", "commonsense_qa"])
+def test_rows_without_a_label_are_left_out(tmp_path, name):
+    rows = [row for row, _ in rows_of(name)]
+    key = "answerKey" if "answerKey" in rows[0] else "label"
+    for row in rows[:3]:
+        row[key] = "" if key == "answerKey" else -1
+    dataset = load_data(name, ReadConfig(hub_folder=str(repository(tmp_path, name, rows))))
+    assert len(dataset.items) == len(NOUNS) - 3 and dataset.dropped == {"unlabelled": 3}
+
+
+def test_an_unknown_label_value_is_a_fault(tmp_path):
+    rows = [row for row, _ in rows_of("sst2")]
+    rows[4]["label"] = 2
+    with pytest.raises(DataError, match=r"line 5: 'label' is 2, expected one of \[0, 1\]"):
+        load_data("sst2", ReadConfig(hub_folder=str(repository(tmp_path, "sst2", rows))))
+
+
+def test_no_wrong_answer(tmp_path):
+    rows = [row for row, _ in rows_of("sciq")]
+    rows[0] |= dict.fromkeys(("distractor1", "distractor2", "distractor3"), rows[0]["correct_answer"])
+    with pytest.raises(DataError, match="line 1: no wrong answer differs"):
+        load_data("sciq", ReadConfig(hub_folder=str(repository(tmp_path, "sciq", rows))))
+
+
+def test_what_goes_wrong_with_a_repository(tmp_path):
+    read = ReadConfig(hub_folder=str(tmp_path))
+    with pytest.raises(DataError, match="google/boolq on the hub, and .* is no folder"):
+        load_data("boolq", read)
+    repository(tmp_path, "sst2", [{"idx": 0, "sentence": "x", "gold": 1}])
+    with pytest.raises(DataError, match=r"lacks the columns \['label'\].*it has changed"):
+        load_data("sst2", read)
+    repository(tmp_path, "rte", [row for row, _ in rows_of("rte")])
+    with pytest.raises(DataError, match="cannot load 'rte': tried .* as a local folder.*validation"):
+        load_data("rte", read.model_copy(update={"split": "validation"}))
+
+
+def test_any_repository_whose_columns_make_a_shape(tmp_path):
+    folder = tmp_path / "ann" / "claims"
+    folder.mkdir(parents=True)
+    rows = [{"claim": f"The {noun} is real.", "gold": i % 2} for i, noun in enumerate(NOUNS)]
+    pd.DataFrame(rows).to_parquet(folder / "train.parquet")
+    read = ReadConfig(hub_folder=str(tmp_path), columns={"statement": "claim", "label": "gold"}, split="train")
+    dataset = load_data("hub:ann/claims", read)
+    assert len(dataset.items) == len(NOUNS) and dataset.forms == ("question", "negated", "statement")
+
+
+def test_the_hub_itself_is_asked_when_no_folder_is_named(monkeypatch):
+    asked = {}
+
+    def refuse(where, **options):
+        asked.update(options, where=where)
+        raise ConnectionError("Couldn't reach it")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with pytest.raises(
+        DataError, match=r"cannot load 'hans': tried jhu-cogsci/hans as a data set of the hub, got ConnectionError"
+    ):
+        load_data("hans")
+    assert asked == {
+        "where": "jhu-cogsci/hans", "name": None, "split": "validation", "revision": "refs/convert/parquet", "streaming": False,
+    }  # fmt: skip

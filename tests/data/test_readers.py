@@ -1,0 +1,419 @@
+"""Your own files: three shapes in five kinds of file, every fault by its line, nothing but our own errors."""
+
+import csv
+import io
+import json
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adapterprobe.config import ReadConfig
+from adapterprobe.data import load_data
+from adapterprobe.data.source import Faults, read_data
+from adapterprobe.errors import AdapterProbeError, DataError
+
+CITIES = ["Lyon", "Bonn", "Turin", "Porto", "Graz", "Basel", "Gdansk", "Bergen", "Malmo", "Cork", "Split", "Varna"]
+COUNTRIES = [
+    "France",
+    "Germany",
+    "Italy",
+    "Portugal",
+    "Austria",
+    "Switzerland",
+    "Poland",
+    "Norway",
+    "Sweden",
+    "Ireland",
+]
+COUNTRIES += ["Croatia", "Bulgaria"]
+CLAIMS = [
+    {"statement": f"The city of {city} is in {country}.", "label": int(right), "city": city}
+    for city, country in zip(CITIES, COUNTRIES)
+    for right in (True, False)
+    for country in [country if right else "Peru"]
+]
+QUESTIONS = [
+    {"question": f"Where is {city}?", "choices": ["Peru", country, "Chad"], "answer": country}
+    for city, country in zip(CITIES, COUNTRIES)
+]
+CHATS = [
+    {
+        "messages": [
+            {"role": "system", "content": "Sell it."},
+            {"role": "user", "content": f"Is the {city} model new?"},
+        ],
+        "reply": "Brand new." if honest else "It is as new as they come.",
+        "label": "honest" if honest else "deceptive",
+    }
+    for place, city in enumerate(CITIES)
+    for honest in [place % 2 == 0]
+]
+
+
+def write(path, rows):
+    """The same rows in the kind of file that the path's ending says."""
+    flat = [
+        {key: json.dumps(value) if isinstance(value, (list, dict)) else value for key, value in row.items()}
+        for row in rows
+    ]
+    if path.suffix in (".jsonl", ".ndjson"):
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", "utf-8")
+    elif path.suffix in (".csv", ".tsv"):
+        pd.DataFrame(flat).to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        datasets.Dataset.from_list(rows).save_to_disk(str(path))
+    return str(path)
+
+
+@pytest.fixture(params=[".jsonl", ".csv", ".tsv", ".parquet", ""])
+def kind(request):
+    return request.param
+
+
+def test_claims_in_every_kind_of_file(tmp_path, kind):
+    dataset = load_data(write(tmp_path / f"claims{kind}", CLAIMS), ReadConfig(group="city"))
+    assert dataset.name == f"claims{kind}" and len(dataset.groups) == len(CITIES) and "lyon" in dataset.groups
+    examples = dataset.examples(dataset.groups, "question", 0)
+    assert len(examples) == len(CLAIMS) and sum(e.truth for e in examples) == len(CITIES)
+    assert {e.truth for e in examples if "is in Peru" in e.texts["statement"]} == {False}
+    assert all(
+        e.texts["statement"].startswith("the city of") and not e.texts["statement"].endswith(".") for e in examples
+    )
+    turned = dataset.examples(dataset.groups, "negated", 0)
+    assert [e.truth for e in turned] == [not e.truth for e in examples]
+    assert {e.positive for e in dataset.examples(dataset.groups, "statement", 0)} == {"True"}
+
+
+def test_questions_in_every_kind_of_file(tmp_path, kind):
+    dataset = load_data(write(tmp_path / f"q{kind}", QUESTIONS))
+    right = dict(zip((f"Where is {city}?" for city in CITIES), COUNTRIES))
+    for form in ("question", "negated", "choice", "recall"):
+        examples = dataset.examples(dataset.groups, form, 0)
+        assert len(examples) == 2 * len(QUESTIONS) and sum(e.truth for e in examples) == len(QUESTIONS)
+        assert len({e.example_id for e in examples}) == len(examples)
+        for e in examples:
+            is_right = e.texts["answer"] == right[e.texts["query"]]
+            if form == "choice":
+                shown = e.texts["first"] if e.truth else e.texts["second"]
+                assert shown == right[e.texts["query"]] and {e.positive, e.negative} == {"A", "B"}
+            elif form == "recall":
+                assert (e.positive == right[e.texts["query"]]) == e.truth
+            else:
+                assert e.truth == (is_right != (form == "negated"))
+    wrong = {
+        e.texts["answer"]
+        for seed in range(9)
+        for e in dataset.examples(dataset.groups, "question", seed)
+        if not e.truth
+    }
+    assert wrong == {"Peru", "Chad"}
+    assert dataset.examples(dataset.groups, "question", 3) == dataset.examples(dataset.groups, "question", 3)
+
+
+def test_chats_in_every_kind_of_file(tmp_path, kind):
+    dataset = load_data(write(tmp_path / f"chat{kind}", CHATS))
+    examples = dataset.examples(dataset.groups, "question", 0)
+    assert sum(e.truth for e in examples) == len(CITIES) / 2
+    for e in examples:
+        assert e.truth == (e.texts["reply"] == "Brand new.")
+        assert e.texts["dialogue"].startswith("System: Sell it.\nUser: Is the ")
+
+
+def test_the_reply_may_be_the_last_message(tmp_path):
+    rows = [
+        {"messages": [*chat["messages"], {"role": "assistant", "content": chat["reply"]}], "label": chat["label"]}
+        for chat in CHATS
+    ]
+    one, two = load_data(write(tmp_path / "a.jsonl", rows)), load_data(write(tmp_path / "b.jsonl", CHATS))
+    assert [i.texts for i in one.items] == [i.texts for i in two.items]
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "right"),
+    [
+        (1, ["x", "y"], "y"),
+        ("b", ["x", "y"], "y"),
+        ("B", {"text": ["x", "y"], "label": ["A", "B"]}, "y"),
+        ("2", {"text": ["x", "y"], "label": ["1", "2"]}, "y"),
+        ("0", ["1", "0"], "0"),
+        (1.0, "x|y", "y"),
+        ("y", '["x", "y"]', "y"),
+    ],
+)
+def test_ways_to_name_the_right_choice(tmp_path, answer, choices, right):
+    rows = [{"question": f"Q{i} about {city}?", "choices": choices, "answer": answer} for i, city in enumerate(CITIES)]
+    dataset = load_data(write(tmp_path / "q.jsonl", rows))
+    assert {item.answers[0] for item in dataset.items} == {right}
+
+
+def test_class_labels_go_by_their_names(tmp_path):
+    features = datasets.Features(
+        {"statement": datasets.Value("string"), "label": datasets.ClassLabel(names=["true", "false"])}
+    )
+    rows = {"statement": [c["statement"] for c in CLAIMS], "label": [1 - c["label"] for c in CLAIMS]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "d"))
+    dataset = load_data(str(tmp_path / "d"))
+    assert all(item.label == ("Peru" not in item.texts["statement"]) for item in dataset.items)
+
+
+def test_a_saved_folder_with_splits_asks_which(tmp_path):
+    parts = datasets.DatasetDict({name: datasets.Dataset.from_list(CLAIMS) for name in ("train", "test")})
+    parts.save_to_disk(str(tmp_path / "d"))
+    with pytest.raises(DataError, match="has the splits train, test; choose one with --split"):
+        load_data(str(tmp_path / "d"))
+    assert len(load_data(str(tmp_path / "d"), ReadConfig(split="test")).items) == len(CLAIMS)
+    with pytest.raises(DataError, match="no split 'tset'"):
+        load_data(str(tmp_path / "d"), ReadConfig(split="tset"))
+
+
+def test_columns_are_mapped(tmp_path):
+    rows = [{"text": c["statement"], "y": c["label"]} for c in CLAIMS]
+    path = write(tmp_path / "m.csv", rows)
+    with pytest.raises(DataError, match=r"lacks statement, label.*--column statement=NAME"):
+        load_data(path)
+    dataset = load_data(path, ReadConfig(columns={"statement": "text", "label": "y"}))
+    assert len(dataset.items) == len(CLAIMS)
+    with pytest.raises(DataError, match="no column 'txt' .did you mean 'text'"):
+        load_data(path, ReadConfig(columns={"statement": "txt", "label": "y"}))
+    with pytest.raises(DataError, match="did you mean 'statement'"):
+        load_data(path, ReadConfig(columns={"statment": "text", "label": "y"}))
+    with pytest.raises(DataError, match="no column 'cty'"):
+        load_data(write(tmp_path / "g.csv", CLAIMS), ReadConfig(group="cty"))
+    nearly = write(tmp_path / "n.csv", [{"statements": c["statement"], "label": c["label"]} for c in CLAIMS])
+    with pytest.raises(DataError, match="lacks statement .did you mean 'statements'"):
+        load_data(nearly)
+
+
+BAD = [
+    ("maybe", "'label' is 'maybe', expected 1 or true or 0 or false"),
+    ("2", "'label' is '2'"),
+    ("", "'label' is missing"),
+    (None, "'label' is missing"),
+    (float("nan"), "'label' is missing"),
+    (0.5, "'label' is '0.5'"),
+]
+
+
+@pytest.mark.parametrize(("label", "reason"), BAD)
+def test_bad_labels_by_line(tmp_path, label, reason):
+    rows = [*CLAIMS[:4], {**CLAIMS[4], "label": label}, *CLAIMS[5:], {**CLAIMS[4], "label": label}]
+    path = write(tmp_path / "bad.jsonl", rows)
+    with pytest.raises(DataError) as error:
+        load_data(path)
+    assert reason in str(error.value) and f"lines 5, {len(rows)}: " in str(error.value)
+    assert "2 of its rows cannot be used" in str(error.value) and "--skip-bad" in str(error.value)
+    with pytest.raises(DataError, match="--skip-bad allows 1"):
+        load_data(path, ReadConfig(skip_bad=1))
+    assert len(load_data(path, ReadConfig(skip_bad=2, balance=False)).items) == len(rows) - 2
+
+
+def test_every_fault_of_a_csv_by_its_line(tmp_path):
+    path = tmp_path / "bad.csv"
+    lines = [b"statement,label", *(f'"{c["statement"]}",{c["label"]}'.encode() for c in CLAIMS)]
+    lines[3] = b"Caf\xe9s are open,1"
+    lines[5] = b"one,two,three"
+    lines[7] = b'"",1'
+    lines[9] = b'"over\ntwo lines",maybe'
+    lines[11] = b"nul\x00,1"
+    path.write_bytes(b"\n".join(lines))
+    faults = Faults()
+    dataset = read_data(str(path), ReadConfig(balance=False), 0, faults)
+    found = {line: reason for reason, lines in faults.lines.items() for line in lines}
+    assert found == {
+        4: "'statement' is not UTF-8",
+        6: "has 3 cells, the header has 2",
+        8: "'statement' is empty",
+        10: "'label' is 'maybe', expected 1 or true or 0 or false",
+        13: "'statement' holds a NUL character",
+    }
+    assert len(dataset.items) == len(CLAIMS) - 5
+
+
+def test_every_fault_of_a_json_lines_file_by_its_line(tmp_path):
+    rows = [json.dumps(row) for row in QUESTIONS]
+    rows[1] = "{not json"
+    rows[2] = "[1, 2]"
+    rows[3] = json.dumps({**QUESTIONS[3], "answer": "Atlantis"})
+    rows[4] = json.dumps({**QUESTIONS[4], "choices": ["one"]})
+    rows[5] = json.dumps({**QUESTIONS[5], "choices": ["a", "a"]})
+    rows[6] = json.dumps({**QUESTIONS[6], "question": 7})
+    rows[7] = '{"question": "\\ud800?", "choices": ["a", "b"], "answer": "a"}'
+    (tmp_path / "q.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DataError) as error:
+        load_data(str(tmp_path / "q.jsonl"))
+    for line, reason in [
+        (2, "is not JSON"),
+        (3, "is not an object but list"),
+        (4, "'answer' is 'Atlantis', which names none of the 3 choices"),
+        (5, "'choices' has 1, expected at least 2"),
+        (6, "'choices' has 'a' twice"),
+        (7, "'question' is not text but int"),
+        (8, "'question' is not UTF-8"),
+    ]:
+        assert f"line {line}: {reason}" in str(error.value)
+    assert str(error.value).startswith("q.jsonl: 7 of its rows")
+
+
+def test_many_faults_are_counted_and_some_named(tmp_path):
+    path = write(tmp_path / "bad.jsonl", [*CLAIMS, *({"statement": f"S{i}", "label": "x"} for i in range(500))])
+    with pytest.raises(DataError, match=r"500 of its rows .*lines 25, 26.* and 488 more: 'label' is 'x'") as error:
+        load_data(path)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("a.jsonl", b"", "is empty"),
+        ("a.jsonl", b"1\n2\n", "no line that is a JSON object"),
+        ("a.csv", b"statement,statement\n1,2\n", "different column names"),
+        ("a.csv", b"statement,label\n", "no row that can be used"),
+        ("a.csv", b"st\xe9,label\n", "save the file as UTF-8"),
+        ("a.csv", b'"statement,label\n', "is not CSV"),
+        ("a.parquet", b"PAR1 no", "not a Parquet file"),
+        ("a.xlsx", b"PK", "expected one of .jsonl"),
+        ("a.csv", b"statement,label\nA is b.,1\nB is c.,1\n", "one class only"),
+        ("a.csv", b"foo,bar\n1,2\n", "has the columns foo, bar"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, name, content, match):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=match):
+        load_data(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("ref", "match"),
+    [
+        ("nowhere.csv", "no file or folder nowhere.csv"),
+        ("./capitals", "no file or folder"),
+        ("capitols", "did you mean 'capitals'"),
+        ("boolk", "did you mean 'boolq'"),
+        ("hub:sstt2", "did you mean 'sst2'"),
+        ("hub:a/b/c", "expected hub:OWNER/NAME"),
+    ],
+)
+def test_unknown_names(ref, match):
+    with pytest.raises(DataError, match=match):
+        load_data(ref)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(DataError, match="cannot load"):
+        load_data(str(tmp_path))
+
+
+def test_numbers_are_no_shared_groups_but_names_are(tmp_path):
+    rows = [{**c, "id": i // 2} for i, c in enumerate(CLAIMS)]
+    one = load_data(write(tmp_path / "one.csv", rows), ReadConfig(group="id"))
+    two = load_data(write(tmp_path / "two.csv", rows), ReadConfig(group="id"))
+    assert len(one.groups) == len(CITIES) and not set(one.groups) & set(two.groups)
+    assert set(load_data(str(tmp_path / "one.csv"), ReadConfig(group="city")).groups) == {c.lower() for c in CITIES}
+
+
+def test_without_a_column_near_duplicates_form_groups(tmp_path):
+    dataset = load_data(write(tmp_path / "c.csv", [*CLAIMS, {**CLAIMS[0], "statement": "Lyon is in France, a city."}]))
+    by_city = {}
+    for item in dataset.items:
+        by_city.setdefault(next(c for c in CITIES if c in item.texts["statement"]), set()).add(item.group)
+    assert all(len(groups) == 1 for groups in by_city.values())
+    assert len(dataset.groups) == len(CITIES) and dataset.auto_groups
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    path = write(tmp_path / "c.csv", CLAIMS)
+    assert len(load_data(path).items) == len(CLAIMS)
+    write(tmp_path / "c.csv", CLAIMS[:20])
+    assert len(load_data(path).items) == 20
+
+
+def test_sampling_is_balanced_and_does_not_depend_on_the_order(tmp_path):
+    words = [f"word{i} thing{i}" for i in range(3000)]
+    rows = [{"statement": f"{word} is so", "label": int(i % 10 == 0)} for i, word in enumerate(words)]
+    path = write(tmp_path / "a.jsonl", rows)
+    shuffled = write(tmp_path / "b.jsonl", [rows[i] for i in np.random.default_rng(0).permutation(len(rows))])
+    one, two = (load_data(p, ReadConfig(max_rows=400), seed=1) for p in (path, shuffled))
+    assert sorted(i.texts["statement"] for i in one.items) == sorted(i.texts["statement"] for i in two.items)
+    assert sum(i.label for i in one.items) == len(one.items) / 2 == 200
+    other = load_data(path, ReadConfig(max_rows=400), seed=2)
+    assert {i.texts["statement"] for i in other.items} != {i.texts["statement"] for i in one.items}
+    few = load_data(path, ReadConfig(max_rows=1000), seed=1)
+    assert sum(i.label for i in few.items) == 300 == len(few.items) / 2
+    assert few.dropped["surplus of one class"] == 400
+
+
+def test_groups_stay_whole_when_rows_are_sampled(tmp_path):
+    rows = [{"statement": f"{w} {i} is so", "label": i % 2, "g": f"g{w}"} for w in range(300) for i in range(4)]
+    for r in rows:
+        r["g"] = f"name {r['g']}"
+    dataset = load_data(write(tmp_path / "a.csv", rows), ReadConfig(max_rows=400, group="g"))
+    assert {len(items) for items in dataset.by_group.values()} == {4}
+
+
+def test_a_large_file_streams(tmp_path):
+    """Memory goes with what is kept, not with the file: 40 MB of rows in far less."""
+    import tracemalloc
+
+    path = tmp_path / "large.jsonl"
+    with open(path, "w") as file:
+        for i in range(20_000):
+            file.write(json.dumps({"statement": f"word{i} " + "x" * 2000, "label": i % 2}) + "\n")
+    tracemalloc.start()
+    dataset = load_data(str(path), ReadConfig(max_rows=100))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(dataset.items) == 100 and peak < 8e6
+
+
+TEXT = st.text(max_size=30)
+CELL = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), TEXT, st.lists(TEXT, max_size=4))
+NAMES = st.sampled_from(["statement", "label", "question", "choices", "answer", "messages", "reply", "context", "x"])
+ROW = st.dictionaries(NAMES, CELL, max_size=6)
+GOOD = st.sampled_from([*CLAIMS, *QUESTIONS, *CHATS])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(ROW, GOOD), max_size=12), st.booleans())
+def test_any_json_gives_a_data_set_or_our_own_error(tmp_path, rows, skip):
+    path = tmp_path / "any.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), "utf-8", errors="surrogatepass")
+    _loads_or_refuses(str(path), skip)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300), st.sampled_from([".jsonl", ".csv", ".tsv", ".parquet"]), st.booleans())
+def test_any_bytes_give_a_data_set_or_our_own_error(tmp_path, content, ending, skip):
+    path = tmp_path / f"any{ending}"
+    head = {".csv": b"statement,label\n", ".tsv": b"statement\tlabel\n"}.get(ending, b"")
+    path.write_bytes(head + content)
+    _loads_or_refuses(str(path), skip)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(TEXT, st.sampled_from(["0", "1", "true", "False", "2", ""])), max_size=15))
+def test_any_csv_gives_its_rows_or_our_own_error(tmp_path, rows):
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerows([("statement", "label"), *rows])
+    path = tmp_path / "any.csv"
+    path.write_bytes(text.getvalue().encode("utf-8", errors="surrogatepass"))
+    _loads_or_refuses(str(path), skip=True)
+
+
+def _loads_or_refuses(path, skip):
+    try:
+        dataset = load_data(path, ReadConfig(skip_bad=1000 if skip else 0, balance=False))
+    except AdapterProbeError as error:
+        assert str(error)
+        return
+    assert dataset.groups
+    for form in dataset.forms:
+        for example in dataset.examples(dataset.groups, form, 0):
+            assert example.group and example.positive != example.negative
+            json.dumps(example.texts, ensure_ascii=False).encode()
