@@ -60,7 +60,7 @@ def test_each_split_has_wordings_of_its_own(tokenizer):
     fitted = used["adapter-train"] | used["probe-train"]
     tuned, judged = used["select"] | used["calibrate"], used["test"] | used["ood"]
     asked = {p.template for prompts in (*belief.known, *belief.recalled) for p in prompts}
-    assert fitted == {"ask", "true_that", "claim", "following"}
+    assert fitted == {"ask", "true_that", "claim", "following", "am_i"}
     for one, two in [(fitted, tuned), (fitted, judged), (tuned, judged), (fitted | tuned | judged, asked)]:
         assert one and two and not one & two
 

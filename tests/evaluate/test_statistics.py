@@ -188,7 +188,8 @@ def frame(
                     part["group"] = np.repeat([f"g{i}" for i in range(n_groups)], 4)
                     part = part.assign(
                         dataset=dataset, split=split, arm=arm, probe=pd.Series([probe] * len(part), dtype="string"),
-                        seed=seed, axis="truth", threshold=0.6, known=part["group"] < "g2", recall_known=pd.array([None] * len(part), dtype="boolean"), prompt_id=np.arange(len(part)).astype(str),
+                        seed=seed, axis="truth", threshold=0.6, known=part["group"] < "g2", template=np.repeat(["x", "y"], 2 * n_groups),
+                        recall_known=pd.array(np.where(part["group"] < "g5", part["group"] < "g3", None), dtype="boolean"), prompt_id=np.arange(len(part)).astype(str),
                     )  # fmt: skip
                     found.append(part)
     return pd.concat(found, ignore_index=True)
@@ -228,10 +229,22 @@ def test_results_are_means_within_condition_and_over_seeds():
     assert got(split="ood", arm="adapter+probe", dataset="b", condition="lie") == pytest.approx(
         literal("ood", "adapter+probe", "b", ("lie",))
     )
+    within = table[
+        (table["metric"] == "auroc_within_template") & (table["arm"] == "adapter+probe") & (table["dataset"] == "a")
+    ]
+    part = data[(data["split"] == "test") & (data["arm"] == "adapter+probe")]
+    cells = part.groupby(["condition", "seed", "template"])
+    alone = np.mean([sk.roc_auc_score(cell["label"].astype(int), cell["score"]) for _, cell in cells])
+    assert within.loc[within["condition"] == "mean", "estimate"].item() == pytest.approx(alone)
+    recalled = data[(data["split"] == "ood") & (data["arm"] == "adapter+probe") & data["recall_known"].fillna(False)]
+    cells = recalled.groupby(["dataset", "condition", "seed"])
+    assert got(
+        split="ood", arm="adapter+probe", dataset="mean", condition="mean", filter="recall_known"
+    ) == pytest.approx(np.mean([sk.roc_auc_score(cell["label"].astype(int), cell["score"]) for _, cell in cells]))
     assert verdicts[0]["difference"] == pytest.approx(
         literal("ood", "adapter+probe", "bc") - literal("ood", "base+probe@matched", "bc")
     )
-    assert set(table["n_groups"]) <= {24, 12} | set(table.loc[table["filter"] == "known", "n_groups"])
+    assert set(table["n_groups"]) <= {24, 12} | set(table.loc[table["filter"] != "all", "n_groups"])
     assert ((table["low"] <= table["estimate"]) & (table["estimate"] <= table["high"])).all()
     assert (table["seeds"] == 2).all()
 

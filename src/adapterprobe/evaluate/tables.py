@@ -76,6 +76,8 @@ class Evaluation:
         if np.isfinite(threshold):
             found["balanced_accuracy"] = metrics.balanced_accuracy(*common, threshold)
         if full:
+            if alike := self._within_templates(rows):
+                found["auroc_within_template"] = mean_of(alike)
             if np.isfinite(threshold):
                 found["accuracy"] = metrics.accuracy(*common, threshold)
                 found["majority"] = metrics.majority(*common)
@@ -86,6 +88,19 @@ class Evaluation:
             found["ece"] = metrics.ece(*common)
             found["brier"] = metrics.brier(*common)
         return {name: self.remember(statistic) for name, statistic in found.items()}
+
+    def _within_templates(self, rows: pd.DataFrame) -> list[Statistic]:
+        """AUROC among prompts of one wording, for each: how a detector ranks where the wording cannot matter."""
+        parts = [part for _, part in rows.groupby("template") if part["label"].nunique() == 2]
+        return [
+            metrics.auroc(
+                part["label"].to_numpy(float),
+                part["score"].to_numpy(float),
+                part["group_code"].to_numpy(),
+                len(self.group_names),
+            )
+            for part in parts
+        ]
 
     def records(self) -> Iterator[dict]:
         """Result records: per data set and condition, then averaged over conditions, then over data sets."""

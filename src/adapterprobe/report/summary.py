@@ -9,6 +9,7 @@ from adapterprobe.report.gather import Gathered
 
 METRICS = {
     "auroc": "AUROC",
+    "auroc_within_template": "AUROC within one wording",
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
     "majority": "majority baseline",
@@ -58,6 +59,9 @@ def arms_table(run: Gathered) -> pd.DataFrame:
                 where = f"{split}: {dataset if dataset != 'mean' else 'average'}"
                 row[f"{where} AUROC"] = shown(run.result(split, arm, dataset=dataset))
                 row[f"{where} bal. acc."] = shown(run.result(split, arm, "balanced_accuracy", dataset=dataset), 2)
+            row[f"{where} AUROC within one wording"] = shown(
+                run.result(split, arm, "auroc_within_template", dataset=dataset)
+            )
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -113,6 +117,19 @@ def conditions_table(run: Gathered) -> pd.DataFrame:
         for split in splits_of(run):
             for condition in run.config.elicit.conditions:
                 row[f"{split}, {condition}"] = shown(run.result(split, arm, condition=condition), 2)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def known_table(run: Gathered) -> pd.DataFrame:
+    """AUROC for truth on all groups, on those the model knows in the tested form, and on those it recalls, with their Ns."""
+    rows = []
+    for arm in run.arms:
+        row = {"arm": arm}
+        for split in splits_of(run):
+            for kept, title in (("all", "all"), ("known", "known"), ("recall_known", "recalled")):
+                record = run.result(split, arm, filter=kept)
+                row[f"{split}, {title}"] = shown(record, 2) + (f" (n = {record['n_groups']})" if record else "")
         rows.append(row)
     return pd.DataFrame(rows)
 
