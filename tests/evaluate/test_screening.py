@@ -54,6 +54,8 @@ def test_warnings_where_they_are_due():
     good = answers(known=[f"g{i}" for i in range(35)])
     assert screen_warnings(screen_metrics(good)) == []
     assert any("knows 0 of 40" in w for w in screen_warnings(screen_metrics(answers())))
+    recalls = answers(recalled=[f"g{i}" for i in range(35)])
+    assert any("knows better than it says" in w for w in screen_warnings(screen_metrics(recalls)))
     assert any("does not lie" in w for w in screen_warnings(screen_metrics(answers(lies=False))))
     low = screen_metrics(answers(coverage=0.3))
     assert low["refusals"] == 1 and any("coverage under 0.5" in w for w in screen_warnings(low))

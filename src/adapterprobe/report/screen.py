@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from adapterprobe.cache import write_atomic
-from adapterprobe.evaluate.screening import COLUMNS
+from adapterprobe.evaluate.screening import COLUMNS, GROUPS
 
 KEYS = ("model", "data", "format", "shots", "system")
 
@@ -27,17 +27,20 @@ def _keys(cells: list[dict]) -> list[str]:
 def text_table(cells: list[dict]) -> str:
     """Cells as aligned text, each column explained below."""
     keys = _keys(cells)
-    head = [*keys, *COLUMNS, "known"]
+    head = [*keys, *COLUMNS, "known", "recalled"]
     rows = [
         [str(cell[k]) if cell[k] is not None else "none" for k in keys]
         + [_shown(cell, name) for name in COLUMNS]
-        + ["–" if cell["error"] else f"{cell['n_known_groups']}/{cell['n_groups']}"]
+        + [
+            "–" if cell["error"] else f"{cell[f'n_{kind}_groups']}/{cell['n_groups']}"
+            for kind in ("known", "recall_known")
+        ]
         for cell in cells
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = ["  ".join(text.rjust(w) for text, w in zip(row, widths)) for row in [head, *rows]]
     lines.append("")
-    lines += [f"  {name}: {meaning}" for name, meaning in COLUMNS.items()]
+    lines += [f"  {name}: {meaning}" for name, meaning in {**COLUMNS, **GROUPS}.items()]
     first: dict[str, int] = {}
     for cell in cells:
         for text in [cell["error"]] if cell["error"] else cell["warnings"]:
@@ -52,7 +55,7 @@ def shade(name: str, value: float | None) -> str:
     """A cell's colour: how far from chance (accuracies), or how much (the rest). Empty for no value."""
     if value is None:
         return ""
-    if name in ("acc", "lie_acc", "known_lie_acc", "balance"):
+    if name in ("acc", "lie_acc", "known_lie_acc", "recall_known_lie_acc", "balance"):
         side = "high" if value > 0.5 else "low"
         return f"{side}{min(4, int(abs(value - 0.5) * 10))}"
     return f"much{min(4, int(value * 5))}"
@@ -68,6 +71,7 @@ def write_screen(folder: Path, cells: list[dict], advice: str) -> None:
         cells=cells,
         keys=_keys(cells),
         columns=COLUMNS,
+        groups=GROUPS,
         shown=_shown,
         shade=shade,
         advice=advice,
