@@ -5,6 +5,7 @@ A field's description is its help text. Nothing here executes anything.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -67,7 +68,9 @@ class DataConfig(Stage):
         description="data sets that are only judged on, never fitted on",
     )
     read: ReadConfig = ReadConfig()
-    read_by_name: dict[str, ReadConfig] = Field({}, description="the same for single data sets, by their names above")
+    read_by_name: dict[str, ReadConfig] = Field(
+        {}, description="what data.read is, for single data sets by name or file name: {ood.csv: {group: null}}"
+    )
     form: Literal["question", "negated", "statement", "choice"] = Field("question", description=f"one of {FORMS[:4]}")
     data_seed: int = Field(0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
     shares: dict[str, float] = Field(
@@ -79,7 +82,7 @@ class DataConfig(Stage):
     )
     pool_groups: int = Field(6, ge=1, description="groups kept for each of the three demonstration pools")
     min_groups: int = Field(8, ge=2, description="fewest groups a split or out-of-distribution set may have")
-    max_groups: int | None = Field(None, ge=10, description="most groups of the training data sets; null: all")
+    max_groups: int | None = Field(1000, ge=10, description="most groups of the training data sets; null: all")
     max_ood_groups: int | None = Field(60, ge=2, description="most groups of each out-of-distribution set; null: all")
 
     @field_validator("shares")
@@ -219,6 +222,11 @@ class RunConfig(Stage):
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         both = set(self.data.train) & set(self.data.ood)
+        names = [*self.data.train, *self.data.ood]
+        known = {*names, *(PurePath(name).name for name in names)}
+        strange = sorted(set(self.data.read_by_name) - known)
+        if strange:
+            raise ValueError(f"data.read_by_name names {strange}, which are not among the data sets {names}")
         if both:
             raise ValueError(f"{sorted(both)} cannot be trained on and out of distribution at once")
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
@@ -228,5 +236,6 @@ class RunConfig(Stage):
         return self
 
     def reading(self, name: str) -> ReadConfig:
-        """How one of its data sets is read."""
-        return self.data.read_by_name.get(name, self.data.read)
+        """How one of its data sets is read; files go by their path or by their name alone."""
+        own = self.data.read_by_name
+        return own.get(name) or own.get(PurePath(name).name) or self.data.read

@@ -94,7 +94,7 @@ def _override(values: dict, override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key}: '{text}' is not a YAML value") from error
-    if isinstance(value, str):
+    if isinstance(value, str) and text.strip()[:1] not in ("'", '"'):
         # YAML 1.1 reads 1e-3 as text; people mean a number.
         with contextlib.suppress(ValueError):
             value = float(value)
@@ -117,14 +117,15 @@ def to_yaml(config: RunConfig, provenance: dict | None = None) -> str:
 
 def keys_help() -> str:
     """Every key with its default and meaning, for `adapterprobe run --keys`."""
+    return "\n".join(_help_of(RunConfig, ""))
+
+
+def _help_of(model: type[BaseModel], prefix: str) -> list[str]:
     lines = []
-    for name, field in RunConfig.model_fields.items():
+    for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            lines.append(f"{name}: {(field.annotation.__doc__ or '').strip()}")
-            lines += [
-                f"  {name}.{inner} = {spec.default!r}\n      {spec.description}"
-                for inner, spec in field.annotation.model_fields.items()
-            ]
+            lines.append(f"{prefix}{name}: {(field.annotation.__doc__ or '').strip()}")
+            lines += [f"  {line}" for line in _help_of(field.annotation, f"{prefix}{name}.")]
         else:
-            lines.append(f"{name} = {field.default!r}\n      {field.description}")
-    return "\n".join(lines)
+            lines += [f"{prefix}{name} = {field.default!r}", f"    {field.description}"]
+    return lines

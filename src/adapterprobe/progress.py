@@ -27,8 +27,11 @@ class Timings:
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str, told: bool = False) -> Iterator[None]:
+        """Time a stage; one that is `told` says when it begins for the first time."""
         start = time.perf_counter()
+        if told and name not in self.seconds:
+            say(f"{sum(self.seconds.values()):6.0f} s  {name}")
         try:
             yield
         finally:

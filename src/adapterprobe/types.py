@@ -59,15 +59,15 @@ class Template:
             ConfigError: braces that do not match, or something other than a plain name between them.
         """
         try:
-            names = [name for _, name, spec, way in string.Formatter().parse(self.pattern) if name is not None]
+            parts = [part[1:] for part in string.Formatter().parse(self.pattern) if part[1] is not None]
         except ValueError as error:
             raise ConfigError(f"template '{self.name}' cannot be read ({error}): {self.pattern!r}") from error
-        for name in names:
-            if not name.isidentifier():
+        for name, spec, conversion in parts:
+            if not name.isidentifier() or spec or conversion:
                 raise ConfigError(
                     f"template '{self.name}' places {{{name}}}; expected plain names, as in {{statement}}"
                 )
-        return frozenset(name[:1].lower() + name[1:] for name in names)
+        return frozenset(name[:1].lower() + name[1:] for name, _, _ in parts)
 
     def turn(self, example: Example) -> str:
         """The user's turn for this example.
@@ -85,7 +85,11 @@ class Template:
                 f"template '{self.name}' places {missing}, which {example.dataset} does not have; it has "
                 f"{sorted(example.texts)}"
             )
-        capital = {key[:1].upper() + key[1:]: text[:1].upper() + text[1:] for key, text in example.texts.items()}
+        # "iPhones" stays as it is.
+        capital = {
+            key[:1].upper() + key[1:]: text if text[1:2].isupper() else text[:1].upper() + text[1:]
+            for key, text in example.texts.items()
+        }
         return self.pattern.format(**{**example.texts, **capital})
 
 

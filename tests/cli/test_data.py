@@ -9,9 +9,13 @@ import pytest
 from adapterprobe.cli import main
 from adapterprobe.config import ReadConfig
 from adapterprobe.data import load_data, relation_names
+from adapterprobe.data.duplicates import said_before
+from adapterprobe.data.examples import said
 from adapterprobe.models.load import load_reader
 from adapterprobe.pipeline.check import check
 from adapterprobe.pipeline.dataset import DatasetSpec, prompts_and_belief
+from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+from conftest import small_config
 
 # Words that the tiny tokenizer can spell; every group has a true and a false claim, and nothing else tells them apart.
 THINGS = [f"{one}{two}" for one in ("bar", "lom", "tev", "nu", "pid", "gor", "sal", "wex") for two in ("tan", "rel", "mok", "vis", "dun")] + [
@@ -137,6 +141,24 @@ def test_unreadable_rows_are_findings(tmp_path):
     assert checked.blocked and {f.rows for f in unreadable} == {(f"line {len(rows)}",), (f"line {len(rows) + 1}",)}
 
 
+def test_imbalance_is_told_of_what_was_read_not_of_what_was_kept(tmp_path):
+    rows = [{"statement": f"word{i} thing{i} is so", "label": int(i % 20 > 0)} for i in range(2000)]
+    findings = found(save(tmp_path / "c.csv", rows), ReadConfig(max_rows=150))
+    assert findings["class imbalance"].severity == "blocks" and "95% of 2000" in findings["class imbalance"].size
+
+
+def test_a_template_that_cannot_serve_is_refused(tmp_path, capsys):
+    path = save(tmp_path / "c.csv", claims())
+    assert main(["data", "check", path, "--group", "thing", "--no-model", "--template", "Is {nothing}?"]) == 2
+    assert main(["data", "check", path, "--group", "thing", "--no-model", "--form", "choice"]) == 2
+    assert "cannot be asked in the form 'choice'" in capsys.readouterr().err
+    assert (
+        main(["data", "check", path, "nope.csv", "--group", "thing", "--no-model", "--json", str(tmp_path / "f.json")])
+        == 2
+    )
+    assert len(json.loads((tmp_path / "f.json").read_text())) == 1
+
+
 def test_few_groups(tmp_path):
     assert found(save(tmp_path / "c.csv", claims(10)))["few groups"].severity == "blocks"
     assert found(save(tmp_path / "d.csv", claims(60)), shots=1)["few groups"].severity == "warns"
@@ -220,7 +242,7 @@ def test_a_run_on_ones_own_files(tmp_path, tiny_folder, cache, capsys):
     repeats = [r | {"thing": "again" + r["thing"]} for r in rows[:200]]
     ood = save(tmp_path / "ood.csv", other + repeats)
     quiz = [
-        {"question": f"Where was the {t}ing?", "choices": ["Oslo", "Rome"], "answer": i % 2, "thing": f"{t}ing"}
+        {"question": f"Where was the {t}ing?", "choices": ["Oslo", "Rome", "Lima"], "answer": i % 3, "thing": f"{t}ing"}
         for i, t in enumerate(THINGS[:40])
     ]
     (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, quiz)))
@@ -280,6 +302,60 @@ def test_belief_of_claims_is_asked_both_ways_round(tmp_path, tokenizer):
         assert set(right) == {p.example.group for p in prompts} and all(
             sorted(t) == [False, True] for t in right.values()
         )
+
+
+def test_recall_is_open_where_there_is_one_wrong_answer(tmp_path, tokenizer):
+    """Yes or No: who always says Yes would recall half of the questions."""
+    rows = [{"question": f"Is {t} so?", "choices": ["Yes", "No"], "answer": i % 2} for i, t in enumerate(THINGS[:60])]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    _, belief = prompts_and_belief(DatasetSpec(str(tmp_path / "q.jsonl"), shots=1, facts=20), tokenizer, 3)
+    assert len(belief.known) == 3 and not any(belief.recalled)
+
+
+@pytest.mark.parametrize("name", ["capitals", "continents"])
+def test_recall_prompts_are_all_different(name, tokenizer):
+    _, belief = prompts_and_belief(DatasetSpec(name, shots=2, facts=30), tokenizer, 3)
+    asked = {}
+    for here in belief.recalled:
+        for p in here:
+            asked.setdefault(p.example.group, []).append((p.text, p.negative))
+    assert len(asked) > 15 and all(len(ways) == len(set(ways)) == 6 for ways in asked.values())
+
+
+def test_two_training_sets_that_say_the_same_do_not_leak(tmp_path, tokenizer):
+    rows = claims()
+    one = save(tmp_path / "one.csv", rows)
+    two = save(tmp_path / "two.csv", [r | {"thing": "x" + r["thing"], "statement": r["statement"].replace("The ", "That ")} for r in rows[:120]]
+               + [{"statement": f"A {t}ish one is {PLACES[i % 5]}.", "label": i % 2, "thing": f"{t}ish"} for i, t in enumerate(THINGS[:40])])  # fmt: skip
+    config = small_config(
+        "x", data={"train": [one, two], "ood": [], "read": {"group": "thing"}, "min_groups": 3, "max_groups": None}
+    )
+    questions = prepare_questions(config)
+    assert questions.dropped["two.csv"]["groups that repeat a training question"] >= 55
+    trained = [
+        said(e) for split, examples in questions.examples.items() if split not in ("test", "ood") for e in examples
+    ]
+    assert not said_before([said(e) for e in questions.examples["test"]], trained)
+    prepare_prompts(config, questions, tokenizer)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_several_training_relations_have_demonstrations_of_their_own(seed, tokenizer):
+    config = small_config(
+        "x",
+        data={
+            "train": ["capitals", "elements"],
+            "ood": ["animals"],
+            "data_seed": seed,
+            "max_ood_groups": 10,
+            "max_groups": None,
+        },
+    )
+    questions = prepare_questions(config)
+    prompts, _ = prepare_prompts(config, questions, tokenizer)
+    assert {p.example.dataset for p in prompts if p.split == "test"} == {"capitals", "elements"}
+    shown = {g for p in prompts for g in p.demo_groups}
+    assert not shown & {p.example.group for p in prompts}
 
 
 def test_recall_beats_another_wrong_answer_each_time(tokenizer):

@@ -154,6 +154,23 @@ def test_no_wrong_answer(tmp_path):
         load_data("sciq", ReadConfig(hub_folder=str(repository(tmp_path, "sciq", rows))))
 
 
+def test_answers_that_equal_the_right_one_are_not_wrong(tmp_path):
+    rows = [row for row, _ in rows_of("commonsense_qa")]
+    rows[0]["choices"] = {"label": ["A", "B", "C"], "text": ["bank", "bank", "shop"]}
+    rows[1]["choices"] = {"label": ["A", "B", "C"], "text": ["one", "two"]}
+    rows[2]["choices"] = None
+    read = ReadConfig(hub_folder=str(repository(tmp_path, "commonsense_qa", rows)), skip_bad=2)
+    dataset = load_data("commonsense_qa", read)
+    assert dataset.items[0].answers == ("bank", "shop") and len(dataset.items) == len(NOUNS) - 2
+    with pytest.raises(DataError, match="line 2: 'choices' has 2 of 'text' and 3 of 'label'"):
+        load_data("commonsense_qa", read.model_copy(update={"skip_bad": 0}))
+
+
+def test_reading_options_of_ones_own_files_leave_the_table_alone(tmp_path):
+    read = ReadConfig(hub_folder=str(repository(tmp_path, "boolq", [row for row, _ in rows_of("boolq")])), group="city")
+    assert len(load_data("boolq", read).items) == len(NOUNS)
+
+
 def test_what_goes_wrong_with_a_repository(tmp_path):
     read = ReadConfig(hub_folder=str(tmp_path))
     with pytest.raises(DataError, match="google/boolq on the hub, and .* is no folder"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adapterprobe.data import load_relation, relation_names, split_groups
-from adapterprobe.data.splits import TRAINING_SPLITS
+from adapterprobe.data.splits import TRAINING_SPLITS, shuffled
 from adapterprobe.errors import DataError
 
 SHARES = {"adapter-train": 0.2, "probe-train": 0.2, "select": 0.1, "calibrate": 0.1, "test": 0.4}
@@ -59,15 +59,23 @@ def test_seed_decides_and_repeats():
 
 
 def test_splits_are_disjoint_and_complete():
-    groups = [f"g{i}" for i in range(100)]
-    dealt = split_groups(groups, SHARES, {"pool": 10}, seed=0, minimum=5)
+    groups, pool = [f"g{i}" for i in range(100)], {"pool": [f"g{i}" for i in range(40, 50)]}
+    dealt = split_groups(groups, SHARES, pool, seed=0, minimum=5)
     assert sorted(g for part in dealt.values() for g in part) == sorted(groups)
-    assert len(dealt["pool"]) == 10 and len(dealt["test"]) == 36
-    assert dealt == split_groups(groups[::-1], SHARES, {"pool": 10}, seed=0, minimum=5)
-    assert dealt != split_groups(groups, SHARES, {"pool": 10}, seed=1, minimum=5)
+    assert dealt["pool"] == pool["pool"] and len(dealt["test"]) == 36
+    assert dealt == split_groups(groups[::-1], SHARES, pool, seed=0, minimum=5)
+    assert dealt != split_groups(groups, SHARES, pool, seed=1, minimum=5)
     assert set(TRAINING_SPLITS) < set(dealt)
 
 
+def test_sides_are_spread_evenly():
+    sides = {f"g{i}": "true" if i < 20 else "false" for i in range(100)}
+    order = shuffled(sides, 0, sides)
+    for start in range(0, 100, 10):
+        assert sum(sides[group] == "true" for group in order[start : start + 10]) == 2
+
+
 def test_too_few_groups_says_how_many_would_do():
+    groups = [f"g{i}" for i in range(30)]
     with pytest.raises(DataError, match=r"got 30, of which 'select' would have 2 .*about 90 groups"):
-        split_groups([f"g{i}" for i in range(30)], SHARES, {"pool": 10}, seed=0, minimum=8)
+        split_groups(groups, SHARES, {"pool": groups[:10]}, seed=0, minimum=8)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from adapterprobe.config import ReadConfig
 from adapterprobe.data import load_data
-from adapterprobe.data.source import Faults, read_data
+from adapterprobe.data.source import Faults, read_data, refuse_unused
 from adapterprobe.errors import AdapterProbeError, DataError
 
 CITIES = ["Lyon", "Bonn", "Turin", "Porto", "Graz", "Basel", "Gdansk", "Bergen", "Malmo", "Cork", "Split", "Varna"]
@@ -141,7 +141,9 @@ def test_the_reply_may_be_the_last_message(tmp_path):
         ("b", ["x", "y"], "y"),
         ("B", {"text": ["x", "y"], "label": ["A", "B"]}, "y"),
         ("2", {"text": ["x", "y"], "label": ["1", "2"]}, "y"),
-        ("0", ["1", "0"], "0"),
+        (1, ["4", "1", "2"], "1"),
+        ("1", ["4", "1", "2"], "1"),
+        (0, ["1", "0"], "1"),
         (1.0, "x|y", "y"),
         ("y", '["x", "y"]', "y"),
     ],
@@ -152,14 +154,29 @@ def test_ways_to_name_the_right_choice(tmp_path, answer, choices, right):
     assert {item.answers[0] for item in dataset.items} == {right}
 
 
-def test_class_labels_go_by_their_names(tmp_path):
-    features = datasets.Features(
-        {"statement": datasets.Value("string"), "label": datasets.ClassLabel(names=["true", "false"])}
-    )
-    rows = {"statement": [c["statement"] for c in CLAIMS], "label": [1 - c["label"] for c in CLAIMS]}
-    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "d"))
-    dataset = load_data(str(tmp_path / "d"))
+@pytest.mark.parametrize("answer", ["0", "A", "a"])
+def test_an_answer_that_names_two_choices_is_a_fault(tmp_path, answer):
+    rows = [
+        {"question": f"Q{i} {city}?", "choices": ["B", "0", "A", "a"], "answer": answer}
+        for i, city in enumerate(CITIES)
+    ]
+    with pytest.raises(DataError, match="the text of one choice and the index or letter of another"):
+        load_data(write(tmp_path / "q.jsonl", rows))
+
+
+@pytest.mark.parametrize("ending", ["", ".parquet"])
+def test_class_labels_go_by_their_names(tmp_path, ending):
+    def saved(names):
+        features = datasets.Features({"statement": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+        rows = {"statement": [c["statement"] for c in CLAIMS], "label": [1 - c["label"] for c in CLAIMS]}
+        made, path = datasets.Dataset.from_dict(rows, features=features), tmp_path / f"{names[0]}{ending}"
+        made.to_parquet(str(path)) if ending else made.save_to_disk(str(path))
+        return str(path)
+
+    dataset = load_data(saved(["true", "false"]))
     assert all(item.label == ("Peru" not in item.texts["statement"]) for item in dataset.items)
+    with pytest.raises(DataError, match="'label' is 'correct'"):
+        load_data(saved(["correct", "incorrect"]))
 
 
 def test_a_saved_folder_with_splits_asks_which(tmp_path):
@@ -297,6 +314,8 @@ def test_files_that_cannot_be_used(tmp_path, name, content, match):
         ("boolk", "did you mean 'boolq'"),
         ("hub:sstt2", "did you mean 'sst2'"),
         ("hub:a/b/c", "expected hub:OWNER/NAME"),
+        ("~nosuchuser/x.csv", "is no path"),
+        ("x" * 300 + ".csv", "is no path|no file"),
     ],
 )
 def test_unknown_names(ref, match):
@@ -333,6 +352,75 @@ def test_a_changed_file_is_read_again(tmp_path):
     assert len(load_data(path).items) == 20
 
 
+def test_contradictions_are_faults_and_repeats_are_left_out(tmp_path):
+    rows = [*CLAIMS, CLAIMS[2], {**CLAIMS[0], "label": 1 - CLAIMS[0]["label"]}]
+    path = write(tmp_path / "c.csv", rows)
+    with pytest.raises(DataError, match=f"lines 2, {len(rows) + 1}: says what another row says, with the other label"):
+        load_data(path)
+    dataset = load_data(path, ReadConfig(skip_bad=2, balance=False))
+    assert len(dataset.items) == len(CLAIMS) - 1 and dataset.dropped == {"repeats of another row": 1}
+
+
+def test_balance_reaches_into_groups_that_have_both(tmp_path):
+    rows = [
+        {"statement": f"{city} is thing {k}", "label": int(k == 0), "city": city} for city in CITIES for k in range(4)
+    ]
+    dataset = load_data(write(tmp_path / "c.csv", rows), ReadConfig(group="city"))
+    assert len(dataset.groups) == len(CITIES) and sum(i.label for i in dataset.items) * 2 == len(dataset.items)
+    assert dataset.dropped == {"surplus of one class": 2 * len(CITIES)}
+
+
+def test_an_open_quote_loses_no_line_in_silence(tmp_path):
+    lines = ["statement,label", *(f"{c['statement']},{c['label']}" for c in CLAIMS)]
+    lines[5] = '"' + lines[5]
+    (tmp_path / "c.csv").write_text("\n".join(lines))
+    faults = Faults()
+    with pytest.raises(DataError, match="20 of its rows cannot be used"):
+        load_data(str(tmp_path / "c.csv"))
+    read_data(str(tmp_path / "c.csv"), ReadConfig(), 0, faults)
+    assert sorted(line for lines in faults.lines.values() for line in lines) == list(range(6, len(lines) + 1))
+
+
+def test_a_folder_of_csv_files(tmp_path):
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "train.csv", CLAIMS)
+    assert len(load_data(str(tmp_path / "d")).items) == len(CLAIMS)
+
+
+def test_a_column_that_comes_late(tmp_path):
+    rows = [{**QUESTIONS[i % 12], "question": f"Where is {CITIES[i % 12]} {i}?"} for i in range(120)]
+    for row in rows[100:]:
+        row["context"] = "Once upon a time."
+    dataset = load_data(write(tmp_path / "q.jsonl", rows))
+    assert sum("Once" in item.texts["query"] for item in dataset.items) == 20
+
+
+def test_twins_stand_or_fall_together_when_rows_are_sampled(tmp_path):
+    rows = [
+        {"statement": f"The {a}{b} is {side}", "label": k}
+        for a in CITIES
+        for b in range(20)
+        for k, side in enumerate("xy")
+    ]
+    dataset = load_data(write(tmp_path / "t.csv", rows), ReadConfig(max_rows=200))
+    assert 190 <= len(dataset.items) <= 200 and {len(items) for items in dataset.by_group.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("refs", "read", "match"),
+    [
+        (["capitals"], {"group": "city"}, "--group says nothing to capitals"),
+        (["boolq", "capitals"], {"columns": {"label": "y"}}, "--column says nothing"),
+        (["./x.csv"], {"split": "train"}, "--split says nothing"),
+        (["boolq"], {"config": "x"}, "--config-name says nothing"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(refs, read, match):
+    with pytest.raises(DataError, match=match):
+        refuse_unused(refs, ReadConfig(**read))
+    refuse_unused([*refs, "hub:ann/claims"], ReadConfig(**read))
+
+
 def test_sampling_is_balanced_and_does_not_depend_on_the_order(tmp_path):
     words = [f"word{i} thing{i}" for i in range(3000)]
     rows = [{"statement": f"{word} is so", "label": int(i % 10 == 0)} for i, word in enumerate(words)]
@@ -345,7 +433,6 @@ def test_sampling_is_balanced_and_does_not_depend_on_the_order(tmp_path):
     assert {i.texts["statement"] for i in other.items} != {i.texts["statement"] for i in one.items}
     few = load_data(path, ReadConfig(max_rows=1000), seed=1)
     assert sum(i.label for i in few.items) == 300 == len(few.items) / 2
-    assert few.dropped["surplus of one class"] == 400
 
 
 def test_groups_stay_whole_when_rows_are_sampled(tmp_path):

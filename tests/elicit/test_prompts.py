@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapterprobe.data import load_relation, relation_names
-from adapterprobe.elicit import TEMPLATES, belief_prompts, draw_demo_sets, make_prompts, render, templates_for
+from adapterprobe.elicit import TEMPLATES, belief_rounds, draw_demo_sets, make_prompts, render, templates_for
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.types import FORMS
 
@@ -84,11 +84,24 @@ def test_belief_prompts_share_nothing_with_tested_ones():
     examples = RELATION.examples(RELATION.groups[:20], "question", 0)
     demos = draw_demo_sets(examples[:12], 4, 3, "belief", np.random.default_rng(0))
     asked = [e for e in examples if e.group not in {d.group for d in examples[:12]}]
-    prompts = belief_prompts(asked, "test", templates_for(RELATION, "question", role="belief"), demos, 3, "plain")
-    assert len(prompts) == 3 * len(asked)
+    rounds = belief_rounds(asked, "test", templates_for(RELATION, "question", role="belief"), demos, 3, "plain")
+    prompts = [p for here in rounds for p in here]
+    assert len(rounds) == 3 and len(prompts) == 3 * len(asked)
     assert not {p.template for p in prompts} & {p.template for p in made()}
     assert {p.condition for p in prompts} == {"truth"}
     assert len({p.text for p in prompts}) == len(prompts)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_belief_round_is_another_prompt(form):
+    """Also without demonstrations: three rounds are three wordings."""
+    examples = RELATION.examples(RELATION.groups[:20], form, 0)
+    demos = draw_demo_sets([], 0, 1, "none", np.random.default_rng(0))
+    templates = templates_for(RELATION, form, role="belief")
+    rounds = belief_rounds(examples, "test", templates, demos, 3, "plain")
+    assert all(len({here[i].text for here in rounds}) == 3 for i in range(len(examples)))
+    with pytest.raises(DataError, match="9 separate truthful prompts were asked for, there are 3 wordings and 1 sets"):
+        belief_rounds(examples, "test", templates, demos, 9, "plain")
 
 
 @settings(max_examples=40, deadline=None)

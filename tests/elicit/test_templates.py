@@ -90,6 +90,8 @@ def test_ones_own_pattern(tokenizer):
         (CAPITALS, "{statement?", "cannot be read"),
         (CAPITALS, "{statement.__class__}", "expected plain names"),
         (CAPITALS, "{0}", "expected plain names"),
+        (CAPITALS, "{statement:d}", "expected plain names"),
+        (CAPITALS, "{statement!r}", "expected plain names"),
         (QUIZ, "{query}", "does not place the question"),
         (CHAT, "{reply} honest?", "does not place the question"),
     ],

@@ -14,7 +14,7 @@ from adapterprobe.cli.options import (
     model_arguments,
     reading,
 )
-from adapterprobe.errors import DataError, OutputError
+from adapterprobe.errors import AdapterProbeError, DataError, OutputError
 
 CHECK_EPILOG = """examples:
   adapterprobe data check mine.csv --group city --against capitals
@@ -89,7 +89,7 @@ def go_list(args: argparse.Namespace) -> None:
             f"{name:<18}{len(relation.facts):>6}{len(relation.groups):>8}{objects:>9}  {relation.checked_by:<14} {relation.title}"
         )
     print(f"{len(relation_names())} relations, {total} facts\n")
-    print(f"{'on the hub':<18}{'repository':<28}{'split':<12}title")
+    print(f"{'on the hub':<18}{'repository':<44}{'split':<12}title")
     for name, entry in hub_table().items():
         where = f"{entry.hub}{f' ({entry.config})' if entry.config else ''}"
         print(f"{name:<18}{where:<44}{entry.split:<12}{entry.title}")
@@ -101,6 +101,7 @@ def go_show(args: argparse.Namespace) -> None:
         raise DataError(
             f"expected --limit of at least 1, --shots and --seed of at least 0, got {args.limit}, {args.shots}, {args.seed}"
         )
+    from adapterprobe.data.source import refuse_unused
     from adapterprobe.elicit import one_or_several
     from adapterprobe.pipeline.dataset import DatasetSpec
     from adapterprobe.pipeline.show import show
@@ -116,6 +117,7 @@ def go_show(args: argparse.Namespace) -> None:
         templates=args.template,
         read=reading(args),
     )
+    refuse_unused([spec.name], spec.read)
     for line in show(spec, None if args.no_model else model_arguments(args)):
         print(line)
 
@@ -124,6 +126,7 @@ def go_check(args: argparse.Namespace) -> int:
     names = [*args.names, *args.data]
     if not names:
         raise DataError("name at least one data set, for example `adapterprobe data check capitals`")
+    from adapterprobe.data.source import refuse_unused
     from adapterprobe.elicit import one_or_several
     from adapterprobe.models.load import load_reader
     from adapterprobe.pipeline.check import check
@@ -137,12 +140,21 @@ def go_check(args: argparse.Namespace) -> int:
         for name in names
     ]
     reader = None if args.no_model else load_reader(args.model)
-    done = []
+    refuse_unused(names, specs[0].read)
+    done, failed = [], None
     for spec in specs:
-        done.append(check(spec, args.against, reader))
-        print(done[-1])
+        try:
+            done.append(check(spec, args.against, reader))
+            print(done[-1])
+        except AdapterProbeError as error:
+            # The others are still worth checking; this one decides the exit status.
+            if len(specs) > 1:
+                print(f"{spec.name}: cannot be checked")
+            failed = failed or error
     if args.json:
         write_json(args.json, done)
+    if failed is not None:
+        raise failed
     return 1 if any(checked.blocked for checked in done) else 0
 
 

@@ -50,7 +50,8 @@ def _vectors(texts: Sequence[str]) -> csr_matrix:
     shape = (len(texts), max(len(vocabulary), 1))
     counts = csr_matrix((np.ones(len(rows)), (rows, columns)), shape)
     frequency = np.asarray(counts.sum(0)).ravel()
-    weight = np.log(max(len(texts), 2) / np.maximum(frequency, 1))
+    # A word of one row alone cannot be shared: it weighs hardly more than one of two rows.
+    weight = np.log(np.maximum(len(texts) / np.maximum(frequency, 1.5), 1))
     weight[frequency > max(COMMON, len(texts) / 50)] = 0
     weighted = csr_matrix(counts.multiply(weight))
     weighted.eliminate_zeros()

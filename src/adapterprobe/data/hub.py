@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -93,19 +93,17 @@ def _answers(entry: dict) -> tuple[Callable[[Mapping], tuple[str, ...]], tuple[s
         right, wrong = entry["right"], entry["wrong"]
 
         def by_column(row: Mapping) -> tuple[str, ...]:
-            found = [text_of(row, column) for column in (right, *wrong)]
-            return (found[0], *dict.fromkeys(text for text in found[1:] if text != found[0]))
+            return _right_first([text_of(row, column) for column in (right, *wrong)], 0)
 
         return by_column, (right, *wrong)
     if "targets" in entry:
         column = entry["targets"]
 
         def targeted(row: Mapping) -> tuple[str, ...]:
-            given = row.get(column)
-            if not isinstance(given, Mapping) or sorted(given["labels"]).count(1) != 1:
+            texts, labels = _parallel(row, column, "choices", "labels")
+            if labels.count(1) != 1:
                 raise BadRow(f"'{column}' has not exactly one right choice")
-            order = sorted(range(len(given["labels"])), key=lambda place: -given["labels"][place])
-            return tuple(text_of({column: given["choices"][place]}, column) for place in order)
+            return _right_first(texts, labels.index(1))
 
         return targeted, (column,)
     column, key = entry["choices"], entry["answer"]
@@ -113,14 +111,25 @@ def _answers(entry: dict) -> tuple[Callable[[Mapping], tuple[str, ...]], tuple[s
     def chosen(row: Mapping) -> tuple[str, ...]:
         if not row.get(key):
             raise Unlabelled
-        given = row.get(column)
-        if not isinstance(given, Mapping):
-            raise BadRow(f"'{column}' is not an object with text and label")
-        texts = [text_of({column: text}, column) for text in given["text"]]
-        right = right_choice(row[key], texts, [str(label) for label in given["label"]])
-        return (texts[right], *texts[:right], *texts[right + 1 :])
+        texts, labels = _parallel(row, column, "text", "label")
+        return _right_first(texts, right_choice(row[key], texts, [str(label) for label in labels]))
 
     return chosen, (column, key)
+
+
+def _parallel(row: Mapping, column: str, texts: str, labels: str) -> tuple[list[str], list]:
+    """(texts, labels) of an object with two lists of one length."""
+    given = row.get(column)
+    if not isinstance(given, Mapping) or not all(isinstance(given.get(key), Sequence) for key in (texts, labels)):
+        raise BadRow(f"'{column}' is not an object with lists '{texts}' and '{labels}'")
+    if len(given[texts]) != len(given[labels]):
+        raise BadRow(f"'{column}' has {len(given[texts])} of '{texts}' and {len(given[labels])} of '{labels}'")
+    return [text_of({column: text}, column) for text in given[texts]], list(given[labels])
+
+
+def _right_first(texts: list[str], right: int) -> tuple[str, ...]:
+    """The right answer, then what differs from it, each once."""
+    return (texts[right], *dict.fromkeys(text for text in texts if text != texts[right]))
 
 
 def open_entry(entry: HubEntry, split: str | None, folder: str | None) -> Source:

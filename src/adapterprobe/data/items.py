@@ -48,6 +48,8 @@ class ItemDataset:
     dropped: Mapping[str, int] = field(default_factory=dict)
     auto_groups: bool = False
     """Whether groups were made of near-duplicates, for want of a column that names them."""
+    seen: Mapping[str, int] = field(default_factory=dict)
+    """How many claims of each label (`true`, `false`) were read, whatever was kept."""
 
     @cached_property
     def fields(self) -> frozenset[str]:

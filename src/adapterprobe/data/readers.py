@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapterprobe.data.shapes import HONEST, TRUTHS, BadRow, check_text
+from adapterprobe.data.shapes import BadRow, check_text
 from adapterprobe.errors import DataError
 
 FILES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -29,7 +29,8 @@ class Source:
     rows: Rows
     """(line, row); lines of a text file count from 1 with its header, rows of other sources from 1."""
     total: int | None = None
-    features: Mapping[str, object] = field(default_factory=dict)
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Names of the classes that a column of numbers stands for, where the source says so."""
 
 
 def open_file(path: Path) -> Source:
@@ -94,7 +95,9 @@ def _table(path: Path) -> Source:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield line, BadRow(f"is not CSV ({error})")
+                # An open quote swallows lines until the next one: each of them is lost.
+                for lost in range(line, max(reader.line_num, line) + 1):
+                    yield lost, BadRow(f"is not CSV, or follows an open quote ({error})")
                 continue
             if row:
                 yield line, row
@@ -108,6 +111,10 @@ def _table(path: Path) -> Source:
             check_text(cell, "header")
     except BadRow as error:
         raise DataError(f"{path.name}: {error}; save the file as UTF-8") from None
+    if len(header) == 1 and (other := next((sign for sign in ";\t|," if sign in header[0]), None)):
+        raise DataError(
+            f"{path.name}: the columns seem to be parted by {other!r}; save it with commas, or with tabs as .tsv"
+        )
     twice = sorted({cell for cell in header if header.count(cell) > 1})
     if not any(header) or twice:
         raise DataError(f"{path.name}: expected different column names in the first line, got {header[:20]}")
@@ -143,7 +150,22 @@ def _parquet(path: Path) -> Source:
                 line += 1
                 yield line, row
 
-    return Source(path.name, file.schema_arrow.names, rows(), file.metadata.num_rows)
+    return Source(
+        path.name, file.schema_arrow.names, rows(), file.metadata.num_rows, _classes(file.schema_arrow.metadata)
+    )
+
+
+def _classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Class names that `datasets` writes into the files that it saves."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            column: [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, ValueError):
+        return {}
 
 
 def _one(batch) -> Mapping[str, object] | BadRow:
@@ -153,7 +175,7 @@ def _one(batch) -> Mapping[str, object] | BadRow:
         return BadRow("holds text that is not UTF-8")
 
 
-def open_folder(path: Path, split: str | None) -> Source:
+def open_folder(path: Path, config: str | None, split: str | None) -> Source:
     """Open a folder that `datasets` saved (`save_to_disk`), or one laid out like a repository of the hub.
 
     Raises:
@@ -166,7 +188,7 @@ def open_folder(path: Path, split: str | None) -> Source:
             return from_datasets(path.name, datasets.load_from_disk(str(path)), split)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"cannot read the saved data set {path} ({_first(error)})") from error
-    return open_repository(path.name, str(path), None, split, None)
+    return open_repository(path.name, str(path), config, split, None)
 
 
 def open_repository(name: str, where: str, config: str | None, split: str | None, revision: str | None) -> Source:
@@ -216,19 +238,9 @@ def from_datasets(name: str, loaded, split: str | None) -> Source:
         if split is not None and split not in loaded:
             raise DataError(f"{name} has no split '{split}'; it has {', '.join(loaded)}")
         loaded = loaded[split or next(iter(loaded))]
-    features = loaded.features or {}
-    named = {
-        column: [label.casefold() for label in feature.names]
-        for column, feature in features.items()
-        if hasattr(feature, "int2str") and {label.casefold() for label in feature.names} <= {*TRUTHS, *HONEST}
-    }
-
-    def rows() -> Rows:
-        for line, row in enumerate(loaded, 1):
-            for column, labels in named.items():
-                value = row[column]
-                row[column] = labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value
-            yield line, row
-
+    if loaded.features is None:
+        # A stream of a kind of file that does not say its columns beforehand.
+        loaded = loaded._resolve_features()
+    classes = {column: feature.names for column, feature in loaded.features.items() if hasattr(feature, "int2str")}
     total = getattr(loaded, "num_rows", None)
-    return Source(name, list(loaded.column_names or features), rows(), total, features)
+    return Source(name, list(loaded.features), enumerate(loaded, 1), total, classes)

@@ -23,15 +23,21 @@ class Sampler:
     def __init__(self, most: int, seed: int) -> None:
         self.most, self.seed = most, seed
         self.seen = 0
+        self._labels: dict[bool | None, int] = {}
         self._heaps: dict[bool | None, list[tuple[int, int, Item]]] = {}
 
     def add(self, key: str, item: Item) -> None:
         heap = self._heaps.setdefault(item.label, [])
         heapq.heappush(heap, (-priority(self.seed, key), -self.seen, item))
         self.seen += 1
+        self._labels[item.label] = self._labels.get(item.label, 0) + 1
         # While the other class is rare, this one may have its room.
         while len(heap) > self.most:
             heapq.heappop(heap)
+
+    def classes(self) -> dict[str, int]:
+        """How many claims of each label streamed by."""
+        return {str(label).lower(): count for label, count in self._labels.items() if label is not None}
 
     def items(self) -> list[Item]:
         """The kept items, in the order in which they came."""
@@ -47,8 +53,8 @@ class Sampler:
 def balanced(items: Iterable[Item], seed: int) -> tuple[list[Item], int]:
     """(items with as many true as false claims, how many were left out).
 
-    Groups that have both classes stay; of those with the frequent class alone as many are left out, by chance, as it
-    takes. Questions are balanced by themselves: each has a right and a wrong answer.
+    First groups with the frequent class alone are left out, by chance, then rows of that class out of groups that have
+    both, which keep one of each. Questions are balanced by themselves: each has a right and a wrong answer.
     """
     items = list(items)
     groups: dict[str, list[Item]] = {}
@@ -64,5 +70,15 @@ def balanced(items: Iterable[Item], seed: int) -> tuple[list[Item], int]:
             surplus -= len(groups[group]) if often else -len(groups[group])
         if surplus == 0:
             break
-    kept = [item for item in items if item.group not in left_out]
+    gone: set[int] = set()
+    rows = [(row, item) for row, item in enumerate(items) if item.label is often and item.group not in left_out]
+    spare = {group: sum(item.label is often for item in mine) - 1 for group, mine in groups.items()}
+    for row, item in sorted(rows, key=lambda entry: priority(seed, f"{entry[1].group}\x1f{entry[1].words}")):
+        if surplus == 0:
+            break
+        if spare[item.group] > 0:
+            gone.add(row)
+            spare[item.group] -= 1
+            surplus += -1 if often else 1
+    kept = [item for row, item in enumerate(items) if row not in gone and item.group not in left_out]
     return kept, len(items) - len(kept)

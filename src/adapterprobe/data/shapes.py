@@ -21,6 +21,7 @@ from adapterprobe.hints import nearest
 
 TRUTHS = {"1": True, "true": True, "0": False, "false": False}
 HONEST = {"honest": True, "deceptive": False}
+NOTHING = ("nan", "null", "n/a", "#n/a")
 ROLES = ("system", "user", "assistant")
 _SMALL = re.compile(
     r"^(The|A|An|This|That|These|Those|It|There|In|On|At|Some|All|Every|Each|No|Most|Many|He|She|They|We) "
@@ -57,6 +58,8 @@ def text_of(row: Mapping[str, object], column: str) -> str:
     check_text(value, column)
     if not value.strip():
         raise BadRow(f"'{column}' is empty")
+    if column in ("statement", "question", "reply") and value.strip().casefold() in NOTHING:
+        raise BadRow(f"'{column}' is {value.strip()!r}, which stands for a missing value")
     return value.strip()
 
 
@@ -135,7 +138,7 @@ def _choices(row: Mapping[str, object]) -> tuple[list[str], list[str] | None]:
             raise BadRow(f"'choices' has {len(given)} texts and {len(labels)} labels")
     texts = []
     for place, choice in enumerate(given):
-        if isinstance(choice, (int, float)) and not isinstance(choice, bool):
+        if isinstance(choice, (int, float)) and not isinstance(choice, bool) and math.isfinite(choice):
             choice = str(choice)
         texts.append(text_of({"choices": choice}, "choices"))
         if texts[-1] in texts[:place]:
@@ -146,25 +149,35 @@ def _choices(row: Mapping[str, object]) -> tuple[list[str], list[str] | None]:
 
 
 def right_choice(answer: object, texts: list[str], labels: list[str] | None) -> int:
-    """Which choice the answer names: by its label, its text, its index (from 0) or its letter, in this order.
+    """Which choice the answer names: by its label where choices have labels; else a number is an index from 0, and text is
+    a choice's text, its index or its letter.
 
     Raises:
-        BadRow: none.
+        BadRow: it names none, or one choice by its text and another by its index or letter.
     """
+    if answer is None or answer == "" or (isinstance(answer, float) and math.isnan(answer)):
+        raise BadRow("'answer' is missing")
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
-    key = "" if answer is None else str(answer).strip()
-    for known in (labels, texts):
-        if known and key in known and not isinstance(answer, bool):
-            return known.index(key)
-    if labels is None and not isinstance(answer, bool):
-        if key.isdecimal() and key.isascii() and int(key) < len(texts):
-            return int(key)
-        if len(key) == 1 and 0 <= ord(key.upper()) - ord("A") < len(texts):
-            return ord(key.upper()) - ord("A")
-    if not key:
-        raise BadRow("'answer' is missing")
-    raise BadRow(f"'answer' is {key[:40]!r}, which names none of the {len(texts)} choices")
+    key = str(answer).strip()
+    if labels is not None and key in labels:
+        return labels.index(key)
+    meant = []
+    if not isinstance(answer, bool):
+        if key in texts and not isinstance(answer, int):
+            meant.append(texts.index(key))
+        if labels is None and key.isdecimal() and key.isascii() and int(key) < len(texts):
+            meant.append(int(key))
+        if labels is None and len(key) == 1 and 0 <= ord(key.upper()) - ord("A") < len(texts):
+            meant.append(ord(key.upper()) - ord("A"))
+    if len(set(meant)) > 1:
+        raise BadRow(
+            f"'answer' is {key[:40]!r}, the text of one choice and the index or letter of another; give choices as an object "
+            "with text and label"
+        )
+    if not meant:
+        raise BadRow(f"'answer' is {key[:40]!r}, which names none of the {len(texts)} choices")
+    return meant[0]
 
 
 def _question(row: Mapping[str, object]) -> Item:
@@ -228,7 +241,8 @@ def find_shape(name: str, columns: Iterable[str], mapping: Mapping[str, str]) ->
     place = {ours: ours for ours in CANONICAL if ours in columns} | dict(mapping)
     for shape in SHAPES:
         if all(ours in place for ours in shape.needs):
-            return shape, {ours: place[ours] for ours in (*shape.needs, *shape.may) if ours in place}
+            # What a row may have need not be in the first rows that were looked at.
+            return shape, {ours: place.get(ours, ours) for ours in (*shape.needs, *shape.may)}
     closest = max(SHAPES, key=lambda shape: sum(ours in place for ours in shape.needs))
     missing = [ours for ours in closest.needs if ours not in place]
     free = [column for column in columns if column not in place.values()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,26 +65,60 @@ def _is_path(ref: str) -> bool:
 
 def data_path(ref: str) -> Path | None:
     """The file or folder that a reference names, if it names one."""
-    known = ref in relation_names() or ref in hub_table() or ref.startswith("hub:")
-    return Path(ref).expanduser() if not known and _is_path(ref) else None
+    if ref in relation_names() or ref in hub_table() or ref.startswith("hub:"):
+        return None
+    try:
+        if not _is_path(ref):
+            return None
+        path = Path(ref).expanduser()
+        path.exists()  # raises what reading it would raise
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{ref[:80]!r} is no path ({str(error)[:80]})") from error
 
 
-def data_state(ref: str) -> str | None:
-    """What tells whether a named file or folder has changed: sizes and times of change. None for other data sets.
+def _repository(ref: str) -> str | None:
+    """The OWNER/NAME that a reference stands for, if it is of the hub."""
+    name = ref.removeprefix("hub:")
+    if name in hub_table() and ref not in relation_names():
+        return hub_table()[name].hub
+    return name if ref.startswith("hub:") else None
+
+
+def data_files(ref: str, read: ReadConfig) -> list[Path]:
+    """The local files that a data set is read from; none for what is built in or comes from the hub itself.
 
     Raises:
         DataError: no such file or folder.
     """
     path = data_path(ref)
+    if path is not None and not path.exists():
+        near = nearest(ref, [*relation_names(), *hub_table()])
+        raise DataError(f"no file or folder {ref}{near}; check the path, or see `adapterprobe data list`")
+    repository = _repository(ref)
+    if path is None and repository is not None and read.hub_folder is not None:
+        path = Path(read.hub_folder).expanduser() / repository
     if path is None:
-        return None
-    if not path.exists():
-        names = [*relation_names(), *hub_table()]
-        raise DataError(
-            f"no file or folder {ref}{nearest(ref, names)}; check the path, or see `adapterprobe data list`"
-        )
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return digest([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files])
+        return []
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def refuse_unused(refs: Sequence[str], read: ReadConfig) -> None:
+    """Options of reading that say nothing to any of the data sets are refused, rather than ignored.
+
+    Raises:
+        DataError: the option, and what it is for.
+    """
+    own = [ref for ref in refs if data_path(ref) is not None or (ref.startswith("hub:") and ref.count("/"))]
+    several = [ref for ref in refs if _repository(ref) or (data_path(ref) is not None and data_path(ref).is_dir())]
+    for name, given, fits, what in (
+        ("--column", read.columns, own, "files and hub:OWNER/NAME"),
+        ("--group", read.group, own, "files and hub:OWNER/NAME"),
+        ("--split", read.split, several, "folders and data sets of the hub"),
+        ("--config-name", read.config, [ref for ref in several if ref in own], "folders and hub:OWNER/NAME"),
+    ):
+        if given and not fits:
+            raise DataError(f"{name} says nothing to {', '.join(refs)}; it is for {what}")
 
 
 _loaded: dict[str, Dataset] = {}
@@ -104,10 +138,11 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0) -> Datase
     if ref in relation_names():
         return load_relation(ref)
     read = read or ReadConfig()
-    key = digest(ref, read.model_dump(mode="json"), seed, data_state(ref))
+    state = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in data_files(ref, read)]
+    key = digest(ref, read.model_dump(mode="json"), seed, state)
     if key not in _loaded:
         faults = Faults()
-        dataset = read_data(ref, read, seed, faults)
+        dataset = _without_repeats(read_data(ref, read, seed, faults), faults, read, seed)
         if faults.count > read.skip_bad:
             skipped = f", --skip-bad allows {read.skip_bad}" if read.skip_bad else ""
             raise DataError(
@@ -129,7 +164,8 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: Faults) -> ItemData
     opened = _open(ref, read)
     name = opened.source.name
     grouped = opened.group is not None
-    sampler = Sampler(read.max_rows, seed)
+    # Near-duplicates are found among more rows than are kept, so that twins stand or fall together.
+    sampler = Sampler(read.max_rows * (1 if grouped else 3), seed)
     dropped = {"unlabelled": 0, "too long": 0}
     with bar(opened.source.total, f"reading {name}", unit="row") as progress:
         for line, row in _rows(opened.source, name):
@@ -153,14 +189,17 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: Faults) -> ItemData
                 sampler.add(item.group or item.words, item)
     items = sampler.items()
     if not items:
-        raise DataError(f"{name} has no row that can be used" + (f" ({faults})" if faults.count else f" ({dropped})"))
+        why = [f"{count} are {reason}" for reason, count in dropped.items() if count] + (
+            [str(faults)] if faults.count else []
+        )
+        raise DataError(f"{name} has no row that can be used ({'; '.join(why) or 'there are none'})")
     if not grouped:
         items = _with_groups(items)
+        again = Sampler(read.max_rows, seed)
+        for item in items:
+            again.add(item.group, item)
+        items = again.items()
     dropped["beyond data.read.max_rows"] = sampler.seen - len(items)
-    if read.balance:
-        items, dropped["surplus of one class"] = balanced(items, seed)
-        if not items:
-            raise DataError(f"{name} has one class only; a detector needs true and false rows")
     return ItemDataset(
         name=name,
         title=opened.title,
@@ -169,7 +208,35 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: Faults) -> ItemData
         templates=opened.templates,
         dropped={reason: count for reason, count in dropped.items() if count},
         auto_groups=not grouped,
+        seen=sampler.classes(),
     )
+
+
+def _without_repeats(dataset: ItemDataset, faults: Faults, read: ReadConfig, seed: int) -> ItemDataset:
+    """The data set without rows that repeat another word for word, and without claims that are said to be true and false
+    (told to `faults`), balanced by class.
+
+    Raises:
+        DataError: one class only.
+    """
+    same: dict[str, list[Item]] = {}
+    for item in dataset.items:
+        same.setdefault(normalised(item.words), []).append(item)
+    kept, repeats = [], 0
+    for mine in same.values():
+        if len({item.label for item in mine}) > 1:
+            for item in mine:
+                faults.add(item.line, BadRow("says what another row says, with the other label"))
+            continue
+        kept.append(mine[0])
+        repeats += len(mine) - 1
+    dropped = {**dataset.dropped, "repeats of another row": repeats}
+    items = sorted(kept, key=lambda item: item.line)
+    if read.balance:
+        items, dropped["surplus of one class"] = balanced(items, seed)
+    if not items or {item.label for item in items} in ({True}, {False}):
+        raise DataError(f"{dataset.name} has one class only; a detector needs true and false rows")
+    return replace(dataset, items=tuple(items), dropped={reason: count for reason, count in dropped.items() if count})
 
 
 def _rows(source: Source, name: str) -> Iterator[tuple[int, object]]:
@@ -185,8 +252,8 @@ def _open(ref: str, read: ReadConfig) -> Opened:
     if path is None and name in hub_table():
         return _open_entry(hub_table()[name], read)
     if path is not None:
-        data_state(ref)
-        source = open_folder(path, read.split) if path.is_dir() else open_file(path)
+        data_files(ref, read)
+        source = open_folder(path, read.config, read.split) if path.is_dir() else open_file(path)
     elif ref.startswith("hub:"):
         if name.count("/") != 1:
             known = ", ".join(hub_table())
@@ -205,18 +272,27 @@ def _open(ref: str, read: ReadConfig) -> Opened:
     if read.group is not None and read.group not in source.columns:
         raise DataError(
             f"{source.name} has no column '{read.group}' for groups{nearest(read.group, source.columns)}; it has "
-            f"{', '.join(source.columns[:30])}"
+            f"{', '.join(source.columns[:30])} (a run reads single data sets otherwise with "
+            f"--set 'data.read_by_name={{{source.name}: {{group: null}}}}')"
         )
 
+    classes = {ours: source.classes.get(theirs) for ours, theirs in columns.items()}
+
     def canonical(row: Mapping[str, object]) -> Item:
-        return shape.read({ours: row.get(theirs) for ours, theirs in columns.items()})
+        values = {ours: row.get(theirs) for ours, theirs in columns.items()}
+        for ours, names in classes.items():
+            # What a class is called says what it means; its number does not.
+            value = values[ours]
+            if names and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+                values[ours] = names[value]
+        return shape.read(values)
 
     return Opened(source, f"{shape.name} rows of {source.name}", shape.forms, canonical, read.group)
 
 
 def _open_entry(entry: HubEntry, read: ReadConfig) -> Opened:
     source = open_entry(entry, read.split, read.hub_folder)
-    return Opened(source, entry.title, entry.forms, entry.read, read.group or entry.group, entry.templates)
+    return Opened(source, entry.title, entry.forms, entry.read, entry.group, entry.templates)
 
 
 def _cell(row: Mapping[str, object], column: str) -> str:

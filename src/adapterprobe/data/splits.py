@@ -26,17 +26,17 @@ def shuffled(groups: Iterable[str], seed: int | Sequence[int], sides: Mapping[st
 def split_groups(
     groups: Sequence[str],
     shares: Mapping[str, float],
-    reserved: Mapping[str, int],
+    reserved: Mapping[str, Sequence[str]],
     seed: int,
     minimum: int,
     sides: Mapping[str, str] | None = None,
 ) -> dict[str, list[str]]:
-    """Deal groups out by chance: first the `reserved` pools (a fixed number each), then splits by share.
+    """Deal groups out by chance, by share, to splits; those of the `reserved` pools go to none.
 
     Args:
         groups: keys of all groups.
         shares: split name to its share of what the pools leave; they sum to 1.
-        reserved: pool name to its number of groups (demonstrations are drawn from these).
+        reserved: pool name to its groups (demonstrations are drawn from these).
         seed: the data seed; the same groups and seed always give the same splits.
         minimum: the fewest groups a split may have.
         sides: what answers a group has, where not every group has both (see `shuffled`).
@@ -45,18 +45,15 @@ def split_groups(
         DataError: too few groups; the message says how many there are and how many would do.
     """
     order = shuffled(groups, seed, sides)
-    dealt: dict[str, list[str]] = {}
-    start = 0
-    for name, size in reserved.items():
-        dealt[name] = order[start : start + size]
-        start += size
-    rest = order[start:]
+    dealt = {name: list(pool) for name, pool in reserved.items()}
+    taken = {group for pool in reserved.values() for group in pool}
+    rest = [group for group in order if group not in taken]
     edges = np.round(np.cumsum([0.0, *shares.values()]) * len(rest)).astype(int)
     for name, low, high in zip(shares, edges[:-1], edges[1:]):
         dealt[name] = rest[low:high]
     smallest = min(shares, key=lambda name: len(dealt[name]))
     if len(dealt[smallest]) < minimum:
-        needed = sum(reserved.values()) + int(np.ceil(minimum / min(shares.values())))
+        needed = len(taken) + int(np.ceil(minimum / min(shares.values())))
         raise DataError(
             f"too few groups for the splits: got {len(order)}, of which '{smallest}' would have "
             f"{len(dealt[smallest])} (at least {minimum} expected); use a training set of about {needed} groups, "

@@ -116,7 +116,7 @@ def make_prompts(
     return prompts
 
 
-def belief_prompts(
+def belief_rounds(
     examples: Sequence[Example],
     split: str,
     templates: Sequence[Template],
@@ -125,13 +125,32 @@ def belief_prompts(
     format_name: str,
     tokenizer=None,
     shown_in: Mapping[str, Template] | None = None,
-) -> list[Prompt]:
-    """Truthful prompts that ask what the model knows: `draws` per example, with templates and demonstrations
-    that no tested prompt has."""
-    prompts = []
-    for example in examples:
-        for draw in range(draws):
-            template, demos = templates[draw % len(templates)], demo_sets[draw % len(demo_sets)]
-            shown = (shown_in or {}).get(template.name)
-            prompts.append(_prompt(example, split, "truth", template, demos, format_name, tokenizer, None, shown))
-    return prompts
+) -> list[list[Prompt]]:
+    """Truthful prompts that ask what the model knows, with templates and demonstrations that no tested prompt has: `draws`
+    rounds, each with every example in another wording, with other demonstrations, or both.
+
+    Raises:
+        DataError: there are not so many different ones.
+    """
+    # Along the diagonals: template and demonstrations change from round to round as long as they can.
+    pairs = [
+        (templates[i % len(templates)], demo_sets[(i + turn) % len(demo_sets)])
+        for turn in range(len(demo_sets))
+        for i in range(len(templates))
+    ]
+    ways = list(dict.fromkeys((template.name, demos.name) for template, demos in pairs))
+    if len(ways) < draws:
+        raise DataError(
+            f"{draws} separate truthful prompts were asked for, there are {len(templates)} wordings and {len(demo_sets)} sets "
+            f"of demonstrations for them; lower elicit.belief_draws, or give shots"
+        )
+    rounds = []
+    for template, demos in pairs[:draws]:
+        shown = (shown_in or {}).get(template.name)
+        rounds.append(
+            [
+                _prompt(example, split, "truth", template, demos, format_name, tokenizer, None, shown)
+                for example in examples
+            ]
+        )
+    return rounds

@@ -28,7 +28,8 @@ def _group(prompt: Prompt) -> Group:
 
 @dataclass(frozen=True)
 class Passed:
-    """Groups that passed every round, those that could be asked in all, and the share that guessing would pass."""
+    """Groups that passed every round, those that could be asked in all, and the share that would pass without knowing:
+    by guessing, or by always giving the answer that is right most often."""
 
     groups: frozenset[Group] = frozenset()
     asked: frozenset[Group] = frozenset()
@@ -61,6 +62,16 @@ def find_belief(lm: LanguageModel, engine: Engine, prompts: BeliefPrompts) -> Be
     )
 
 
+def _constant(rounds: Rounds, asked: frozenset[Group]) -> float:
+    """Share of groups that one answer, always given, is right for in every round."""
+    answers: dict[Group, set[str]] = {}
+    for prompt in (prompt for prompts in rounds for prompt in prompts if _group(prompt) in asked):
+        right = prompt.positive if prompt.example.truth else prompt.negative
+        answers.setdefault(_group(prompt), set()).add(right)
+    alone = [next(iter(right)) for right in answers.values() if len(right) == 1]
+    return max(map(alone.count, set(alone)), default=0) / max(len(answers), 1)
+
+
 def _passed(lm: LanguageModel, engine: Engine, rounds: Rounds, what: str) -> Passed:
     counts: dict[Group, int] = {}
     for prompt in (prompt for prompts in rounds for prompt in prompts):
@@ -78,5 +89,6 @@ def _passed(lm: LanguageModel, engine: Engine, rounds: Rounds, what: str) -> Pas
         for prompt, (positive, negative) in zip(mine, answers):
             if (positive > negative) != prompt.example.truth:
                 standing.discard(_group(prompt))
-    chance = float(np.mean([0.5 ** counts[group] for group in asked])) if asked else 0.0
+    guessing = float(np.mean([0.5 ** counts[group] for group in asked])) if asked else 0.0
+    chance = max(guessing, _constant(rounds, asked))
     return Passed(frozenset(standing), asked, chance)

@@ -9,7 +9,7 @@ import numpy as np
 
 from adapterprobe.data import Dataset
 from adapterprobe.data.examples import MIRROR
-from adapterprobe.elicit import after_shared_words, belief_prompts, draw_demo_sets, stand_ins, templates_for
+from adapterprobe.elicit import after_shared_words, belief_rounds, draw_demo_sets, stand_ins, templates_for
 from adapterprobe.elicit.demos import DemoSet
 from adapterprobe.elicit.formats import adds_special_tokens
 from adapterprobe.errors import DataError
@@ -95,34 +95,38 @@ def _rounds(
 ) -> Rounds:
     templates = templates_for(dataset, examples[0].form, role="belief")
     shown = stand_ins(templates, owner, dataset) if sets[0].examples else None
-    prompts = belief_prompts(examples, split, templates, sets, manner.draws, manner.format, manner.tokenizer, shown)
-    return [prompts[draw :: manner.draws] for draw in range(manner.draws)]
+    return belief_rounds(examples, split, templates, sets, manner.draws, manner.format, manner.tokenizer, shown)
 
 
 def _recall(
     dataset: Dataset, owner: Dataset, pool: Sequence[str], groups: list[str], split: str, manner: Manner
 ) -> Rounds:
-    """Rounds in which every question has its right answer as the positive choice, and another wrong one each time. A
-    question whose answers begin alike under this tokenizer too often is left out of the later rounds: nothing can be told
-    of its group."""
+    """Rounds in which every question has its right answer as the positive choice, and in each wording another wrong one.
+
+    Nothing can be told of a group, and none of its prompts stay, where one of its questions has too few wrong answers (Yes
+    and No: who always says Yes would recall half), or answers that begin alike under this tokenizer too often.
+    """
     sets = _demos(owner, pool, "recall", manner)
     wanted = manner.draws * WRONG_PER_DRAW
     rounds: Rounds = [[] for _ in range(wanted)]
-    filled: dict[tuple[str, str], int] = {}
-    for attempt in range(2 * wanted):
+    asked: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for attempt in range(3 * wanted):
         here = [e for e in dataset.examples(groups, "recall", manner.seed + attempt, "any") if e.truth]
-        here = [e for e in here if filled.get((e.group, e.texts["query"]), 0) < wanted]
+        for example in here:
+            asked.setdefault((example.group, example.texts["query"]), [])
+        here = [e for e in here if len(asked[e.group, e.texts["query"]]) < wanted]
         if not here:
             break
-        asked = _rounds(dataset, owner, here, split, sets, manner)
+        drawn = _rounds(dataset, owner, here, split, sets, manner)
         for place, example in enumerate(here):
-            key = (example.group, example.texts["query"])
-            turn = filled.get(key, 0)
-            prompt = after_shared_words(asked[turn % manner.draws][place])
-            if _told_apart(prompt, manner.tokenizer):
-                rounds[turn].append(prompt)
-                filled[key] = turn + 1
-    return rounds
+            done = asked[example.group, example.texts["query"]]
+            prompt = after_shared_words(drawn[len(done) % manner.draws][place])
+            way = (prompt.text, prompt.negative)
+            if way not in done and _told_apart(prompt, manner.tokenizer):
+                rounds[len(done)].append(prompt)
+                done.append(way)
+    unfinished = {group for (group, _), done in asked.items() if len(done) < wanted}
+    return [[prompt for prompt in prompts if prompt.example.group not in unfinished] for prompts in rounds]
 
 
 def _told_apart(prompt: Prompt, tokenizer) -> bool:

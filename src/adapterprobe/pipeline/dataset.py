@@ -117,10 +117,11 @@ def _deal(spec: DatasetSpec, with_belief: bool) -> _Dealt:
     groups = shuffled(dataset.groups, spec.seed, dataset.sides())
     size = _demonstrators(dataset, groups, spec)
     taken = size * (2 if with_belief else 1)
-    if len(groups) <= taken + (spec.facts or 1):
+    needed = taken + (spec.facts or 1)
+    if len(groups) < needed:
         raise DataError(
-            f"'{dataset.name}' has {len(groups)} groups, too few for {spec.shots} demonstrations and {spec.facts or 'any'} "
-            f"facts; lower --shots or the number of facts, or use more data"
+            f"'{dataset.name}' has {len(groups)} groups, too few: {taken} are set aside for {spec.shots} demonstrations, and "
+            f"{spec.facts or 1} shall be asked, which takes {needed}; lower --shots or how many are asked, or use more data"
         )
     systems = {c: [s for s in chosen if s.pushes == c] for c in conditions}
     return _Dealt(dataset, groups[:size], groups[size:taken], groups[taken:], systems)

@@ -13,6 +13,7 @@ import pandas as pd
 from adapterprobe.adapt import adapter_merged
 from adapterprobe.cache import digest, file_digest, seal
 from adapterprobe.config import ReadConfig
+from adapterprobe.data.source import refuse_unused
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import Fidelity, fidelity
 from adapterprobe.errors import DataError, ModelError, OutputError
@@ -59,6 +60,7 @@ class ExtractConfig:
                 f"no adapter in {self.adapter} (adapter_config.json is missing); give a folder that PEFT saved, "
                 "such as the adapter/ of a run"
             )
+        refuse_unused([self.data], self.read)
         check_spec(self.spec)
 
     @property
@@ -77,7 +79,10 @@ class ExtractConfig:
 
     def describe(self) -> dict:
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        content |= {"read": self.read.model_dump(), "files": named_files(self.format, self.system, data=[self.data])}
+        content |= {
+            "read": self.read.model_dump(),
+            "files": named_files(self.format, self.system, data=[(self.data, self.read)]),
+        }
         return json.loads(json.dumps(content | {"adapter": adapter_digest(self.adapter)}, default=str))
 
 

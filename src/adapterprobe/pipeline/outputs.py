@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapterprobe.cache import damaged, file_digest, write_atomic
-from adapterprobe.config import RunConfig
+from adapterprobe.config import ReadConfig, RunConfig
 from adapterprobe.config_files import to_yaml
-from adapterprobe.data.source import data_path
+from adapterprobe.data.source import data_files
 from adapterprobe.errors import OutputError
 
 MARK = "run.json"
@@ -90,18 +90,18 @@ def claim_folder(out: Path, name: str, described: dict, what: str) -> bool:
     return False
 
 
-def named_files(*values: object, data: Sequence[str] = ()) -> dict[str, str]:
+def named_files(*values: object, data: Sequence[tuple[str, ReadConfig]] = ()) -> dict[str, str]:
     """Content hashes of files that a configuration names (a prompt format, system prompts, data sets): they decide the
     outcome too."""
-    paths = [Path(v) for v in values if isinstance(v, str) and v.endswith((".jinja", ".yaml", ".yml"))]
-    paths += [path for path in map(data_path, data) if path is not None]
-    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    files = [Path(v) for v in values if isinstance(v, str) and v.endswith((".jinja", ".yaml", ".yml"))]
+    files += [file for ref, read in data for file in data_files(ref, read)]
     return {str(file): file_digest(file) for file in files if file.is_file()}
 
 
 def files_of(config: RunConfig) -> dict[str, str]:
     """Those of a run's configuration."""
-    return named_files(config.elicit.format, config.elicit.system, data=[*config.data.train, *config.data.ood])
+    data = [(ref, config.reading(ref)) for ref in (*config.data.train, *config.data.ood)]
+    return named_files(config.elicit.format, config.elicit.system, data=data)
 
 
 def _changed(old: dict, new: dict, prefix: str = "") -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from adapterprobe.config import RunConfig
 from adapterprobe.data import Dataset, Relation, load_data, split_groups
 from adapterprobe.data.duplicates import said_before
 from adapterprobe.data.examples import said
-from adapterprobe.data.source import check_names
+from adapterprobe.data.source import check_names, refuse_unused
 from adapterprobe.data.splits import shuffled
 from adapterprobe.elicit import (
     check_format,
@@ -70,6 +70,8 @@ def prepare_questions(config: RunConfig) -> Questions:
     for condition in config.elicit.conditions:
         if chosen and condition != "neutral":
             systems_for(chosen, condition, judged=False)
+    if not data.read_by_name:
+        refuse_unused([*data.train, *data.ood], data.read)
     train = [load_data(name, config.reading(name), data.data_seed) for name in data.train]
     ood = [load_data(name, config.reading(name), data.data_seed) for name in data.ood]
     check_names([*train, *ood])
@@ -81,15 +83,29 @@ def prepare_questions(config: RunConfig) -> Questions:
     groups = sorted({group for dataset in train for group in dataset.groups})
     if data.max_groups is not None:
         groups = sorted(shuffled(groups, [data.data_seed, 3], sides)[: data.max_groups])
-    pool_sizes = dict.fromkeys(POOLS, data.pool_groups if config.elicit.shots else 0)
-    splits = split_groups(groups, data.shares, pool_sizes, data.data_seed, data.min_groups, sides)
+    pools = _pools(train, groups, sides, config)
+    reserved = {pool: [g for dataset in train for g in pools[dataset.name, pool]] for pool in POOLS}
+    splits = split_groups(groups, data.shares, reserved, data.data_seed, data.min_groups, sides)
     names = tuple(dataset.name for dataset in train)
     made = Questions(splits, {}, {}, {dataset.name: dataset for dataset in (*train, *ood)}, names)
+    if sum(map(len, splits.values())) < len({group for dataset in train for group in dataset.groups}):
+        made.dropped.setdefault("training data sets", {})["groups beyond data.max_groups"] = len(
+            {group for dataset in train for group in dataset.groups}
+        ) - sum(map(len, splits.values()))
+    usable: dict[str, set[str]] = {}
+    for place, dataset in enumerate(train):
+        before = [e for earlier in train[:place] for e in _examples(earlier, usable[earlier.name], config)]
+        usable[dataset.name] = set(
+            _not_said(dataset, dataset.groups, before, config, made) if before else dataset.groups
+        )
     for name in data.shares:
-        made.examples[name] = [e for dataset in train for e in _examples(dataset, splits[name], config, made)]
-    for pool in POOLS:
-        for dataset in train:
-            made.pools[dataset.name, pool] = _examples(dataset, splits[pool], config)
+        made.examples[name] = [
+            e
+            for dataset in train
+            for e in _examples(dataset, [g for g in splits[name] if g in usable[dataset.name]], config, made)
+        ]
+    for (name, pool), mine in pools.items():
+        made.pools[name, pool] = _examples(made.datasets[name], [g for g in mine if g in usable[name]], config)
     seen = {group for name in splits if name != "test" for group in splits[name]}
     trained = [e for name in splits for e in made.examples.get(name, []) if name != "test"]
     trained += [e for examples in made.pools.values() for e in examples]
@@ -99,6 +115,22 @@ def prepare_questions(config: RunConfig) -> Questions:
             made.dropped.setdefault(dataset.name, {})[reason] = count
     _check_sizes(config, made)
     return made
+
+
+def _pools(
+    train: list[Dataset], groups: list[str], sides: Mapping[str, str], config: RunConfig
+) -> dict[tuple[str, str], list[str]]:
+    """Groups of demonstrations, per training data set and pool; no group is in two."""
+    size = config.data.pool_groups if config.elicit.shots else 0
+    taken: set[str] = set()
+    pools = {}
+    for dataset in train:
+        order = shuffled(set(dataset.groups) & set(groups), config.data.data_seed, sides)
+        free = [group for group in order if group not in taken]
+        for place, pool in enumerate(POOLS):
+            pools[dataset.name, pool] = free[place * size : (place + 1) * size]
+            taken |= set(pools[dataset.name, pool])
+    return pools
 
 
 def _judged_only(

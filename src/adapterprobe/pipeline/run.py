@@ -115,32 +115,32 @@ class _Stages:
         write_config(self.out, config, provenance(describe(lm), hashes))
         all_layers = list(range(n_layers + 1))
         trunk = SharedTrunk(engine, encoded, min(parse_layers(config.adapter.layers, 0, n_layers - 1)))
-        with stage("hidden states, adapter off"):
+        with stage("hidden states, adapter off", told=True):
             base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off", feed=trunk.trunk)
-        with stage("what the model knows"):
+        with stage("what the model knows", told=True):
             belief = find_belief(lm, engine, belief_prompts)
         adapters: dict[int, TrainedAdapter] = {}
         adapted: dict[int, HiddenStates] = {}
         train = encoded.subset(encoded.where("adapter-train"))
         select = encoded.subset(encoded.where("select"))
         for seed in config.seeds:
-            with stage("train adapters"):
+            with stage("train adapters", told=True):
                 adapters[seed] = trained_adapter(lm, engine, train, select, config.adapter, seed, trunk)
-            with stage("hidden states, adapter on"):
+            with stage("hidden states, adapter on", told=True):
                 adapted[seed] = record_adapted(lm, engine, adapters[seed], encoded, base, trunk)
-        with stage("fit probes"):
+        with stage("fit probes", told=True):
             fits = fit_arms(config, encoded, base, adapted)
         with stage("scores"):
             frame = self._scores(encoded, base, adapted, fits, belief)
-        with stage("controls"):
+        with stage("controls", told=True):
             controls = run_controls(config, encoded, fits)
-        with stage("statistics"):
+        with stage("statistics", told=True):
             settings = config.evaluate
             results, verdicts = evaluate(frame, self.hypotheses, settings.probe, settings.resamples, settings.margin)
         self._write(results, verdicts, controls, adapters, fits)
         about = about_run(config, questions, encoded, lm, belief, adapters, fits, self.timings)
         write_json(self.out, "about.json", about)
-        with stage("report"):
+        with stage("report", told=True):
             from adapterprobe.report import write_report
 
             write_report(self.out)

@@ -12,6 +12,7 @@ import numpy as np
 
 from adapterprobe.cache import seal
 from adapterprobe.config import ReadConfig
+from adapterprobe.data.source import refuse_unused
 from adapterprobe.elicit import one_or_several
 from adapterprobe.engine import Engine
 from adapterprobe.errors import ConfigError, DataError
@@ -56,6 +57,7 @@ class ScreenConfig:
             raise DataError(
                 f"expected shots and seed of at least 0 and at least 2 facts, got {list(self.shots)}, {self.seed}, {self.facts}"
             )
+        refuse_unused(self.data, self.read)
         for spec in self.specs():
             check_spec(spec)
 
@@ -97,7 +99,7 @@ def screen(config: ScreenConfig, out: str | Path) -> Screen:
         AdapterProbeError: bad input, a model that cannot be loaded, or another screening in `out`.
     """
     out = Path(out)
-    files = named_files(*config.formats, *config.systems, data=config.data)
+    files = named_files(*config.formats, *config.systems, data=[(ref, config.read) for ref in config.data])
     described = asdict(config) | {"read": config.read.model_dump(), "files": files}
     if claim_folder(out, MARK, described, "screening"):
         say(f"{out} is finished; nothing to do (remove the folder to screen again)")

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 
 from adapterprobe.elicit.formats import adds_special_tokens
 from adapterprobe.errors import DataError
-from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts
+from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts, prompts_and_belief
+from adapterprobe.types import Prompt
+
+BELIEF_DRAWS = 3
 
 
 def show(spec: DatasetSpec, model: dict | None) -> Iterator[str]:
     """Lines about the prompts of a specification.
 
     Args:
-        model: arguments of `load_model`; with one, choice tokens, special tokens and the model's own answer
-            are shown.
+        model: arguments of `load_model`; with one, choice tokens, special tokens, the model's own answer and whether it
+            is a lie (against what the model knows) are shown.
 
     Raises:
         DataError: unknown data set, or more shots than it can give.
@@ -22,18 +25,11 @@ def show(spec: DatasetSpec, model: dict | None) -> Iterator[str]:
     if spec.format == "chat" and model is None:
         raise DataError("the chat format is the tokenizer's own: leave out --no-model")
     check_spec(spec)
-    lm = engine = None
-    if model is not None:
-        from adapterprobe.engine import Engine
-        from adapterprobe.models import load_model
-
-        lm = load_model(**model)
-        engine = Engine(lm.model, lm.structure)
-    tokenizer = lm.tokenizer if lm else None
-    prompts = dataset_prompts(spec, tokenizer)
-    answers: list[tuple[str, str]] = [("", "")] * len(prompts)
-    if lm is not None:
-        answers = list(_answers(lm, engine, prompts))
+    if model is None:
+        prompts = dataset_prompts(spec, None)
+        answers: list[tuple[str, str]] = [("", "")] * len(prompts)
+    else:
+        prompts, answers = _asked(spec, model)
     for prompt, (tokens, answer) in zip(prompts, answers):
         instructed = "null" if prompt.instructed is None else int(prompt.instructed)
         yield f"=== {prompt.example.dataset} · group {prompt.example.group} · condition {prompt.condition} · template {prompt.template}"
@@ -43,7 +39,20 @@ def show(spec: DatasetSpec, model: dict | None) -> Iterator[str]:
         yield ""
 
 
-def _answers(lm, engine, prompts) -> Iterator[tuple[str, str]]:
+def _asked(spec: DatasetSpec, model: dict) -> tuple[list[Prompt], list[tuple[str, str]]]:
+    """(prompts, per prompt the tokens of the choices and what the model answers)."""
+    from adapterprobe.engine import Engine
+    from adapterprobe.models import load_model
+    from adapterprobe.pipeline.belief import find_belief
+
+    lm = load_model(**model)
+    engine = Engine(lm.model, lm.structure)
+    prompts, belief = prompts_and_belief(spec, lm.tokenizer, BELIEF_DRAWS)
+    known = find_belief(lm, engine, belief).of(prompts)
+    return prompts, list(_answers(lm, engine, prompts, known))
+
+
+def _answers(lm, engine, prompts, known) -> Iterator[tuple[str, str]]:
     """(tokens of the choices, what the model answers) per prompt."""
     import torch
 
@@ -66,12 +75,8 @@ def _answers(lm, engine, prompts) -> Iterator[tuple[str, str]]:
         words = [lm.tokenizer.convert_ids_to_tokens(list(ids)) for ids in (choice.positive, choice.negative)]
         tokens = f", tokens {dict(zip(choice.positive, words[0]))} / {dict(zip(choice.negative, words[1]))}, text begins {first}"
         tokens += "" if special else " (special tokens are part of the text)"
-        against = (
-            "answer is true"
-            if behaviour == prompt.example.truth
-            else "answer is false (a lie only where the truth is known)"
-        )
+        lie = int(behaviour != prompt.example.truth) if known[row] else "null (the model does not know this group)"
         yield (
             tokens,
-            f"behaviour {behaviour} (p_positive {positive / (positive + negative):.3f}, coverage {positive + negative:.3f}) · {against}",
+            f"behaviour {behaviour} (p_positive {positive / (positive + negative):.3f}, coverage {positive + negative:.3f}) · lie {lie}",
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from adapterprobe.data import Dataset, load_data, relation_names
 from adapterprobe.data.source import Faults, read_data
+from adapterprobe.elicit import templates_for
 from adapterprobe.errors import DataError
 from adapterprobe.models.load import Reader
 from adapterprobe.pipeline.check import prompts, rows, shortcuts
@@ -57,16 +58,15 @@ def check(spec: DatasetSpec, against: Sequence[str] = (), reader: Reader | None 
         *rows.repeated(entries),
         *rows.leaks(dataset, entries),
         *rows.sizes(entries),
-        *shortcuts.balance(entries),
+        *shortcuts.balance(dataset),
     ]
     for other in against:
         theirs = load_data(other, spec.read if other not in relation_names() else None, spec.seed)
         found += rows.against(entries, theirs.name, entries_of(theirs))
-    form = spec.form if spec.form in dataset.forms else dataset.forms[0]
-    spec = replace(lenient, form=form)
-    found += shortcuts.answer_tokens(dataset.examples(dataset.groups, form, spec.seed))
-    found += shortcuts.shortcuts(dataset, form, spec.seed)
-    found += _on_prompts(spec, entries, reader)
+    templates_for(dataset, spec.form, spec.templates)
+    found += shortcuts.answer_tokens(dataset.examples(dataset.groups, spec.form, spec.seed))
+    found += shortcuts.shortcuts(dataset, spec.form, spec.seed)
+    found += _on_prompts(lenient, dataset, entries, reader)
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Checked(dataset.name, len(entries), len({entry.group for entry in entries}), found)
 
@@ -77,11 +77,11 @@ def _read(spec: DatasetSpec, faults: Faults) -> Dataset:
     return read_data(spec.name, spec.read, spec.seed, faults)
 
 
-def _on_prompts(spec: DatasetSpec, entries: list[Entry], reader: Reader | None) -> list[Finding]:
+def _on_prompts(spec: DatasetSpec, dataset: Dataset, entries: list[Entry], reader: Reader | None) -> list[Finding]:
     try:
         found = list(prompts.demonstrations(spec, entries))
         if reader is not None:
-            found += prompts.tokens(spec, reader)
+            found += prompts.tokens(spec, dataset, reader)
     except DataError as error:
         # Too few groups for demonstrations has been said already; other reasons are findings of their own.
         few = len({entry.group for entry in entries}) < rows.ENOUGH_GROUPS

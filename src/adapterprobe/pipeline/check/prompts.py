@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from adapterprobe.data import load_data
+from adapterprobe.data import Dataset
 from adapterprobe.data.duplicates import said_before
 from adapterprobe.data.examples import said
 from adapterprobe.elicit import after_shared_words
@@ -17,7 +17,7 @@ from adapterprobe.pipeline.check.entries import Entry
 from adapterprobe.pipeline.check.findings import BLOCKS, NOTES, WARNS, Finding
 from adapterprobe.pipeline.dataset import DatasetSpec, dataset_prompts, shown_and_asked
 
-MOST_GROUPS = 200
+MOST_GROUPS = 3000
 
 
 def demonstrations(spec: DatasetSpec, entries: Sequence[Entry]) -> Iterator[Finding]:
@@ -39,13 +39,15 @@ def demonstrations(spec: DatasetSpec, entries: Sequence[Entry]) -> Iterator[Find
         )
 
 
-def tokens(spec: DatasetSpec, reader: Reader) -> Iterator[Finding]:
+def tokens(spec: DatasetSpec, dataset: Dataset, reader: Reader) -> Iterator[Finding]:
     """Choices and lengths under one tokenizer; in the recall form the answers themselves are the choices."""
-    forms = load_data(spec.name, spec.read, spec.seed).forms
-    _, asked = shown_and_asked(spec)
-    for form in [spec.form, *(["recall"] if "recall" in forms and spec.form != "recall" else [])]:
-        facts = min(MOST_GROUPS, len({e.group for e in asked}) - 1)
-        prompts = dataset_prompts(replace(spec, form=form, facts=max(facts, 1), templates=None), reader.tokenizer)
+    count = len(dataset.groups)
+    if count > MOST_GROUPS:
+        text = f"{MOST_GROUPS} of {count} groups, by chance, were put into prompts and looked at"
+        yield Finding("token checks on a part", NOTES, text, "nothing; a run names the first prompt that does not fit")
+    for form in [spec.form, *(["recall"] if "recall" in dataset.forms and spec.form != "recall" else [])]:
+        mine = replace(spec, form=form, templates=spec.templates if form == spec.form else None)
+        prompts = dataset_prompts(replace(mine, facts=MOST_GROUPS if count > MOST_GROUPS else None), reader.tokenizer)
         collide, long, longest = [], [], 0
         for prompt in prompts if form != "recall" else map(after_shared_words, prompts):
             special = adds_special_tokens(prompt.format, prompt.text, getattr(reader.tokenizer, "bos_token", None))

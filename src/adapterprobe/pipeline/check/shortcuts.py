@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -17,28 +17,29 @@ from adapterprobe.data import Dataset
 from adapterprobe.data.splits import shuffled
 from adapterprobe.evaluate.intervals import resample, share_interval
 from adapterprobe.evaluate.statistics import auroc
-from adapterprobe.pipeline.check.entries import Entry
 from adapterprobe.pipeline.check.findings import BLOCKS, NOTES, WARNS, Finding
 from adapterprobe.types import Example, Interval
 
-MOST_GROUPS = 800
+MOST_GROUPS, MOST_ROWS = 800, 4000
+"""Shortcuts are looked for among so many."""
 RESAMPLES = 1000
 TELLING, RUINOUS = 0.6, 0.75
 """AUROCs from which a shortcut needs care, and from which it could be the whole result."""
 NEGATIONS = re.compile(r"\b(?:not|no|never|none|nobody|nothing|nor|neither|without|cannot)\b|n['’]t\b", re.IGNORECASE)
 
 
-def balance(entries: Sequence[Entry]) -> Iterator[Finding]:
-    """Class balance of claims; what is asked with both answers is balanced by itself."""
-    labels = [entry.label for entry in entries if entry.label is not None]
-    if not labels:
+def balance(dataset: Dataset) -> Iterator[Finding]:
+    """Class balance of all claims that were read; what is asked with both answers is balanced by itself."""
+    seen: Mapping[str, int] = getattr(dataset, "seen", {})
+    count = sum(seen.values())
+    if not count:
         return
-    share = float(np.mean(labels))
+    share = seen.get("true", 0) / count
     if not 0.4 <= share <= 0.6:
         yield Finding(
             "class imbalance",
             BLOCKS if share < 0.1 or share > 0.9 else WARNS,
-            f"{share:.0%} of {len(labels)} claims are true, so that much is right by always answering alike",
+            f"{share:.0%} of {count} claims are true, so that much is right by always answering alike",
             "runs leave out the surplus by chance (data.read.balance); bring more of the rarer class to keep all",
         )
 
@@ -59,6 +60,8 @@ def shortcuts(dataset: Dataset, form: str, seed: int) -> Iterator[Finding]:
     """Truth predicted, by group-wise cross-validation, from features that have nothing to do with it."""
     groups = shuffled(dataset.groups, seed, dataset.sides())[:MOST_GROUPS]
     examples = dataset.examples(groups, form, seed)
+    if len(examples) > MOST_ROWS:
+        examples = [examples[i] for i in sorted(np.random.default_rng(seed).permutation(len(examples))[:MOST_ROWS])]
     if len({e.truth for e in examples}) < 2 or len({e.group for e in examples}) < 10:
         return
     # What the positive choice claims: the answer token alone says nothing, it is the same for all.
