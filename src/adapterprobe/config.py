@@ -141,7 +141,10 @@ class ElicitConfig(Stage):
 class AdapterConfig(Stage):
     """The adapter and its training."""
 
-    kind: Literal["lora"] = Field("lora", description="kind of adapter")
+    kind: str = Field("lora", description="kind of adapter: lora, dora, ia3, oft, bias ... (docs/adapters.md has all)")
+    options: dict[str, bool | int | float | str | list | None] = Field(
+        {}, description="further settings of the kind, by PEFT's names"
+    )
     objective: Literal["truth"] = Field("truth", description="truth: answer with the true choice, whatever the prompt")
     layers: LayerSpec = Field("all", description="blocks that are adapted: all, last:4, first:4, 8-20, 3,5, 33%-83%")
     modules: list[str] | Literal["all"] = Field("all", description="linear maps by name (q_proj ...), or all")

@@ -98,12 +98,12 @@ def test_a_loss_on_select_that_is_not_finite_is_said(tiny_lm, encoded, tmp_path,
 
 def test_only_the_chosen_layers(tiny_lm):
     structure = tiny_lm("llama").structure
-    assert {n.split(".")[2] for n in target_names(structure, "last:2", "all")} == {"2", "3"}
-    assert target_names(structure, "0", ["q_proj"]) == ["model.layers.0.self_attn.q_proj"]
+    assert {n.split(".")[2] for n in target_names(structure, AdapterConfig(layers="last:2"))} == {"2", "3"}
+    assert target_names(structure, AdapterConfig(layers="0", modules=["q_proj"])) == ["model.layers.0.self_attn.q_proj"]
     with pytest.raises(ConfigError, match="did you mean 'q_proj'"):
-        target_names(structure, "all", ["q_prj"])
+        target_names(structure, AdapterConfig(modules=["q_prj"]))
     with pytest.raises(ConfigError, match="from 0 to 3"):
-        target_names(structure, "2-9", "all")
+        target_names(structure, AdapterConfig(layers="2-9"))
 
 
 def test_stopped_training_ends_the_same(tiny_lm, encoded, tmp_path, monkeypatch):

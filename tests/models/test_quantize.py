@@ -9,6 +9,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from adapterprobe.adapt import adapter_merged, adapter_off, attach
 from adapterprobe.adapt.attach import detach, trainable
+from adapterprobe.adapt.kinds import KINDS
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import fidelity
@@ -36,8 +37,9 @@ def folder(tokenizer, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("error:.*autograd kernel was not registered")
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS.values() if kind.quantizes])
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
-def test_engine_and_adapter_on_quantised_weights(bits, folder):
+def test_engine_and_adapter_on_quantised_weights(bits, kind, folder):
     lm = load_model(str(folder), device="cpu", dtype="fp32", quantize=bits)
     assert any(not p.is_floating_point() for p in lm.model.parameters())
     assert lm.fingerprint != load_model(str(folder), device="cpu", dtype="fp32").fingerprint
@@ -53,7 +55,7 @@ def test_engine_and_adapter_on_quantised_weights(bits, folder):
         return engine.run(batch, states=False).logits
 
     before = logits()
-    wrapped = attach(lm.model, lm.structure, AdapterConfig(layers="2-3", rank=4), 0)
+    wrapped = attach(lm.model, lm.structure, AdapterConfig(kind=kind, layers="2-3", rank=4, alpha=8), 0)
     for parameter in trainable(wrapped).values():
         torch.nn.init.normal_(parameter, std=0.3)
     on = logits()
@@ -86,6 +88,12 @@ def test_engine_and_adapter_on_quantised_weights(bits, folder):
         assert torch.equal(logits(), before)
     detach(wrapped)
     assert torch.equal(logits(), before)
+
+
+def test_kinds_that_cannot_adapt_quantised_weights(folder):
+    lm = load_model(str(folder), device="cpu", dtype="fp32", quantize="4bit")
+    with pytest.raises(ConfigError, match="adapter.kind=vera cannot adapt 8-bit or 4-bit weights; lora can"):
+        attach(lm.model, lm.structure, AdapterConfig(kind="vera"), 0)
 
 
 def test_refusals(tiny_folder, monkeypatch):

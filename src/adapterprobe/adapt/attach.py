@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from adapterprobe.adapt.kinds import KINDS, kind_of, peft_config
 from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
@@ -15,13 +16,18 @@ from adapterprobe.models.blocks import Structure
 from adapterprobe.models.layers import parse_layers
 
 
-def target_names(structure: Structure, layers: str, modules: list[str] | str) -> list[str]:
-    """Full names of the linear maps to adapt.
+def target_names(structure: Structure, config: AdapterConfig) -> list[str]:
+    """Full names of the modules to adapt: linear maps, or norms where the kind adapts these.
 
     Raises:
         ConfigError: a layer or module does not exist (says which do).
     """
-    chosen = structure.linear_names(parse_layers(layers, 0, structure.n_layers - 1))
+    modules = config.modules
+    blocks = parse_layers(config.layers, 0, structure.n_layers - 1)
+    norms = kind_of(config.kind).targets == "norms"
+    chosen = structure.norm_names(blocks) if norms else structure.linear_names(blocks)
+    if not chosen:
+        raise ConfigError(f"adapter.kind={config.kind} finds nothing to adapt in blocks {config.layers} of this model")
     if modules == "all":
         return list(chosen)
     there = sorted({name.rsplit(".", 1)[-1] for name in chosen})
@@ -39,24 +45,29 @@ def attach(model, structure: Structure, config: AdapterConfig, seed: int) -> Pef
     The adapter's weights have the model's dtype (an update in another dtype is several times slower); the
     optimiser keeps fp32 copies of them. `structure` stays valid: its blocks are the same modules.
     """
-    names = target_names(structure, config.layers, config.modules)
-    sample = model.get_submodule(names[0])
+    kind = kind_of(config.kind)
+    names = target_names(structure, config)
+    targets = [model.get_submodule(name) for name in names]
+    if not kind.quantizes and any(not m.weight.is_floating_point() for m in targets):
+        able = ", ".join(k.name for k in KINDS.values() if k.quantizes)
+        raise ConfigError(f"adapter.kind={kind.name} cannot adapt 8-bit or 4-bit weights; {able} can")
+    # transformers' Conv1D keeps its weight transposed.
+    transposed = any(type(module).__name__ == "Conv1D" for module in targets)
+    widths = sorted({width for module in targets for width in module.weight.shape})
+    settings = peft_config(config, names, widths, transposed)
     torch.manual_seed(seed)
-    lora = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=names,
-        # transformers' Conv1D keeps its weight transposed.
-        fan_in_fan_out=type(sample).__name__ == "Conv1D",
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped = get_peft_model(model, lora, autocast_adapter_dtype=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrapped = get_peft_model(model, settings, autocast_adapter_dtype=kind.full_precision)
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        strip(model)
+        raise ConfigError(
+            f"adapter.kind={kind.name} does not fit this model: {str(error).splitlines()[0][:200]}"
+        ) from error
     dtype = next(model.parameters()).dtype
     for parameter in wrapped.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and not kind.full_precision:
             parameter.data = parameter.data.to(dtype)
     return wrapped.eval()
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from adapterprobe.adapt.kinds import KINDS
+
 
 def tuner_layers(model: nn.Module) -> list[BaseTunerLayer]:
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
@@ -34,6 +36,12 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
             layer._disable_adapters = flag
 
 
+def _can_merge(layer: BaseTunerLayer) -> bool:
+    """Whether a layer's kind can be merged; one that is not in our table is left as it is, on."""
+    tuner = type(layer).__module__.removeprefix("peft.tuners.").split(".")[0]
+    return any(kind.merges and kind.peft.lower() == tuner for kind in KINDS.values())
+
+
 @contextlib.contextmanager
 def adapter_merged(model: nn.Module) -> Iterator[None]:
     """Within, the adapter is on at the speed of the bare model; afterwards the original weights are back."""
@@ -41,6 +49,8 @@ def adapter_merged(model: nn.Module) -> Iterator[None]:
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     try:
         for layer in tuner_layers(model):
+            if not _can_merge(layer):
+                continue
             base = layer.get_base_layer()
             if any(uses[id(parameter)] > 1 for parameter in base.parameters(recurse=False)):
                 # Tied weights (embedding and head): a merged copy would change the other user too.

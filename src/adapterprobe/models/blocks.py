@@ -45,6 +45,17 @@ class Structure:
                     found[f"{self.blocks_path}.{index}.{name}"] = module
         return found
 
+    def norm_names(self, layers: list[int]) -> dict[str, nn.Module]:
+        """Full name and module of every norm inside the blocks of `layers`: modules whose own weights are vectors."""
+        return {
+            f"{self.blocks_path}.{index}.{name}": module
+            for index in layers
+            for name, module in self.blocks[index].named_modules()
+            if isinstance(getattr(module, "weight", None), torch.Tensor)
+            and all(p.ndim == 1 for p in module.parameters(recurse=False))
+            and not list(module.children())
+        }
+
     def biases(self) -> dict[str, nn.Parameter]:
         """Full name and parameter of every bias inside the blocks."""
         return {

@@ -14,6 +14,7 @@ import torch
 from adapterprobe.adapt import TrainResult, adapter_merged, adapter_off, attach, train_adapter
 from adapterprobe.adapt.attach import detach, strip
 from adapterprobe.adapt.checkpoint import drop_checkpoints
+from adapterprobe.adapt.kinds import keeps_full_precision
 from adapterprobe.adapt.objectives import wants_positive
 from adapterprobe.adapt.switch import tuner_layers
 from adapterprobe.cache import digest, entry, write_atomic
@@ -160,9 +161,11 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
     from peft import PeftModel
 
     try:
+        peft_type = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("peft_type", "")
+        full = keeps_full_precision(peft_type)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            wrapped = PeftModel.from_pretrained(lm.model, str(folder), autocast_adapter_dtype=False).eval()
+            wrapped = PeftModel.from_pretrained(lm.model, str(folder), autocast_adapter_dtype=full).eval()
         # PEFT only warns where a folder lacks weights for what it has just made.
         lacking = [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
         if lacking:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from adapterprobe.adapt.attach import target_names
+from adapterprobe.adapt.kinds import check_kind, unused
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
@@ -73,6 +74,9 @@ def run(config: RunConfig | str | Path | None = None, out: str | Path = "runs/de
     if not isinstance(config, RunConfig):
         config = read_config(config, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
     out = Path(out)
+    check_kind(config.adapter)
+    for setting in unused(config.adapter):
+        say(f"adapter.{setting} says nothing to the kind '{config.adapter.kind}'")
     hypotheses = [parse_hypothesis(text) for text in config.evaluate.hypotheses]
     for name in config.probes:
         search_space(name, config.select.strengths)
@@ -102,7 +106,7 @@ class _Stages:
             lm = load_model(**config.model.model_dump())
         n_layers = lm.structure.n_layers
         parse_layers(config.select.layers, 0, n_layers)
-        target_names(lm.structure, config.adapter.layers, config.adapter.modules)
+        target_names(lm.structure, config.adapter)
         with stage("prompts"):
             prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
             encoded = encode(lm.tokenizer, prompts, lm.context_length)

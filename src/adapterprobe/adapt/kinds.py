@@ -1,0 +1,192 @@
+"""The kinds of adapter: one table over PEFT's tuners, two kinds of our own (docs/adapters.md).
+
+PEFT's defaults are made for large models (ranks of 64, blocks of 256); here each kind's settings come from `rank`, `alpha`
+and `dropout` where it has such, and from what divides the widths of the adapted maps.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from adapterprobe.config import AdapterConfig
+from adapterprobe.errors import ConfigError
+from adapterprobe.hints import nearest
+
+MANAGED = frozenset(
+    {"target_modules", "task_type", "peft_type", "inference_mode", "modules_to_save", "layers_to_transform"}
+)
+"""Settings of PEFT that `adapter.layers` and `adapter.modules` decide, or that would leave something on when off."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of adapter."""
+
+    name: str
+    what: str
+    """What it learns, and the paper."""
+    peft: str
+    """PEFT's name of the tuner."""
+    rank: str | None = None
+    alpha: str | None = None
+    dropout: str | None = None
+    """PEFT's names of these settings; None where the kind has none."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    sized: Callable[[AdapterConfig, Sequence[int]], dict] | None = None
+    """Settings that follow from the widths (inputs and outputs) of the adapted maps."""
+    by_rank: bool = False
+    """Whether these follow from the rank too."""
+    targets: str = "linear"
+    """What it adapts: `linear` maps, or `norms`."""
+    merges: bool = True
+    """Whether it can be merged into the weights, for passes at the speed of the bare model, equal within rounding (a
+    spectrum merged into bf16 is not)."""
+    full_precision: bool = False
+    """Its weights stay in fp32 in a bf16 model: it solves or transforms in ways that bf16 lacks."""
+    quantizes: bool = False
+    """Whether it was seen to train right on 8-bit and 4-bit weights."""
+
+
+def _divisor(widths: Sequence[int], most: int) -> int:
+    """The largest divisor of all widths up to `most`."""
+    common = functools.reduce(math.gcd, widths)
+    return max(d for d in range(1, min(most, common) + 1) if common % d == 0)
+
+
+def _even(number: int) -> int:
+    return max(2, number - number % 2)
+
+
+LORA = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("lora", "low-rank update (Hu et al. 2021)", "LORA", quantizes=True, **LORA),
+        Kind("rslora", "LoRA scaled by 1/sqrt(rank) (Kalajdzievski 2023)", "LORA", settings={"use_rslora": True}, **LORA),
+        Kind("dora", "LoRA with magnitudes apart (Liu et al. 2024)", "LORA", settings={"use_dora": True}, **LORA),
+        Kind("ia3", "rescaled outputs (Liu et al. 2022)", "IA3", settings={"feedforward_modules": []}),
+        Kind("loha", "Hadamard product of two low-rank updates (Hyeon-Woo et al. 2022)", "LOHA", rank="r", alpha="alpha", dropout="module_dropout"),
+        Kind("lokr", "Kronecker product with a low-rank factor (Yeh et al. 2023)", "LOKR", rank="r", alpha="alpha", dropout="module_dropout"),
+        Kind("oft", "rotation of weight blocks (Qiu et al. 2023)", "OFT", dropout="module_dropout", full_precision=True,
+             by_rank=True, sized=lambda c, w: {"oft_block_size": _divisor(w, c.rank)}),
+        Kind("boft", "butterfly rotation (Liu et al. 2023)", "BOFT", dropout="boft_dropout", full_precision=True,
+             by_rank=True, sized=lambda c, w: {"boft_block_size": _divisor(w, c.rank)}),
+        Kind("hra", "Householder reflections (Yuan et al. 2024)", "HRA", rank="r", full_precision=True),
+        Kind("vera", "scales of shared random projections (Kopiczko et al. 2024)", "VERA", rank="r", dropout="vera_dropout"),
+        Kind("randlora", "scaled sum of random low-rank bases (Albert et al. 2025)", "RANDLORA", rank="r", alpha="randlora_alpha", dropout="randlora_dropout"),
+        Kind("fourierft", "sparse spectrum of the update (Gao et al. 2024)", "FOURIERFT", full_precision=True, merges=False,
+             by_rank=True, sized=lambda c, w: {"n_frequency": 16 * c.rank}),
+        Kind("waveft", "sparse wavelet coefficients of the update", "WAVEFT", full_precision=True,
+             by_rank=True, sized=lambda c, w: {"n_frequency": 16 * c.rank}),
+        Kind("ln_tuning", "the norms' own weights (Qi et al. 2022)", "LN_TUNING", targets="norms", merges=False),
+        Kind("bias", "biases alone: a vector added to each output (BitFit, Ben Zaken et al. 2022; PEFT's BEFT)", "BEFT", merges=False),
+        Kind("delora", "LoRA with bounded strength (Bini et al. 2025)", "DELORA", rank="r", dropout="module_dropout", full_precision=True),
+        Kind("gralora", "LoRA in blocks", "GRALORA", alpha="alpha", dropout="gralora_dropout",
+             by_rank=True, sized=lambda c, w: {"r": _even(c.rank), "gralora_k": 2 if all(n % 2 == 0 for n in w) else 1}),
+        Kind("hira", "Hadamard product with the weight itself (Huang et al. 2025)", "HIRA", rank="r", dropout="hira_dropout"),
+        Kind("c3a", "circular convolution in blocks (Chen et al. 2024)", "C3A", full_precision=True,
+             sized=lambda c, w: {"block_size": _divisor(w, 64)}),
+        Kind("road", "rotation of pairs of outputs (Liao et al. 2024)", "ROAD",
+             sized=lambda c, w: {"group_size": _even(_divisor(w, 64))}),
+        Kind("shira", "sparse update (Bhardwaj et al. 2024)", "SHIRA", rank="r", settings={"random_seed": 0}),
+        Kind("miss", "shared shards of the update", "MISS", rank="r", dropout="miss_dropout"),
+        Kind("deft", "projection of the weight with low-rank update", "DEFT", rank="r", dropout="deft_dropout", full_precision=True),
+        Kind("psoft", "rotation in the principal subspace", "PSOFT", rank="r", alpha="psoft_alpha", dropout="psoft_dropout", full_precision=True),
+        Kind("pvera", "VeRA with learned variances", "PVERA", rank="r", dropout="pvera_dropout"),
+        Kind("tinylora", "a handful of weights over the singular vectors", "TINYLORA", rank="r", dropout="tinylora_dropout", full_precision=True),
+        Kind("vblora", "LoRA out of a shared bank of vectors (Li et al. 2024)", "VBLORA", dropout="vblora_dropout",
+             by_rank=True, sized=lambda c, w: {"vector_length": _divisor(w, 256), "r": c.rank}),
+        Kind("unilora", "LoRA projected from one small vector (Li et al. 2025)", "UNILORA", rank="r", dropout="unilora_dropout"),
+        Kind("glora", "generalised LoRA (Chavan et al. 2023)", "GLORA", rank="r"),
+        Kind("peanut", "a small network on the weights", "PEANUT", rank="r"),
+        Kind("lily", "low-rank updates with shared halves", "LILY", rank="r", merges=False),
+    )
+}  # fmt: skip
+
+
+def kind_of(name: str) -> Kind:
+    """A kind by name.
+
+    Raises:
+        ConfigError: there is none (with the nearest).
+    """
+    if name not in KINDS:
+        raise ConfigError(f"no adapter kind '{name}'{nearest(name, KINDS)}; there are {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def peft_class(kind: Kind) -> type:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    for peft_type, config in PEFT_TYPE_TO_CONFIG_MAPPING.items():
+        if str(peft_type.value) == kind.peft:
+            return config
+    raise ConfigError(
+        f"the installed PEFT has no '{kind.peft}', which adapter.kind={kind.name} needs; install a newer one"
+    )
+
+
+def check_kind(config: AdapterConfig) -> Kind:
+    """Everything about an adapter's kind and options that can be known without a model.
+
+    Raises:
+        ConfigError: unknown kind, or an option that the kind does not have (with the nearest).
+    """
+    kind = kind_of(config.kind)
+    known = set(inspect.signature(peft_class(kind)).parameters) - MANAGED
+    for option in config.options:
+        if option not in known:
+            raise ConfigError(
+                f"adapter.options: the kind '{kind.name}' has no '{option}'{nearest(option, known)}; it has "
+                f"{', '.join(sorted(known))}"
+            )
+    return kind
+
+
+def keeps_full_precision(peft_type: str) -> bool:
+    """Whether adapters of one of PEFT's types keep fp32 weights in a model of another dtype."""
+    return any(kind.full_precision and kind.peft == peft_type for kind in KINDS.values())
+
+
+def unused(config: AdapterConfig) -> list[str]:
+    """Settings that were given and that the kind does not have."""
+    kind = kind_of(config.kind)
+    has = {
+        "rank": kind.rank is not None or kind.by_rank,
+        "alpha": kind.alpha is not None,
+        "dropout": kind.dropout is not None,
+    }
+    return [name for name, there in has.items() if not there and name in config.model_fields_set]
+
+
+def peft_config(config: AdapterConfig, names: list[str], widths: Sequence[int], transposed: bool):
+    """PEFT's configuration of an adapter on the modules called `names`.
+
+    Args:
+        widths: inputs and outputs of these modules.
+        transposed: whether their weights are (transformers' Conv1D).
+
+    Raises:
+        ConfigError: PEFT refuses the settings.
+    """
+    kind = check_kind(config)
+    make = peft_class(kind)
+    parameters = inspect.signature(make).parameters
+    values: dict[str, object] = {"target_modules": names, "task_type": "CAUSAL_LM"}
+    if "fan_in_fan_out" in parameters:
+        values["fan_in_fan_out"] = transposed
+    for setting, value in ((kind.rank, config.rank), (kind.alpha, config.alpha), (kind.dropout, config.dropout)):
+        if setting is not None:
+            values[setting] = value
+    values |= kind.settings
+    if kind.sized is not None:
+        values |= kind.sized(config, widths)
+    try:
+        return make(**(values | config.options))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"adapter.kind={kind.name} cannot be made with these settings: {str(error)[:200]}") from error
