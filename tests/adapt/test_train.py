@@ -5,10 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from adapter_contract import contract, logits
+from peft import LoraConfig, get_peft_model
 
 from adapterprobe.adapt import adapter_merged, adapter_off, attach, train_adapter
-from adapterprobe.adapt.attach import detach, target_names, trainable
+from adapterprobe.adapt.attach import target_names, trainable
 from adapterprobe.adapt.batching import micro_batches, steps
 from adapterprobe.adapt.checkpoint import drop_checkpoints
 from adapterprobe.adapt.fused import fused_lora
@@ -33,12 +34,6 @@ def encoded(tokenizer):
     return encode(tokenizer, prompts, None)
 
 
-def logits(lm, encoded):
-    engine = Engine(lm.model, lm.structure)
-    with torch.no_grad():
-        return torch.cat([engine.run(b, states=False).logits for b in engine.plan(encoded.ids)])
-
-
 def train(lm, encoded, folder, config=CONFIG, seed=0):
     wrapped = attach(lm.model, lm.structure, config, seed)
     engine = Engine(lm.model, lm.structure)
@@ -47,30 +42,7 @@ def train(lm, encoded, folder, config=CONFIG, seed=0):
 
 @SEVERAL
 def test_contract(family, tiny_lm, encoded, tmp_path):
-    lm = tiny_lm(family)
-    before = logits(lm, encoded)
-    wrapped = attach(lm.model, lm.structure, CONFIG, 0)
-    start = {n: p.detach().clone() for n, p in trainable(wrapped).items()}
-    with adapter_off(lm.model):
-        assert torch.equal(before, logits(lm, encoded)), "off before training"
-    result = train_adapter(wrapped, Engine(lm.model, lm.structure), encoded, encoded, CONFIG, 0, tmp_path)
-    assert result.epochs[-1]["train_loss"] < result.epochs[0]["train_loss"]
-    assert result.parameters == sum(p.numel() for p in start.values())
-    assert all(not torch.equal(start[n], p) for n, p in trainable(wrapped).items()), "every tensor moved"
-    with adapter_off(lm.model):
-        assert torch.equal(before, logits(lm, encoded)), "off after training"
-    on = logits(lm, encoded)
-    assert (on - before).abs().max() > 1e-2
-    with adapter_merged(lm.model):
-        merged = logits(lm, encoded)
-    assert (merged - on).abs().max() < 1e-4 * on.abs().max()
-    assert torch.equal(on, logits(lm, encoded)), "leaving the merged state changes nothing"
-    wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    detach(wrapped)
-    assert torch.equal(before, logits(lm, encoded)), "detached"
-    fresh = tiny_lm(family)
-    PeftModel.from_pretrained(fresh.model, str(tmp_path / "adapter"))
-    assert (logits(fresh, encoded) - on).abs().max() < 1e-5 * on.abs().max()
+    contract(tiny_lm(family), tiny_lm(family), encoded, CONFIG, tmp_path, tolerance=1e-4, least=1e-2)
 
 
 @pytest.mark.parametrize("targets", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens"]])

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from adapterprobe.config import ReadConfig
 from adapterprobe.data import load_data
-from adapterprobe.data.source import Faults, read_data, refuse_unused
+from adapterprobe.data.faults import Faults
+from adapterprobe.data.references import refuse_unused
+from adapterprobe.data.source import read_data
 from adapterprobe.errors import AdapterProbeError, DataError
 
 CITIES = ["Lyon", "Bonn", "Turin", "Porto", "Graz", "Basel", "Gdansk", "Bergen", "Malmo", "Cork", "Split", "Varna"]

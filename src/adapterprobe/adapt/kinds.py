@@ -1,4 +1,4 @@
-"""The kinds of adapter: one table over PEFT's tuners, two kinds of our own (docs/adapters.md).
+"""The kinds of adapter: one table over PEFT's tuners (docs/adapters.md).
 
 PEFT's defaults are made for large models (ranks of 64, blocks of 256); here each kind's settings come from `rank`, `alpha`
 and `dropout` where it has such, and from what divides the widths of the adapted maps.

@@ -101,7 +101,7 @@ def go_show(args: argparse.Namespace) -> None:
         raise DataError(
             f"expected --limit of at least 1, --shots and --seed of at least 0, got {args.limit}, {args.shots}, {args.seed}"
         )
-    from adapterprobe.data.source import refuse_unused
+    from adapterprobe.data.references import refuse_unused
     from adapterprobe.elicit import one_or_several
     from adapterprobe.pipeline.dataset import DatasetSpec
     from adapterprobe.pipeline.show import show
@@ -126,7 +126,7 @@ def go_check(args: argparse.Namespace) -> int:
     names = [*args.names, *args.data]
     if not names:
         raise DataError("name at least one data set, for example `adapterprobe data check capitals`")
-    from adapterprobe.data.source import refuse_unused
+    from adapterprobe.data.references import refuse_unused
     from adapterprobe.elicit import one_or_several
     from adapterprobe.models.load import load_reader
     from adapterprobe.pipeline.check import check

@@ -1,19 +1,20 @@
-"""`--data NAME|FILE|hub:NAME`: find a data set, read it, group and balance it."""
+"""Read a data set that a reference names; group and balance it."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapterprobe.cache import digest
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.duplicates import near_groups, normalised, text_key
 from adapterprobe.data.examples import Dataset
+from adapterprobe.data.faults import Faults
 from adapterprobe.data.hub import HubEntry, Unlabelled, hub_table, open_entry
 from adapterprobe.data.items import Item, ItemDataset
 from adapterprobe.data.readers import FILES, Source, open_file, open_folder, open_repository
+from adapterprobe.data.references import all_names, data_files, data_path
 from adapterprobe.data.relations import load_relation, relation_names
 from adapterprobe.data.sampling import Sampler, balanced
 from adapterprobe.data.shapes import BadRow, find_shape, text_of
@@ -21,30 +22,6 @@ from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
 from adapterprobe.progress import bar, say
 from adapterprobe.types import Template
-
-SHOWN_LINES = 12
-"""So many line numbers of one kind of fault are named; all are counted."""
-
-
-@dataclass
-class Faults:
-    """Rows that cannot be used, by reason."""
-
-    lines: dict[str, list[int]] = field(default_factory=dict)
-
-    def add(self, line: int, reason: BadRow) -> None:
-        self.lines.setdefault(str(reason), []).append(line)
-
-    @property
-    def count(self) -> int:
-        return sum(map(len, self.lines.values()))
-
-    def __str__(self) -> str:
-        parts = []
-        for reason, lines in self.lines.items():
-            more = f" and {len(lines) - SHOWN_LINES} more" if len(lines) > SHOWN_LINES else ""
-            parts.append(f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines[:SHOWN_LINES]))}{more}: {reason}")
-        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -57,68 +34,6 @@ class Opened:
     read: Callable[[Mapping[str, object]], Item]
     group: str | None
     templates: tuple[Template, ...] = ()
-
-
-def _is_path(ref: str) -> bool:
-    return ref.endswith(FILES) or os.sep in ref or ref.startswith((".", "~")) or Path(ref).exists()
-
-
-def data_path(ref: str) -> Path | None:
-    """The file or folder that a reference names, if it names one."""
-    if ref in relation_names() or ref in hub_table() or ref.startswith("hub:"):
-        return None
-    try:
-        if not _is_path(ref):
-            return None
-        path = Path(ref).expanduser()
-        path.exists()  # raises what reading it would raise
-        return path
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{ref[:80]!r} is no path ({str(error)[:80]})") from error
-
-
-def _repository(ref: str) -> str | None:
-    """The OWNER/NAME that a reference stands for, if it is of the hub."""
-    name = ref.removeprefix("hub:")
-    if name in hub_table() and ref not in relation_names():
-        return hub_table()[name].hub
-    return name if ref.startswith("hub:") else None
-
-
-def data_files(ref: str, read: ReadConfig) -> list[Path]:
-    """The local files that a data set is read from; none for what is built in or comes from the hub itself.
-
-    Raises:
-        DataError: no such file or folder.
-    """
-    path = data_path(ref)
-    if path is not None and not path.exists():
-        near = nearest(ref, [*relation_names(), *hub_table()])
-        raise DataError(f"no file or folder {ref}{near}; check the path, or see `adapterprobe data list`")
-    repository = _repository(ref)
-    if path is None and repository is not None and read.hub_folder is not None:
-        path = Path(read.hub_folder).expanduser() / repository
-    if path is None:
-        return []
-    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-
-
-def refuse_unused(refs: Sequence[str], read: ReadConfig) -> None:
-    """Options of reading that say nothing to any of the data sets are refused, rather than ignored.
-
-    Raises:
-        DataError: the option, and what it is for.
-    """
-    own = [ref for ref in refs if data_path(ref) is not None or (ref.startswith("hub:") and ref.count("/"))]
-    several = [ref for ref in refs if _repository(ref) or (data_path(ref) is not None and data_path(ref).is_dir())]
-    for name, given, fits, what in (
-        ("--column", read.columns, own, "files and hub:OWNER/NAME"),
-        ("--group", read.group, own, "files and hub:OWNER/NAME"),
-        ("--split", read.split, several, "folders and data sets of the hub"),
-        ("--config-name", read.config, [ref for ref in several if ref in own], "folders and hub:OWNER/NAME"),
-    ):
-        if given and not fits:
-            raise DataError(f"{name} says nothing to {', '.join(refs)}; it is for {what}")
 
 
 _loaded: dict[str, Dataset] = {}
@@ -263,9 +178,8 @@ def _open(ref: str, read: ReadConfig) -> Opened:
         where = str(Path(read.hub_folder).expanduser() / name) if read.hub_folder else name
         source = open_repository(name, where, read.config, read.split, None)
     else:
-        names = [*relation_names(), *hub_table()]
         raise DataError(
-            f"no data set '{ref}'{nearest(ref, names)}; `adapterprobe data list` shows all, a file needs its ending "
+            f"no data set '{ref}'{nearest(ref, all_names())}; `adapterprobe data list` shows all, a file needs its ending "
             f"({', '.join(FILES)}), other data sets of the hub go by hub:OWNER/NAME"
         )
     shape, columns = find_shape(source.name, source.columns, read.columns)
@@ -323,13 +237,3 @@ def _with_groups(items: list[Item]) -> list[Item]:
         key = normalised(item.words)
         least[number] = min(least.get(number, key), key)
     return [replace(item, group=f"~{text_key(least[number])}") for item, number in zip(items, numbers)]
-
-
-def check_names(datasets: list[Dataset]) -> None:
-    """Raises `DataError` where two data sets would have one name in the results."""
-    names = [dataset.name for dataset in datasets]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"two data sets are called '{twice[0]}'; results could not tell them apart: rename one of the files"
-        )

@@ -27,8 +27,8 @@ COLUMNS = {
     "refusals": "share of prompts where anything but the two choices is the more likely beginning",
 }
 GROUPS = {
-    "known": "groups right in every separate truthful prompt, both versions (guessing passes 1 of 64)",
-    "recalled": "groups whose right answer comes before every wrong one where no choices are shown (guessing passes 1 of 64)",
+    "known": "groups right in every separate truthful prompt, both versions",
+    "recalled": "groups whose right answer comes before every wrong one where no choices are shown",
 }
 FEW_KNOWN = 30
 RESAMPLES = 2000

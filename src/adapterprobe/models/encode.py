@@ -33,6 +33,38 @@ class Encoded:
         return [row for row, prompt in enumerate(self.prompts) if prompt.split == split]
 
 
+class PromptReader:
+    """Prompts under one tokenizer. What was found out about how choices begin is remembered, so one reader serves many."""
+
+    def __init__(self, tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._finders = {special: ChoiceFinder(tokenizer, special) for special in (False, True)}
+
+    def special(self, prompt: Prompt) -> bool:
+        """Whether the tokenizer adds its special tokens (see `adds_special_tokens`)."""
+        return adds_special_tokens(prompt.format, prompt.text, getattr(self.tokenizer, "bos_token", None))
+
+    def ids(self, prompt: Prompt) -> tuple[int, ...]:
+        return tuple(self.tokenizer(prompt.text, add_special_tokens=self.special(prompt)).input_ids)
+
+    def choices(self, prompt: Prompt) -> ChoiceTokens:
+        """The ids that may begin each choice.
+
+        Raises:
+            DataError: they cannot be told apart; the example is named.
+        """
+        name = f"example {prompt.example.example_id} ({prompt.example.dataset})"
+        return self._finders[self.special(prompt)](name, prompt.text, prompt.positive, prompt.negative)
+
+    def tells_apart(self, prompt: Prompt) -> bool:
+        """Whether the choices can be told apart by how they begin."""
+        try:
+            self.choices(prompt)
+        except DataError:
+            return False
+        return True
+
+
 def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None) -> Encoded:
     """Tokenise each prompt as a whole text.
 
@@ -40,18 +72,15 @@ def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None) -> 
         DataError: a prompt is longer than the model's context, or its choices cannot be told apart by their
             first tokens (named).
     """
-    finders: dict[tuple[str, bool], ChoiceFinder] = {}
+    reader = PromptReader(tokenizer)
     ids, choices = [], []
     for prompt in prompts:
-        special = adds_special_tokens(prompt.format, prompt.text, getattr(tokenizer, "bos_token", None))
-        finder = finders.setdefault((prompt.format, special), ChoiceFinder(tokenizer, special))
-        tokens = tuple(tokenizer(prompt.text, add_special_tokens=special).input_ids)
+        tokens = reader.ids(prompt)
         if context_length is not None and len(tokens) > context_length:
             raise DataError(
                 f"example {prompt.example.example_id} ({prompt.example.dataset}) makes a prompt of {len(tokens)} tokens, the "
                 f"model's context has {context_length}; lower elicit.shots or leave the example out"
             )
-        name = f"example {prompt.example.example_id} ({prompt.example.dataset})"
         ids.append(tokens)
-        choices.append(finder(name, prompt.text, prompt.positive, prompt.negative))
+        choices.append(reader.choices(prompt))
     return Encoded(tuple(prompts), tuple(ids), tuple(choices))

@@ -11,9 +11,8 @@ from adapterprobe.data import Dataset
 from adapterprobe.data.examples import MIRROR
 from adapterprobe.elicit import after_shared_words, belief_rounds, draw_demo_sets, stand_ins, templates_for
 from adapterprobe.elicit.demos import DemoSet
-from adapterprobe.elicit.formats import adds_special_tokens
 from adapterprobe.errors import DataError
-from adapterprobe.models.choices import choice_tokens
+from adapterprobe.models.encode import PromptReader
 from adapterprobe.types import Example, Prompt
 
 Rounds = list[list[Prompt]]
@@ -107,6 +106,7 @@ def _recall(
     and No: who always says Yes would recall half), or answers that begin alike under this tokenizer too often.
     """
     sets = _demos(owner, pool, "recall", manner)
+    reader = PromptReader(manner.tokenizer)
     wanted = manner.draws * WRONG_PER_DRAW
     rounds: Rounds = [[] for _ in range(wanted)]
     asked: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -122,17 +122,8 @@ def _recall(
             done = asked[example.group, example.texts["query"]]
             prompt = after_shared_words(drawn[len(done) % manner.draws][place])
             way = (prompt.text, prompt.negative)
-            if way not in done and _told_apart(prompt, manner.tokenizer):
+            if way not in done and reader.tells_apart(prompt):
                 rounds[len(done)].append(prompt)
                 done.append(way)
     unfinished = {group for (group, _), done in asked.items() if len(done) < wanted}
     return [[prompt for prompt in prompts if prompt.example.group not in unfinished] for prompts in rounds]
-
-
-def _told_apart(prompt: Prompt, tokenizer) -> bool:
-    special = adds_special_tokens(prompt.format, prompt.text, getattr(tokenizer, "bos_token", None))
-    try:
-        choice_tokens(tokenizer, prompt.text[-60:], prompt.positive, prompt.negative, special)
-    except DataError:
-        return False
-    return True

@@ -13,7 +13,7 @@ import pandas as pd
 from adapterprobe.adapt import adapter_merged
 from adapterprobe.cache import digest, file_digest, seal
 from adapterprobe.config import ReadConfig
-from adapterprobe.data.source import refuse_unused
+from adapterprobe.data.references import refuse_unused
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import Fidelity, fidelity
 from adapterprobe.errors import DataError, ModelError, OutputError

@@ -12,7 +12,7 @@ from pathlib import Path
 from adapterprobe.cache import damaged, file_digest, write_atomic
 from adapterprobe.config import ReadConfig, RunConfig
 from adapterprobe.config_files import to_yaml
-from adapterprobe.data.source import data_files
+from adapterprobe.data.references import data_files
 from adapterprobe.errors import OutputError
 
 MARK = "run.json"

@@ -11,7 +11,7 @@ from adapterprobe.config import RunConfig
 from adapterprobe.data import Dataset, Relation, load_data, split_groups
 from adapterprobe.data.duplicates import said_before
 from adapterprobe.data.examples import said
-from adapterprobe.data.source import check_names, refuse_unused
+from adapterprobe.data.references import check_names, refuse_unused
 from adapterprobe.data.splits import shuffled
 from adapterprobe.elicit import (
     check_format,
@@ -80,18 +80,17 @@ def prepare_questions(config: RunConfig) -> Questions:
     for dataset in ood:
         _templates(config, dataset, own=False)
     sides = {group: side for dataset in train for group, side in dataset.sides().items()}
-    groups = sorted({group for dataset in train for group in dataset.groups})
+    everything = sorted({group for dataset in train for group in dataset.groups})
+    groups = everything
     if data.max_groups is not None:
-        groups = sorted(shuffled(groups, [data.data_seed, 3], sides)[: data.max_groups])
+        groups = sorted(shuffled(everything, [data.data_seed, 3], sides)[: data.max_groups])
     pools = _pools(train, groups, sides, config)
     reserved = {pool: [g for dataset in train for g in pools[dataset.name, pool]] for pool in POOLS}
     splits = split_groups(groups, data.shares, reserved, data.data_seed, data.min_groups, sides)
     names = tuple(dataset.name for dataset in train)
     made = Questions(splits, {}, {}, {dataset.name: dataset for dataset in (*train, *ood)}, names)
-    if sum(map(len, splits.values())) < len({group for dataset in train for group in dataset.groups}):
-        made.dropped.setdefault("training data sets", {})["groups beyond data.max_groups"] = len(
-            {group for dataset in train for group in dataset.groups}
-        ) - sum(map(len, splits.values()))
+    if len(groups) < len(everything):
+        made.dropped["training data sets"] = {"groups beyond data.max_groups": len(everything) - len(groups)}
     usable: dict[str, set[str]] = {}
     for place, dataset in enumerate(train):
         before = [e for earlier in train[:place] for e in _examples(earlier, usable[earlier.name], config)]
@@ -221,8 +220,12 @@ def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple
     chosen = system_prompts(elicit.system)
     sets: dict[tuple[str, str], list[DemoSet]] = {}
 
+    def owner_of(dataset: str, pool: str) -> str:
+        """Whose demonstrations stand beside a data set's questions."""
+        return dataset if (dataset, pool) in questions.pools else first
+
     def demos(dataset: str, pool: str) -> tuple[Dataset, list[DemoSet]]:
-        owner = dataset if (dataset, pool) in questions.pools else first
+        owner = owner_of(dataset, pool)
         if (owner, pool) not in sets:
             rng = np.random.default_rng([seed, *owner.encode(), *pool.encode()])
             name = pool if owner == first else f"{owner}-{pool}"
@@ -253,7 +256,7 @@ def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple
                 stand_ins(templates, owner, dataset),
             )
             if split in ("calibrate", *JUDGED):
-                key = (name if (name, "demos-belief") in questions.pools else first, "demos-belief")
-                pool = sorted({example.group for example in questions.pools[key]})
-                belief.extend(belief_of(dataset, questions.datasets[key[0]], pool, mine, split, manner))
+                asker = owner_of(name, "demos-belief")
+                pool = sorted({example.group for example in questions.pools[asker, "demos-belief"]})
+                belief.extend(belief_of(dataset, questions.datasets[asker], pool, mine, split, manner))
     return prompts, belief

@@ -12,7 +12,7 @@ import numpy as np
 
 from adapterprobe.cache import seal
 from adapterprobe.config import ReadConfig
-from adapterprobe.data.source import refuse_unused
+from adapterprobe.data.references import refuse_unused
 from adapterprobe.elicit import one_or_several
 from adapterprobe.engine import Engine
 from adapterprobe.errors import ConfigError, DataError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterprobe.elicit.formats import adds_special_tokens
 from adapterprobe.errors import DataError
 from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts, prompts_and_belief
 from adapterprobe.types import Prompt
@@ -57,8 +56,9 @@ def _answers(lm, engine, prompts, known) -> Iterator[tuple[str, str]]:
     import torch
 
     from adapterprobe.engine.answers import choice_logprobs
-    from adapterprobe.models.encode import encode
+    from adapterprobe.models.encode import PromptReader, encode
 
+    reader = PromptReader(lm.tokenizer)
     encoded = encode(lm.tokenizer, prompts, lm.context_length)
     found: dict[int, tuple[float, float]] = {}
     with torch.inference_mode():
@@ -67,7 +67,7 @@ def _answers(lm, engine, prompts, known) -> Iterator[tuple[str, str]]:
             values = choice_logprobs(logits, [encoded.choices[r] for r in batch.rows]).exp().tolist()
             found.update(zip(batch.rows, map(tuple, values)))
     for row, prompt in enumerate(prompts):
-        special = adds_special_tokens(prompt.format, prompt.text, getattr(lm.tokenizer, "bos_token", None))
+        special = reader.special(prompt)
         choice = encoded.choices[row]
         positive, negative = found[row]
         behaviour = int(positive > negative)

@@ -40,7 +40,10 @@ def text_table(cells: list[dict]) -> str:
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = ["  ".join(text.rjust(w) for text, w in zip(row, widths)) for row in [head, *rows]]
     lines.append("")
-    lines += [f"  {name}: {meaning}" for name, meaning in {**COLUMNS, **GROUPS}.items()]
+    lines += [f"  {name}: {meaning}" for name, meaning in COLUMNS.items()]
+    for (name, meaning), kind in zip(GROUPS.items(), ("known", "recall_known")):
+        chance = max((cell[f"{kind}_chance"] for cell in cells if not cell["error"]), default=0.0)
+        lines.append(f"  {name}: {meaning} (without knowing, {chance:.1%} would pass)")
     first: dict[str, int] = {}
     for cell in cells:
         for text in [cell["error"]] if cell["error"] else cell["warnings"]:

@@ -182,7 +182,7 @@ def notes(run: Gathered) -> list[str]:
     if known["asked"]:
         found.append(
             f"Known to the model: {known['passed']} of {known['asked']} (data set, group) pairs were answered rightly in both "
-            f"polarities under {config.elicit.belief_draws} separate truthful prompts; guessing would pass {known['chance']:.1%}. "
+            f"polarities under {config.elicit.belief_draws} separate truthful prompts; without knowing, {known['chance']:.1%} would pass. "
             + (
                 "The lie axis and the known filter speak of these alone."
                 if known["passed"] >= 8
@@ -192,7 +192,7 @@ def notes(run: Gathered) -> list[str]:
     if recalled["asked"]:
         found.append(
             f"Recalled by the model: in {recalled['passed']} of {recalled['asked']} pairs that could be asked without showing "
-            f"choices, the right answer came before every wrong one; guessing would pass {recalled['chance']:.1%}."
+            f"choices, the right answer came before every wrong one; without knowing, {recalled['chance']:.1%} would pass."
         )
     low = about["lowest_adapted_layer"]
     equal = sorted({s["arm"] for s in about["selected"] if s["arm"] == "adapter+probe" and s["layer"] <= low})

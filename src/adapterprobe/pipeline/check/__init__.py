@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from adapterprobe.data import Dataset, load_data, relation_names
-from adapterprobe.data.source import Faults, read_data
+from adapterprobe.data.faults import Faults
+from adapterprobe.data.source import read_data
 from adapterprobe.elicit import templates_for
 from adapterprobe.errors import DataError
 from adapterprobe.models.load import Reader

@@ -9,9 +9,7 @@ from adapterprobe.data import Dataset
 from adapterprobe.data.duplicates import said_before
 from adapterprobe.data.examples import said
 from adapterprobe.elicit import after_shared_words
-from adapterprobe.elicit.formats import adds_special_tokens
-from adapterprobe.errors import DataError
-from adapterprobe.models.choices import choice_tokens
+from adapterprobe.models.encode import PromptReader
 from adapterprobe.models.load import Reader
 from adapterprobe.pipeline.check.entries import Entry
 from adapterprobe.pipeline.check.findings import BLOCKS, NOTES, WARNS, Finding
@@ -41,6 +39,7 @@ def demonstrations(spec: DatasetSpec, entries: Sequence[Entry]) -> Iterator[Find
 
 def tokens(spec: DatasetSpec, dataset: Dataset, reader: Reader) -> Iterator[Finding]:
     """Choices and lengths under one tokenizer; in the recall form the answers themselves are the choices."""
+    read = PromptReader(reader.tokenizer)
     count = len(dataset.groups)
     if count > MOST_GROUPS:
         text = f"{MOST_GROUPS} of {count} groups, by chance, were put into prompts and looked at"
@@ -50,14 +49,11 @@ def tokens(spec: DatasetSpec, dataset: Dataset, reader: Reader) -> Iterator[Find
         prompts = dataset_prompts(replace(mine, facts=MOST_GROUPS if count > MOST_GROUPS else None), reader.tokenizer)
         collide, long, longest = [], [], 0
         for prompt in prompts if form != "recall" else map(after_shared_words, prompts):
-            special = adds_special_tokens(prompt.format, prompt.text, getattr(reader.tokenizer, "bos_token", None))
-            length = len(reader.tokenizer(prompt.text, add_special_tokens=special).input_ids)
+            length = len(read.ids(prompt))
             longest = max(longest, length)
             if reader.context_length is not None and length > reader.context_length:
                 long.append(prompt)
-            try:
-                choice_tokens(reader.tokenizer, prompt.text[-60:], prompt.positive, prompt.negative, special)
-            except DataError:
+            if not read.tells_apart(prompt):
                 collide.append(prompt)
         if collide:
             groups = {prompt.example.group for prompt in collide}

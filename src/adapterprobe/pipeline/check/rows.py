@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from adapterprobe.data import Dataset, Relation
 from adapterprobe.data.duplicates import SAME, near_pairs, normalised, said_before
-from adapterprobe.data.source import Faults
+from adapterprobe.data.faults import Faults
 from adapterprobe.pipeline.check.entries import Entry
 from adapterprobe.pipeline.check.findings import BLOCKS, NOTES, WARNS, Finding
 

@@ -28,6 +28,13 @@ TELLING, RUINOUS = 0.6, 0.75
 NEGATIONS = re.compile(r"\b(?:not|no|never|none|nobody|nothing|nor|neither|without|cannot)\b|n['’]t\b", re.IGNORECASE)
 
 
+def _lopsided(share: float) -> str | None:
+    """How bad it is that one of two has this share; None where it is about half."""
+    if 0.4 <= share <= 0.6:
+        return None
+    return BLOCKS if share < 0.1 or share > 0.9 else WARNS
+
+
 def balance(dataset: Dataset) -> Iterator[Finding]:
     """Class balance of all claims that were read; what is asked with both answers is balanced by itself."""
     seen: Mapping[str, int] = getattr(dataset, "seen", {})
@@ -35,10 +42,10 @@ def balance(dataset: Dataset) -> Iterator[Finding]:
     if not count:
         return
     share = seen.get("true", 0) / count
-    if not 0.4 <= share <= 0.6:
+    if severity := _lopsided(share):
         yield Finding(
             "class imbalance",
-            BLOCKS if share < 0.1 or share > 0.9 else WARNS,
+            severity,
             f"{share:.0%} of {count} claims are true, so that much is right by always answering alike",
             "runs leave out the surplus by chance (data.read.balance); bring more of the rarer class to keep all",
         )
@@ -47,10 +54,10 @@ def balance(dataset: Dataset) -> Iterator[Finding]:
 def answer_tokens(examples: Sequence[Example]) -> Iterator[Finding]:
     """How often the right answer is the positive choice (Yes, True, A)."""
     share = float(np.mean([example.truth for example in examples]))
-    if not 0.4 <= share <= 0.6:
+    if severity := _lopsided(share):
         yield Finding(
             "answer-token imbalance",
-            BLOCKS if share < 0.1 or share > 0.9 else WARNS,
+            severity,
             f"the right answer is '{examples[0].positive}' for {share:.0%} of {len(examples)} questions",
             "balance the classes; otherwise who always gives that answer looks knowing",
         )

@@ -1,0 +1,93 @@
+"""`--data NAME|FILE|hub:NAME`: what a reference names, and where that is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapterprobe.config import ReadConfig
+from adapterprobe.data.examples import Dataset
+from adapterprobe.data.hub import hub_table
+from adapterprobe.data.readers import FILES
+from adapterprobe.data.relations import relation_names
+from adapterprobe.errors import DataError
+from adapterprobe.hints import nearest
+
+
+def all_names() -> list[str]:
+    """Every data set that goes by a name: built in, or in our table of the hub."""
+    return [*relation_names(), *hub_table()]
+
+
+def _is_path(ref: str) -> bool:
+    return ref.endswith(FILES) or os.sep in ref or ref.startswith((".", "~")) or Path(ref).exists()
+
+
+def data_path(ref: str) -> Path | None:
+    """The file or folder that a reference names, if it names one."""
+    if ref in relation_names() or ref in hub_table() or ref.startswith("hub:"):
+        return None
+    try:
+        if not _is_path(ref):
+            return None
+        path = Path(ref).expanduser()
+        path.exists()  # raises what reading it would raise
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{ref[:80]!r} is no path ({str(error)[:80]})") from error
+
+
+def _repository(ref: str) -> str | None:
+    """The OWNER/NAME that a reference stands for, if it is of the hub."""
+    name = ref.removeprefix("hub:")
+    if name in hub_table() and ref not in relation_names():
+        return hub_table()[name].hub
+    return name if ref.startswith("hub:") else None
+
+
+def data_files(ref: str, read: ReadConfig) -> list[Path]:
+    """The local files that a data set is read from; none for what is built in or comes from the hub itself.
+
+    Raises:
+        DataError: no such file or folder.
+    """
+    path = data_path(ref)
+    if path is not None and not path.exists():
+        raise DataError(
+            f"no file or folder {ref}{nearest(ref, all_names())}; check the path, or see `adapterprobe data list`"
+        )
+    repository = _repository(ref)
+    if path is None and repository is not None and read.hub_folder is not None:
+        path = Path(read.hub_folder).expanduser() / repository
+    if path is None:
+        return []
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def refuse_unused(refs: Sequence[str], read: ReadConfig) -> None:
+    """Options of reading that say nothing to any of the data sets are refused, rather than ignored.
+
+    Raises:
+        DataError: the option, and what it is for.
+    """
+    own = [ref for ref in refs if data_path(ref) is not None or (ref.startswith("hub:") and ref.count("/"))]
+    several = [ref for ref in refs if _repository(ref) or (data_path(ref) is not None and data_path(ref).is_dir())]
+    for name, given, fits, what in (
+        ("--column", read.columns, own, "files and hub:OWNER/NAME"),
+        ("--group", read.group, own, "files and hub:OWNER/NAME"),
+        ("--split", read.split, several, "folders and data sets of the hub"),
+        ("--config-name", read.config, [ref for ref in several if ref in own], "folders and hub:OWNER/NAME"),
+    ):
+        if given and not fits:
+            raise DataError(f"{name} says nothing to {', '.join(refs)}; it is for {what}")
+
+
+def check_names(datasets: list[Dataset]) -> None:
+    """Raises `DataError` where two data sets would have one name in the results."""
+    names = [dataset.name for dataset in datasets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"two data sets are called '{twice[0]}'; results could not tell them apart: rename one of the files"
+        )
