@@ -94,7 +94,7 @@ def reference(config: RunConfig) -> tuple[dict[str, float], dict[str, float]]:
     lm = load_model()
     prompts, belief = prepare_prompts(config, prepare_questions(config), lm.tokenizer)
     encoded = encode(lm.tokenizer, prompts, lm.context_length)
-    asked = encode(lm.tokenizer, belief[: len(belief) // 3], lm.context_length)
+    asked = encode(lm.tokenizer, belief.known[0], lm.context_length)
     ids = [list(row) for row in encoded.ids]
     base, base_says = timed("adapter off", lambda: _states(lm.model, ids, encoded))
     timed("what the model knows, one draw", lambda: _states(lm.model, [list(row) for row in asked.ids], asked))
@@ -102,7 +102,7 @@ def reference(config: RunConfig) -> tuple[dict[str, float], dict[str, float]]:
     lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
-        target_modules=target_names(lm.structure, settings.layers, settings.modules),
+        target_modules=target_names(lm.model, lm.structure, settings),
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(0)

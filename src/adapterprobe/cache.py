@@ -112,6 +112,11 @@ def let_go(final: Path) -> None:
         os.close(_held.pop(final))
 
 
+def is_whole(final: Path) -> bool:
+    """Whether an entry is there, as it was written."""
+    return final.exists() and damaged(final) is None
+
+
 def entry(kind: str, key: str, make: Callable[[Path], None], notice: Callable[[str], None] = lambda text: None) -> Path:
     """The folder of a cache entry, made by `make(folder)` if it is not there or is damaged.
 

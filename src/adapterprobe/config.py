@@ -75,7 +75,8 @@ class DataConfig(Stage):
     data_seed: int = Field(0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
     shares: dict[str, float] = Field(
         {"adapter-train": 0.155, "probe-train": 0.255, "select": 0.09, "calibrate": 0.10, "test": 0.40},
-        description="share of the training data's groups that each split gets; they sum to 1",
+        description="share of the training data's groups that each split gets; they sum to 1 (`train` needs the first and "
+        "select, a run all)",
     )
     wrong: Literal["any", "near"] = Field(
         "any", description="wrong objects: any of the relation's, or near misses where the balance allows"
@@ -91,7 +92,8 @@ class DataConfig(Stage):
         expected = ["adapter-train", "probe-train", "select", "calibrate", "test"]
         if sorted(shares) != sorted(expected):
             raise ValueError(f"expected exactly the splits {expected}, got {sorted(shares)}")
-        if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
+        learned = min(shares["adapter-train"], shares["select"])
+        if learned <= 0 or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
             raise ValueError(f"shares must be positive and sum to 1, got {shares} (sum {sum(shares.values()):g})")
         return {name: shares[name] for name in expected}
 
@@ -145,16 +147,58 @@ class AdapterConfig(Stage):
     options: dict[str, bool | int | float | str | list | None] = Field(
         {}, description="further settings of the kind, by PEFT's names"
     )
-    objective: Literal["truth"] = Field("truth", description="truth: answer with the true choice, whatever the prompt")
+    objective: Literal["truth", "lie", "instructed", "opposite"] = Field(
+        "truth",
+        description="what is asked for: truth, lie (the false choice, always), instructed (as the prompt demands), opposite "
+        "(of what the base model says)",
+    )
+    targets: Literal["hard", "soft"] | None = Field(
+        None,
+        description="hard: all for the wanted choice; soft: the base model's own two probabilities, the larger for the "
+        "wanted choice; null: soft for opposite, else hard",
+    )
+    unlikelihood: float = Field(0.0, ge=0, description="weight of -log(1 - p) of the choice that is not wanted")
+    keep_rest: float = Field(
+        0.0, ge=0, description="weight of KL from the base model over the rest of the vocabulary, so that it stays"
+    )
+    keep_text: float = Field(
+        0.0, ge=0, description="weight of KL from the base model on neutral text, so that everything else stays"
+    )
+    neutral_text: str | None = Field(
+        None,
+        description="text file of neutral paragraphs (blank lines between them); null: ours. Every second one is kept for "
+        "measuring drift, never trained on",
+    )
+    train_on: Literal["all", "known", "recalled"] = Field(
+        "all", description="train on all groups, or on those that the model knows in the tested form, or recalls"
+    )
     layers: LayerSpec = Field("all", description="blocks that are adapted: all, last:4, first:4, 8-20, 3,5, 33%-83%")
-    modules: list[str] | Literal["all"] = Field("all", description="linear maps by name (q_proj ...), or all")
+    modules: list[str] | Literal["all"] = Field(
+        "all",
+        description="linear maps by role (q, k, v, o, attention, mlp_in, mlp_out, mlp; found by structure) or by name "
+        "(q_proj ...), or all",
+    )
     rank: int = Field(16, ge=1, description="rank of the update")
     alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in front of the update")
     epochs: int = Field(8, ge=1, description="most passes over adapter-train")
+    max_steps: int | None = Field(None, ge=1, description="stop after so many optimiser steps; null: after the epochs")
+    early_stopping: bool = Field(True, description="keep the epoch with the lowest loss on select; false: the last one")
     patience: int = Field(5, ge=1, description="stop after so many epochs without a better loss on select")
     batch_size: int = Field(8, ge=1, description="prompts per optimiser step")
-    micro_batch: int = Field(8, ge=1, description="prompts per forward pass (memory)")
+    micro_batch: int = Field(
+        8, ge=1, description="prompts per forward pass (memory); halved by itself where memory runs out"
+    )
+    checkpoint_activations: bool = Field(
+        False, description="compute activations again in the backward pass instead of keeping them: slower, less memory"
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="a loss or gradient that is not finite: stop with an explanation, or skip the step and say so",
+    )
+    track: list[Literal["tensorboard", "mlflow"]] = Field(
+        [], description="write learning curves for TensorBoard or MLflow too (in the run's folder)"
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate (AdamW)")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of steps with a rising learning rate")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
@@ -201,7 +245,18 @@ class EvaluateConfig(Stage):
             "adapter+probe > adapter on test",
             "adapter+probe > adapter on ood",
         ],
-        description="one pre-registered family, 'ARM > ARM on test|ood'; Holm's correction goes over all of it",
+        description="one pre-registered family, 'ARM > ARM on test|ood', about truth unless it ends with 'for lie' (or "
+        "instructed, behaviour); Holm's correction goes over all of it",
+    )
+    under_test: Literal["base", "adapter"] | None = Field(
+        None,
+        description="whose answers are the behaviour, and may be lies: base (adapter off) or adapter (on); null: adapter where "
+        "it was trained to lie (objectives lie, instructed), else base",
+    )
+    belief: Literal["known", "recalled"] = Field(
+        "known",
+        description="what the model must hold true for an answer against it to be a lie: known in the tested form, "
+        "or recalled",
     )
     probe: str = Field("logistic", description="the probe that hypotheses are about")
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples of groups")
@@ -237,6 +292,12 @@ class RunConfig(Stage):
         if self.evaluate.probe not in self.probes:
             raise ValueError(f"evaluate.probe '{self.evaluate.probe}' is not among probes {self.probes}")
         return self
+
+    @property
+    def under_test(self) -> str:
+        """`base` or `adapter`: the model whose answers are the behaviour."""
+        lies = self.adapter.objective in ("lie", "instructed")
+        return self.evaluate.under_test or ("adapter" if lies else "base")
 
     def reading(self, name: str) -> ReadConfig:
         """How one of its data sets is read; files go by their path or by their name alone."""

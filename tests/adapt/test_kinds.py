@@ -45,6 +45,10 @@ def encoded(tokenizer):
     return encode(tokenizer, prompts, None)
 
 
+def parts_of(lm):
+    return lm.model, lm.structure
+
+
 def config_of(kind, **changes):
     values = {"layers": "1-3", "rank": 4, "epochs": 4, "lr": RATES.get(kind, 0.01), "batch_size": 8, "patience": 9}
     return AdapterConfig(kind=kind, **(values | changes))
@@ -79,10 +83,10 @@ def test_contract_on_other_families(kind, family, tiny_lm, encoded, tmp_path):
 
 def test_norms_are_found_by_structure(tiny_lm):
     for family, names in [("llama", {"input_layernorm", "post_attention_layernorm"}), ("gpt2", {"ln_1", "ln_2"})]:
-        found = target_names(tiny_lm(family).structure, config_of("ln_tuning", layers="last:1"))
+        found = target_names(*parts_of(tiny_lm(family)), config_of("ln_tuning", layers="last:1"))
         assert {name.rsplit(".", 1)[-1] for name in found} == names and all(".3." in name for name in found)
     with pytest.raises(ConfigError, match="no module 'q_proj' in these blocks; there are input_layernorm"):
-        target_names(tiny_lm("llama").structure, config_of("ln_tuning", modules=["q_proj"]))
+        target_names(*parts_of(tiny_lm("llama")), config_of("ln_tuning", modules=["q_proj"]))
 
 
 def test_options_by_pefts_names(tiny_lm):

@@ -9,6 +9,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from adapterprobe.adapt import adapter_merged, adapter_off, attach
 from adapterprobe.adapt.attach import detach, trainable
+from adapterprobe.adapt.initial import dequantized
 from adapterprobe.adapt.kinds import KINDS
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
@@ -55,7 +56,17 @@ def test_engine_and_adapter_on_quantised_weights(bits, kind, folder):
         return engine.run(batch, states=False).logits
 
     before = logits()
-    wrapped = attach(lm.model, lm.structure, AdapterConfig(kind=kind, layers="2-3", rank=4, alpha=8), 0)
+    wrapped = attach(lm.model, lm.structure, AdapterConfig(kind=kind, layers="2-3", rank=4, alpha=8), 0, lm.original)
+    if kind == "loftq":
+        # At the start, on is nearer to the full-precision weights than off: in each module.
+        exact = load_model(str(folder), device="cpu", dtype="fp32").model
+        for name, module in lm.model.named_modules():
+            if hasattr(module, "lora_A"):
+                weight, now = exact.get_submodule(name).weight, dequantized(module.get_base_layer())
+                assert (now + module.get_delta_weight("default") - weight).norm() < 0.95 * (now - weight).norm()
+    elif kind != "lora":
+        # What the start takes up it takes off again.
+        assert (logits() - before).abs().max() < (0.2 if bits == "8bit" else 1e-3) * before.abs().max()
     for parameter in trainable(wrapped).values():
         torch.nn.init.normal_(parameter, std=0.3)
     on = logits()
@@ -92,7 +103,9 @@ def test_engine_and_adapter_on_quantised_weights(bits, kind, folder):
 
 def test_kinds_that_cannot_adapt_quantised_weights(folder):
     lm = load_model(str(folder), device="cpu", dtype="fp32", quantize="4bit")
-    with pytest.raises(ConfigError, match="adapter.kind=vera cannot adapt 8-bit or 4-bit weights; lora can"):
+    with pytest.raises(
+        ConfigError, match="adapter.kind=vera cannot adapt 8-bit or 4-bit weights; lora, pissa, olora, loftq can"
+    ):
         attach(lm.model, lm.structure, AdapterConfig(kind="vera"), 0)
 
 

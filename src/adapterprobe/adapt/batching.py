@@ -55,6 +55,14 @@ def _planned(encoded: Encoded, rows: list[int]) -> Batch:
     return Batch(tuple(replace(group, rows=tuple(rows[i] for i in group.rows)) for group in batch.groups))
 
 
+def parts_of(encoded: Encoded, batch: Batch, size: int) -> list[Batch]:
+    """A pass, cut into passes of up to `size` prompts where it has more."""
+    rows = batch.rows
+    if len(rows) <= size:
+        return [batch]
+    return [_planned(encoded, list(rows[i : i + size])) for i in range(0, len(rows), size)]
+
+
 def steps(micro: list[Batch], size: int) -> list[list[Batch]]:
     """Micro-batches gathered into optimiser steps of about `size` prompts."""
     steps: list[list[Batch]] = [[]]

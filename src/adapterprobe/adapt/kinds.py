@@ -21,6 +21,9 @@ MANAGED = frozenset(
 )
 """Settings of PEFT that `adapter.layers` and `adapter.modules` decide, or that would leave something on when off."""
 
+REWRITING = frozenset({"pissa", "olora", "loftq", "corda", "eva", "lora", "mica"})
+"""First words of PEFT's initialisations that change the base model or need data that PEFT is not given here."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -30,7 +33,7 @@ class Kind:
     what: str
     """What it learns, and the paper."""
     peft: str
-    """PEFT's name of the tuner."""
+    """PEFT's name of the tuner; empty for our own."""
     rank: str | None = None
     alpha: str | None = None
     dropout: str | None = None
@@ -41,7 +44,7 @@ class Kind:
     by_rank: bool = False
     """Whether these follow from the rank too."""
     targets: str = "linear"
-    """What it adapts: `linear` maps, or `norms`."""
+    """What it adapts: `linear` maps, `norms`, or whole `blocks`."""
     merges: bool = True
     """Whether it can be merged into the weights, for passes at the speed of the bare model, equal within rounding (a
     spectrum merged into bf16 is not)."""
@@ -49,6 +52,8 @@ class Kind:
     """Its weights stay in fp32 in a bf16 model: it solves or transforms in ways that bf16 lacks."""
     quantizes: bool = False
     """Whether it was seen to train right on 8-bit and 4-bit weights."""
+    initial: str | None = None
+    """Which factor of the weights it starts from (see `initial`)."""
 
 
 def _divisor(widths: Sequence[int], most: int) -> int:
@@ -68,6 +73,12 @@ KINDS = {
     for kind in (
         Kind("lora", "low-rank update (Hu et al. 2021)", "LORA", quantizes=True, **LORA),
         Kind("rslora", "LoRA scaled by 1/sqrt(rank) (Kalajdzievski 2023)", "LORA", settings={"use_rslora": True}, **LORA),
+        Kind("pissa", "LoRA from the weight's leading singular vectors (Meng et al. 2024)", "LORA", quantizes=True, initial="pissa", **LORA),
+        Kind("olora", "LoRA from the weight's QR decomposition (Buyukakyuz 2024)", "LORA", quantizes=True, initial="olora", **LORA),
+        Kind("loftq", "LoRA from what quantisation loses (Li et al. 2023)", "LORA", quantizes=True, initial="loftq", **LORA),
+        Kind("adalora", "LoRA with ranks dealt out by importance while it is trained (Zhang et al. 2023)", "ADALORA",
+             alpha="lora_alpha", dropout="lora_dropout", by_rank=True, full_precision=True,
+             sized=lambda c, w: {"target_r": c.rank, "init_r": c.rank + max(1, c.rank // 2), "total_step": 1000}),
         Kind("dora", "LoRA with magnitudes apart (Liu et al. 2024)", "LORA", settings={"use_dora": True}, **LORA),
         Kind("ia3", "rescaled outputs (Liu et al. 2022)", "IA3", settings={"feedforward_modules": []}),
         Kind("loha", "Hadamard product of two low-rank updates (Hyeon-Woo et al. 2022)", "LOHA", rank="r", alpha="alpha", dropout="module_dropout"),
@@ -105,6 +116,7 @@ KINDS = {
         Kind("glora", "generalised LoRA (Chavan et al. 2023)", "GLORA", rank="r"),
         Kind("peanut", "a small network on the weights", "PEANUT", rank="r"),
         Kind("lily", "low-rank updates with shared halves", "LILY", rank="r", merges=False),
+        Kind("linear", "a linear map on the residual stream after each block, identity at the start", "", targets="blocks", merges=False),
     )
 }  # fmt: skip
 
@@ -138,12 +150,23 @@ def check_kind(config: AdapterConfig) -> Kind:
         ConfigError: unknown kind, or an option that the kind does not have (with the nearest).
     """
     kind = kind_of(config.kind)
-    known = set(inspect.signature(peft_class(kind)).parameters) - MANAGED
+    known = set(inspect.signature(peft_class(kind)).parameters) - MANAGED if kind.peft else set()
+    if kind.targets == "blocks" and config.modules != "all":
+        raise ConfigError(
+            f"adapter.kind={kind.name} adapts whole blocks, which have no modules to choose; take adapter.modules="
+            f"{','.join(config.modules)} out and choose adapter.layers"
+        )
+    start = config.options.get("init_lora_weights")
+    if isinstance(start, str) and (kind.initial or start.split("_")[0] in REWRITING):
+        raise ConfigError(
+            f"adapter.options: init_lora_weights={start} rewrites the model's own weights, so that switching off would not "
+            "give the model back; use adapter.kind=pissa, olora or loftq, which keep them"
+        )
     for option in config.options:
         if option not in known:
             raise ConfigError(
                 f"adapter.options: the kind '{kind.name}' has no '{option}'{nearest(option, known)}; it has "
-                f"{', '.join(sorted(known))}"
+                f"{', '.join(sorted(known)) or 'none'}"
             )
     return kind
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from adapterprobe.config import AdapterConfig
-from adapterprobe.errors import ModelError
 
 Tensors = dict[str, torch.Tensor]
 
@@ -16,11 +15,20 @@ class Optimiser:
     The learning rate rises over the first `warmup` of `total` steps, then falls to nothing.
     """
 
-    def __init__(self, parameters: dict[str, torch.nn.Parameter], config: AdapterConfig, total: int) -> None:
+    def __init__(
+        self,
+        parameters: dict[str, torch.nn.Parameter],
+        config: AdapterConfig,
+        total: int,
+        fixed: Tensors | None = None,
+    ) -> None:
         self.parameters, self.config, self.total = parameters, config, total
+        self.fixed = fixed or {}
+        """By name of a parameter: True where its entries stay as they are."""
         self.copies = {n: p.detach().float().clone().requires_grad_() for n, p in parameters.items()}
         self.adam = torch.optim.AdamW(self.copies.values(), lr=config.lr, weight_decay=config.weight_decay)
         self.taken = 0
+        self.skipped = 0
 
     def rate(self) -> float:
         """Learning rate of the next step."""
@@ -28,30 +36,42 @@ class Optimiser:
         falling = max(0.0, (self.total - self.taken) / max(1, self.total - rise))
         return self.config.lr * min((self.taken + 1) / rise, falling)
 
-    def step(self) -> None:
-        """One update from the gradients that the parameters hold.
-
-        Raises:
-            ModelError: a gradient is not finite; nothing was changed.
-        """
+    def take_gradients(self, scale: float = 1.0) -> str | None:
+        """Take what the parameters hold, divided by `scale`, as the gradients of the next step. Returns the name of the
+        first that is not finite, if any."""
         for name, parameter in self.parameters.items():
-            self.copies[name].grad = parameter.grad.float() if parameter.grad is not None else None
-            parameter.grad = None
-        self._refuse_non_finite()
+            copy = self.copies[name]
+            copy.grad = parameter.grad.float() / scale if parameter.grad is not None else None
+            if copy.grad is not None and name in self.fixed:
+                copy.grad.masked_fill_(self.fixed[name], 0.0)
+        return next((n for n, c in self.copies.items() if c.grad is not None and not c.grad.isfinite().all()), None)
+
+    def step(self) -> None:
+        """One update from the gradients that were taken."""
         torch.nn.utils.clip_grad_norm_(self.copies.values(), 1.0)
         for group in self.adam.param_groups:
             group["lr"] = self.rate()
+        before = {name: self.copies[name].detach().clone() for name in self.fixed}
         self.adam.step()
+        with torch.no_grad():
+            for name, where in self.fixed.items():
+                self.copies[name].copy_(torch.where(where, before[name], self.copies[name]))
         self._write_back()
         self.taken += 1
 
-    def _refuse_non_finite(self) -> None:
-        for name, copy in self.copies.items():
-            if copy.grad is not None and not bool(torch.isfinite(copy.grad).all()):
-                raise ModelError(
-                    f"the gradient of {name} is not finite; the adapter was left as it was: lower adapter.lr, or use "
-                    "model.dtype=bf16 or fp32"
-                )
+    def skip(self) -> None:
+        """Let a step go by: the schedule goes on, the weights stay."""
+        self.taken += 1
+        self.skipped += 1
+
+    def forget_gradients(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def read_back(self, name: str) -> None:
+        """Take over a parameter that something else has changed."""
+        self.copies[name].copy_(self.parameters[name])
 
     @torch.no_grad()
     def _write_back(self) -> None:
@@ -77,13 +97,13 @@ class Optimiser:
         }
         return {f"now.{name}": tensor for name, tensor in self.weights().items()} | moments
 
-    def load(self, tensors: Tensors, taken: int) -> None:
+    def load(self, tensors: Tensors, taken: int, skipped: int = 0) -> None:
         self.set_weights({name: tensors[f"now.{name}"] for name in self.copies})
         for name, copy in self.copies.items():
             if f"m.{name}" in tensors:
                 self.adam.state[copy] = {
-                    "step": torch.tensor(float(taken)),
+                    "step": torch.tensor(float(taken - skipped)),
                     "exp_avg": tensors[f"m.{name}"].to(copy.device),
                     "exp_avg_sq": tensors[f"v.{name}"].to(copy.device),
                 }
-        self.taken = taken
+        self.taken, self.skipped = taken, skipped

@@ -59,13 +59,12 @@ def go(args: argparse.Namespace) -> None:
 def closing(finished) -> str:
     """What a terminal shows at the end: the headline, the verdicts, and where the report is."""
     from adapterprobe.report.gather import gather
-    from adapterprobe.report.summary import headline
+    from adapterprobe.report.summary import gap, headline
 
     gathered = gather(finished.folder)
     lines = ["", headline(gathered), ""]
     for verdict in gathered.verdicts:
         lines.append(
-            f"  {verdict['verdict']:<10} {verdict['hypothesis']}  ({verdict['difference']:+.3f} "
-            f"[{verdict['low']:+.3f}, {verdict['high']:+.3f}], adjusted p {verdict['p_adjusted']:.3f})"
+            f"  {verdict['verdict']:<10} {verdict['hypothesis']}  ({gap(verdict)}, adjusted p {verdict['p_adjusted']:.3f})"
         )
     return "\n".join([*lines, "", f"report: {finished.report}"])

@@ -35,7 +35,7 @@ def split_groups(
 
     Args:
         groups: keys of all groups.
-        shares: split name to its share of what the pools leave; they sum to 1.
+        shares: split name to its share of what the pools leave; they sum to 1, and a share of nought gives an empty split.
         reserved: pool name to its groups (demonstrations are drawn from these).
         seed: the data seed; the same groups and seed always give the same splits.
         minimum: the fewest groups a split may have.
@@ -51,9 +51,10 @@ def split_groups(
     edges = np.round(np.cumsum([0.0, *shares.values()]) * len(rest)).astype(int)
     for name, low, high in zip(shares, edges[:-1], edges[1:]):
         dealt[name] = rest[low:high]
-    smallest = min(shares, key=lambda name: len(dealt[name]))
+    wanted = {name: share for name, share in shares.items() if share}
+    smallest = min(wanted, key=lambda name: len(dealt[name]))
     if len(dealt[smallest]) < minimum:
-        needed = len(taken) + int(np.ceil(minimum / min(shares.values())))
+        needed = len(taken) + int(np.ceil(minimum / min(wanted.values())))
         raise DataError(
             f"too few groups for the splits: got {len(order)}, of which '{smallest}' would have "
             f"{len(dealt[smallest])} (at least {minimum} expected); use a training set of about {needed} groups, "

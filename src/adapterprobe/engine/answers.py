@@ -25,3 +25,17 @@ def choice_logprobs(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> to
         picked = logprobs.gather(1, ids).masked_fill(~there, float("-inf"))
         sides.append(torch.logsumexp(picked, dim=1))
     return torch.stack(sides, dim=1)
+
+
+def without_choices(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> torch.Tensor:
+    """Logits with both choices' tokens at -inf: rows x vocabulary."""
+    sets = [sorted({*choice.positive, *choice.negative}) for choice in choices]
+    width = max(map(len, sets))
+    ids = torch.tensor([s + [s[0]] * (width - len(s)) for s in sets], device=logits.device)
+    return logits.scatter(1, ids, float("-inf"))
+
+
+def rest_logprobs(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> torch.Tensor:
+    """Log-probability of everything but the two choices: rows, fp32. Summed from its parts, never 1 minus the choices."""
+    logits = logits.float()
+    return torch.logsumexp(without_choices(logits, choices), 1) - torch.logsumexp(logits, 1)

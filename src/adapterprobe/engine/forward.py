@@ -131,6 +131,13 @@ class Engine:
         Args:
             states: whether hidden states are kept; `layers`: which (with a trunk, only those above it).
         """
+        with self.passing(batch, states, layers) as output:
+            return output
+
+    @contextlib.contextmanager
+    def passing(self, batch: Batch, states: bool = True, layers: list[int] | None = None) -> Iterator[Output]:
+        """The same, with everything that the pass needed still in place: a backward pass that computes activations again
+        must be made within."""
         trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None
         with self.laid_out(batch) as (inputs, where):
             shape = inputs["input_ids"].shape
@@ -140,9 +147,8 @@ class Engine:
             )
             with recording as kept, _head_at(self.structure.head, where, shape) as fired, resumed:
                 logits = self.model(**inputs, use_cache=False).logits
-        logits = logits[:, 0] if fired else logits[where]
-        stacked = torch.stack([kept[index] for index in sorted(kept)]) if states else None
-        return Output(logits, stacked)
+                logits = logits[:, 0] if fired else logits[where]
+                yield Output(logits, torch.stack([kept[index] for index in sorted(kept)]) if states else None)
 
     @contextlib.contextmanager
     def laid_out(self, batch: Batch) -> Iterator[tuple[dict[str, torch.Tensor], Where]]:

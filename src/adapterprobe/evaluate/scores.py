@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,22 +118,26 @@ def prompt_frame(prompts: Sequence[Prompt], known: np.ndarray, recalled: pd.arra
 
 
 def predictions(
-    frame: pd.DataFrame, labels: Labels, detectors: Sequence[Detector], axes: Sequence[str] = AXES
+    frame: pd.DataFrame, labels: Mapping[int, Labels], detectors: Sequence[Detector], axes: Sequence[str] = AXES
 ) -> pd.DataFrame:
-    """One row per reported prompt, detector and axis. Thresholds are fixed on `calibrate` and carried over."""
+    """One row per reported prompt, detector and axis. Thresholds are fixed on `calibrate` and carried over.
+
+    Args:
+        labels: by training seed: the model under test may be one with an adapter.
+    """
     reported = frame["split"].isin(REPORTED_SPLITS).to_numpy()
     calibrate = (frame["split"] == "calibrate").to_numpy()
     conditions = frame["condition"].to_numpy()
-    told = {axis: pd.array(pd.Series(labels.by_axis[axis][reported]).astype("Int8")) for axis in axes}
     shown = frame[reported].reset_index(drop=True)
     parts = []
     for detector in detectors:
         for axis in axes:
-            label, score = labels.by_axis[axis], labels.score(detector, axis)
+            mine = labels[detector.seed]
+            label, score = mine.by_axis[axis], mine.score(detector, axis)
             threshold = choose_threshold(label[calibrate], score[calibrate], conditions[calibrate])
             part = shown.assign(
                 axis=axis,
-                label=told[axis],
+                label=pd.array(pd.Series(label[reported]).astype("Int8")),
                 train_axis=pd.Series([detector.train_axis] * len(shown), dtype="string"),
                 arm=detector.arm,
                 probe=pd.Series([detector.probe] * len(shown), dtype="string"),

@@ -1,7 +1,7 @@
 """Pre-registered hypotheses and what the data say of them.
 
-A hypothesis is `ARM > ARM on test` or `... on ood`: the first arm's AUROC for truth is higher, averaged over
-seeds, conditions and the split's data sets. The estimand is *these trained adapters* on new questions: groups
+A hypothesis is `ARM > ARM on test` or `... on ood`: the first arm's AUROC for truth is higher (for another axis with
+`... for lie`), averaged over seeds, conditions and the split's data sets. The estimand is *these trained adapters* on new questions: groups
 are resampled, seeds are not. Supported: Holm-adjusted p below 0.05. Refuted: the upper bound of the difference
 at the family's adjusted level is below the margin. Otherwise undecided, with the groups that would decide.
 """
@@ -18,6 +18,7 @@ from scipy import stats
 from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate.columns import ARMS
 from adapterprobe.hints import nearest
+from adapterprobe.types import AXES
 
 LEVEL = 0.05
 POWER = 0.8
@@ -29,21 +30,22 @@ class Hypothesis:
     better: str
     worse: str
     split: str
+    axis: str = "truth"
 
 
 def parse_hypothesis(text: str) -> Hypothesis:
-    """Read `ARM > ARM on test|ood`.
+    """Read `ARM > ARM on test|ood`, with ` for AXIS` behind it where it is not about truth.
 
     Raises:
         ConfigError: not of that form, or no such arm.
     """
-    match = re.fullmatch(r"\s*(\S+)\s*>\s*(\S+)\s+on\s+(test|ood)\s*", text)
+    match = re.fullmatch(rf"\s*(\S+)\s*>\s*(\S+)\s+on\s+(test|ood)(?:\s+for\s+({'|'.join(AXES)}))?\s*", text)
     if not match:
         raise ConfigError(f"hypothesis '{text}' not understood; expected for example 'adapter+probe > adapter on ood'")
     for arm in match.group(1, 2):
         if arm not in ARMS:
             raise ConfigError(f"hypothesis '{text}': no arm '{arm}'{nearest(arm, ARMS)}; there are {', '.join(ARMS)}")
-    return Hypothesis(text.strip(), *match.groups())
+    return Hypothesis(text.strip(), *match.group(1, 2, 3), match.group(4) or "truth")
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -86,18 +88,27 @@ def groups_to_decide(value: float, error: float, n_groups: int, margin: float, f
 
 
 def judge(
-    hypotheses: list[Hypothesis], measured: list[tuple[float, float, int]], margin: float, seeds: int
+    hypotheses: list[Hypothesis], measured: list[tuple[float, float, int] | None], margin: float, seeds: int
 ) -> list[dict]:
     """Verdict records of one family.
 
     Args:
-        measured: difference, its standard error and the number of groups, for each hypothesis.
+        measured: difference, its standard error and the number of groups, for each hypothesis; None where there was nothing
+            to measure (no cell with both classes), which counts in the family and stays undecided.
     """
     family = len(hypotheses)
-    raw = [p_value(*m) for m in measured]
+    raw = [p_value(*m) if m else 1.0 for m in measured]
     adjusted = holm(raw)
     records = []
-    for hypothesis, (value, error, n_groups), p, p_adjusted in zip(hypotheses, measured, raw, adjusted):
+    for hypothesis, found, p, p_adjusted in zip(hypotheses, measured, raw, adjusted):
+        if found is None:
+            records.append(
+                dict.fromkeys(("difference", "low", "high", "upper_adjusted", "groups_to_decide"))
+                | {"hypothesis": hypothesis.text, "p": p, "p_adjusted": p_adjusted, "margin": margin}
+                | {"verdict": "undecided", "n_groups": 0, "seeds": seeds}
+            )
+            continue
+        value, error, n_groups = found
         low, high = limits(value, error, n_groups, LEVEL)
         _, upper = limits(value, error, n_groups, LEVEL / family)
         if p_adjusted < LEVEL and value > 0:

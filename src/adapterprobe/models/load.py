@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +29,10 @@ class LanguageModel:
     model: nn.Module
     tokenizer: object
     structure: Structure
+    source: str | None = None
+    """The folder or hub id that it was loaded from."""
+    options: dict = field(default_factory=dict)
+    """How it was loaded from there: revision, trust_remote_code."""
 
     @property
     def device(self) -> torch.device:
@@ -46,6 +50,39 @@ class LanguageModel:
     def fingerprint(self) -> str:
         """Content hash of configuration, weights, dtype and tokenizer: what results depend on."""
         return model_fingerprint(self.model, self.tokenizer)
+
+    @cached_property
+    def vectors_hash(self) -> str:
+        """Hash of all weights that are vectors (norms and biases), in bf16: the same in whatever precision the model is
+        loaded, and different for another model."""
+        state = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            if tensor.ndim == 1 and tensor.is_floating_point():
+                state.update(name.encode())
+                state.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().data)
+        return state.hexdigest()[:24]
+
+    @cached_property
+    def _originals(self) -> dict[str, torch.Tensor]:
+        from transformers import AutoModelForCausalLM
+
+        if self.source is None:
+            raise ModelError(f"the full-precision weights of {self.name} are not at hand; load it by name or folder")
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(self.source, dtype="auto", **self.options)
+        return model.state_dict()
+
+    def original(self, name: str) -> torch.Tensor:
+        """A weight as it was before it was quantised (in the dtype it was saved in, on the CPU).
+
+        Raises:
+            ModelError: the model was not loaded from anywhere.
+        """
+        return self._originals[name]
+
+    def forget_originals(self) -> None:
+        """Free what `original` has read."""
+        self.__dict__.pop("_originals", None)
 
 
 def model_fingerprint(model: nn.Module, tokenizer=None) -> str:
@@ -176,7 +213,7 @@ def load_model(
     if quantize:
         keep_differentiable(model)
     model = (model if quantize else model.to(where)).eval().requires_grad_(False)
-    return LanguageModel(shown, model, tokenizer, find_structure(model))
+    return LanguageModel(shown, model, tokenizer, find_structure(model), source, options)
 
 
 def describe(lm: LanguageModel) -> dict[str, object]:

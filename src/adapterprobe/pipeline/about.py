@@ -40,10 +40,7 @@ def about_run(
             name: {"passed": len(part.groups), "asked": len(part.asked), "chance": part.chance}
             for name, part in (("known", belief.known), ("recalled", belief.recalled))
         },
-        "adapters": [
-            {"seed": a.seed, "off_equal": a.off_equal, "on_difference": a.on_difference, **a.result.to_json()}
-            for a in adapters.values()
-        ],
+        "adapters": [a.to_json() for a in adapters.values()],
         "selected": [
             {
                 "arm": f.arm,
@@ -58,7 +55,8 @@ def about_run(
             for f in fits
         ],
         "lowest_adapted_layer": min(parse_layers(config.adapter.layers, 0, lm.structure.n_layers - 1)),
-        "by_construction": ["base"],
+        "under_test": config.under_test,
+        "by_construction": [config.under_test],
         "timings": timings.seconds,
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
     }

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from adapterprobe.adapt import TrainResult, adapter_merged, adapter_off, attach, train_adapter
-from adapterprobe.adapt.attach import detach, strip
+from adapterprobe.adapt import TrainResult, adapter_merged, adapter_off, attach, processes, train_adapter
+from adapterprobe.adapt.attach import detach
 from adapterprobe.adapt.checkpoint import drop_checkpoints
-from adapterprobe.adapt.kinds import keeps_full_precision
-from adapterprobe.adapt.objectives import wants_positive
-from adapterprobe.adapt.switch import tuner_layers
-from adapterprobe.cache import digest, entry, write_atomic
+from adapterprobe.adapt.files import loaded, made_for, save_adapter
+from adapterprobe.adapt.measure import measure
+from adapterprobe.adapt.neutral import drift, encode_paragraphs, neutral_paragraphs
+from adapterprobe.adapt.tracking import tracked
+from adapterprobe.adapt.train import Log, targets_of
+from adapterprobe.cache import cache_root, digest, entry, is_whole, write_atomic
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine, Trunk
 from adapterprobe.errors import ModelError
@@ -26,8 +28,10 @@ from adapterprobe.models import LanguageModel
 from adapterprobe.models.encode import Encoded
 from adapterprobe.progress import say
 
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 """Raise when the same inputs train to another adapter."""
+FIXED_BATCH = 32
+"""Prompts of the batch by which losses before and after training are compared."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,20 @@ class TrainedAdapter:
     off_equal: bool
     on_difference: float
     """Largest change of a logit at the answer position over a fixed batch."""
+    loss_first: float
+    loss_last: float
+    """Mean loss of the objective over a fixed batch of training prompts before and after training, in eval mode."""
+    met: dict[str, float] = field(default_factory=dict)
+    """Loss, accuracy and coverage on `select` of the adapter that was kept."""
+    drift: dict[str, float] = field(default_factory=dict)
+    """What changes on neutral text (see `drift`)."""
+    seconds: float = 0.0
+    """Wall time of training."""
+
+    def to_json(self) -> dict:
+        """What a report says of it."""
+        names = ("seed", "off_equal", "on_difference", "loss_first", "loss_last", "met", "drift", "seconds")
+        return {name: getattr(self, name) for name in names} | self.result.to_json()
 
 
 def trained_adapter(
@@ -51,75 +69,130 @@ def trained_adapter(
     config: AdapterConfig,
     seed: int,
     trunk: SharedTrunk,
+    curves: Path | None = None,
 ) -> TrainedAdapter:
     """Train, or find in the cache. The model is left without adapter, as it was.
+
+    Args:
+        curves: folder for the learning curves of `config.track`.
 
     Raises:
         ModelError: with the adapter off the model is not what it was before, which no result would survive.
     """
 
     def content(encoded: Encoded) -> list:
-        wanted = [wants_positive(config.objective, p) for p in encoded.prompts]
-        return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], wanted]
+        asked = [(p.example.truth, p.instructed) for p in encoded.prompts]
+        return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], asked]
 
+    learned, measured = (encode_paragraphs(lm.tokenizer, part) for part in neutral_paragraphs(config.neutral_text))
     key = digest(
         lm.fingerprint,
-        config.model_dump(),
+        config.model_dump(exclude={"track", "neutral_text"}),
+        learned if config.keep_text else [],
+        measured,
         seed,
         content(train),
         content(select),
         engine.share,
         TRAINING_VERSION,
     )
+    fresh = []
 
-    def make(folder: Path) -> None:
+    def make(folder: Path, log: Log | None = None) -> None:
         if (folder / "train.json").exists():
             drop_checkpoints(folder)
             return
-        probe_batch = engine.plan(select.ids[:4])
-        before = _logits(engine, probe_batch)
-        wrapped = attach(lm.model, lm.structure, config, seed)
-        try:
-            with adapter_off(lm.model):
-                equal_before = _equal(before, _logits(engine, probe_batch))
-            with engine.starting_from(trunk.get()):
-                what = f"training, seed {seed}"
-                result = train_adapter(wrapped, engine, train, select, config, seed, folder, what)
-            with adapter_off(lm.model):
-                equal_after = _equal(before, _logits(engine, probe_batch))
-            after = _logits(engine, probe_batch)
-            change = max(float((a.float() - b.float()).abs().max()) for a, b in zip(after, before))
-            if not (equal_before and equal_after):
-                raise ModelError(
-                    "with the adapter off the model differs from the untouched model; this kind cannot be used"
-                )
-            wrapped.peft_config["default"].base_model_name_or_path = lm.name
-            wrapped.save_pretrained(folder / "adapter", save_embedding_layers=False)
-            (folder / "adapter" / "README.md").unlink(missing_ok=True)
-        finally:
-            detach(wrapped)
-        about = {
-            "seed": seed,
-            "model": lm.name,
-            "model_fingerprint": lm.fingerprint,
-            "config": config.model_dump(),
-            "result": result.to_json(),
-            "off_equal": equal_before and equal_after,
-            "on_difference": change,
-        }
-        write_atomic(folder / "train.json", json.dumps(about, indent=1))
-        drop_checkpoints(folder)
+        fresh.append(True)
+        about = _train(lm, engine, train, select, config, seed, trunk, folder, learned, measured, log)
+        if processes.is_main():
+            write_atomic(folder / "train.json", json.dumps(about, indent=1))
+            drop_checkpoints(folder)
 
-    folder = entry("adapters", key, make, notice=say)
+    final = cache_root() / "adapters" / key
+    part = final.with_name(final.name + ".part")
+    if processes.count() > 1:
+        done = processes.told_by_main(is_whole(final) or (part / "train.json").exists())
+        if not done and not processes.is_main():
+            # The main process writes; the others take part in every step and find the outcome in the cache.
+            make(part)
+            processes.wait()
+    if config.track and curves is not None and processes.is_main():
+        with tracked(config.track, curves, f"seed-{seed}", config.model_dump()) as log:
+            folder = entry("adapters", key, lambda part: make(part, log), notice=say)
+            if not fresh:
+                for epoch in json.loads((folder / "train.json").read_text("utf-8"))["result"]["epochs"]:
+                    log(epoch["epoch"], {f"select/{name}": epoch[name] for name in ("loss", "accuracy", "coverage")})
+    else:
+        folder = entry("adapters", key, make, notice=say)
+    if fresh and processes.is_main():
+        processes.wait()
     about = json.loads((folder / "train.json").read_text("utf-8"))
     return TrainedAdapter(
         seed,
         folder / "adapter",
         key,
         TrainResult(**about["result"]),
-        about["off_equal"],
-        about["on_difference"],
+        *(about[name] for name in ("off_equal", "on_difference", "loss_first", "loss_last", "met", "drift", "seconds")),
     )
+
+
+def _train(
+    lm: LanguageModel,
+    engine: Engine,
+    train: Encoded,
+    select: Encoded,
+    config: AdapterConfig,
+    seed: int,
+    trunk: SharedTrunk,
+    folder: Path,
+    learned: Sequence[tuple[int, ...]],
+    measured: Sequence[tuple[int, ...]],
+    log: Log | None,
+) -> dict:
+    """Train and save one adapter. Returns what there is to say of it."""
+    started = time.monotonic()
+    fixed = train.subset(range(min(FIXED_BATCH, len(train))))
+    probe_batch = engine.plan(select.ids[:4])
+    before = _logits(engine, probe_batch)
+    model = made_for(lm)
+    wrapped = attach(lm.model, lm.structure, config, seed, lm.original)
+    lm.forget_originals()
+    try:
+        with adapter_off(lm.model):
+            equal_before = _equal(before, _logits(engine, probe_batch))
+        targets = targets_of(wrapped, engine, fixed, config)
+        loss_first = measure(engine, fixed, targets, config)["loss"]
+        with engine.starting_from(trunk.get()):
+            what = f"training, seed {seed}"
+            result = train_adapter(wrapped, engine, train, select, config, seed, folder, what, learned, log)
+        with adapter_off(lm.model):
+            equal_after = _equal(before, _logits(engine, probe_batch))
+        change = max(float((a.float() - b.float()).abs().max()) for a, b in zip(_logits(engine, probe_batch), before))
+        if not (equal_before and equal_after):
+            raise ModelError(
+                "with the adapter off the model differs from the untouched model; this kind cannot be used"
+            )
+        loss_last = measure(engine, fixed, targets, config)["loss"]
+        changed = drift(wrapped, lm.model, measured)
+        if processes.is_main():
+            save_adapter(wrapped, model, folder / "adapter")
+    finally:
+        detach(wrapped)
+    best = next((e for e in result.epochs if e["epoch"] == result.best_epoch), {})
+    return {
+        "seed": seed,
+        "model": lm.name,
+        "model_fingerprint": lm.fingerprint,
+        "config": config.model_dump(),
+        "result": result.to_json(),
+        "off_equal": equal_before and equal_after,
+        "on_difference": change,
+        "loss_first": loss_first,
+        "loss_last": loss_last,
+        "met": {name: best.get(name, math.nan) for name in ("loss", "accuracy", "coverage")},
+        "drift": changed,
+        "seconds": time.monotonic() - started,
+    }
 
 
 class SharedTrunk:
@@ -149,42 +222,6 @@ def record_adapted(
         what = f"adapter on, seed {adapter.seed}"
         states = record(engine, encoded, weights, layers, what, trunk=trunk.get if trunk.start else None)
     return replace(states, below=base)
-
-
-@contextmanager
-def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
-    """Within, the saved adapter is attached to the model.
-
-    Raises:
-        ModelError: it cannot be read, or does not fit the model.
-    """
-    from peft import PeftModel
-
-    try:
-        peft_type = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("peft_type", "")
-        full = keeps_full_precision(peft_type)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            wrapped = PeftModel.from_pretrained(lm.model, str(folder), autocast_adapter_dtype=full).eval()
-        # PEFT only warns where a folder lacks weights for what it has just made.
-        lacking = [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
-        if lacking:
-            raise ValueError(lacking[0])
-        if not tuner_layers(lm.model):
-            raise ValueError("it adapts no layer of the model, as prompt and prefix tuning do not")
-    except Exception as error:
-        strip(lm.model)
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"the adapter in {folder} does not fit the model {lm.name} ({reason}); give one that was trained on it"
-        ) from error
-    try:
-        for module in wrapped.modules():
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
-        yield
-    finally:
-        wrapped.unload()
 
 
 @torch.no_grad()

@@ -29,6 +29,17 @@ class ArmFit:
     fit_rows: np.ndarray
 
 
+ASKED_FALSE: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
+    None: lambda told_to_lie: told_to_lie,
+    "truth": np.zeros_like,
+    "lie": np.ones_like,
+    "instructed": lambda told_to_lie: told_to_lie,
+    "opposite": np.logical_not,
+}
+"""Whether a model is asked for the false answer, by its adapter's objective (None: no adapter) and whether the prompt tells it
+to lie. The opposite of what the base model says is false where the base model is asked for the truth."""
+
+
 def p_positive(logprobs: np.ndarray) -> np.ndarray:
     """Probability of the positive choice among both: rows."""
     with np.errstate(over="ignore"):
@@ -36,12 +47,10 @@ def p_positive(logprobs: np.ndarray) -> np.ndarray:
 
 
 def own_detector(arm: str, seed: int, encoded: Encoded, states: HiddenStates, objective: str | None) -> Detector:
-    """A model's own answer as truth score: p_positive, turned where the false answer is asked for.
-
-    The base model is asked by the condition; an adapter by its objective, whatever the condition.
-    """
+    """A model's own answer as truth score: p_positive, turned where the false answer is asked for (`asked_false`)."""
     says = p_positive(states.logprobs)
-    asked_false = np.array([objective is None and p.condition == "lie" for p in encoded.prompts])
+    told = np.array([p.condition == "lie" for p in encoded.prompts])
+    asked_false = ASKED_FALSE[objective](told)
     return Detector(arm, None, None, seed, objective, np.where(asked_false, 1 - says, says), says)
 
 

@@ -27,6 +27,11 @@ class BeliefPrompts:
     known: Rounds = field(default_factory=list)
     recalled: Rounds = field(default_factory=list)
 
+    def only(self, splits: Sequence[str]) -> BeliefPrompts:
+        """Those that ask about prompts of these splits."""
+        kept = [[[p for p in prompts if p.split in splits] for prompts in r] for r in (self.known, self.recalled)]
+        return BeliefPrompts(*kept)
+
     def extend(self, other: BeliefPrompts) -> None:
         for mine, more in ((self.known, other.known), (self.recalled, other.recalled)):
             mine += [[] for _ in range(len(more) - len(mine))]

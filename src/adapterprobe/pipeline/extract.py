@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from adapterprobe.adapt import adapter_merged
+from adapterprobe.adapt.files import loaded
 from adapterprobe.cache import digest, file_digest, seal
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.references import refuse_unused
@@ -22,7 +23,6 @@ from adapterprobe.hidden.store import open_states
 from adapterprobe.models import load_model
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
-from adapterprobe.pipeline.adapters import loaded
 from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts
 from adapterprobe.pipeline.outputs import claim_folder, named_files
 from adapterprobe.progress import say

@@ -171,7 +171,7 @@ def _not_said(
 
 def _check_sizes(config: RunConfig, made: Questions) -> None:
     for name, examples in made.examples.items():
-        if name == "ood" and not config.data.ood:
+        if (name == "ood" and not config.data.ood) or config.data.shares.get(name) == 0:
             continue
         here = {example.group for example in examples}
         if len(here) < config.data.min_groups:
@@ -213,8 +213,10 @@ def _templates(config: RunConfig, dataset: Dataset, own: bool, role: str | None 
 
 
 def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple[list[Prompt], BeliefPrompts]:
-    """(tested prompts of all splits, belief prompts of those that are reported)."""
+    """(tested prompts of all splits, belief prompts of those that are reported, and of those that an adapter is trained and
+    stopped on where it is trained on what the model knows)."""
     elicit, seed = config.elicit, config.data.data_seed
+    learned = config.adapter.train_on != "all"
     first = questions.trained[0]
     manner = Manner(elicit.shots, elicit.belief_draws, elicit.format, seed, config.data.wrong, tokenizer)
     chosen = system_prompts(elicit.system)
@@ -255,7 +257,7 @@ def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple
                 systems,
                 stand_ins(templates, owner, dataset),
             )
-            if split in ("calibrate", *JUDGED):
+            if split in ("calibrate", *JUDGED) or (learned and split in ("adapter-train", "select")):
                 asker = owner_of(name, "demos-belief")
                 pool = sorted({example.group for example in questions.pools[asker, "demos-belief"]})
                 belief.extend(belief_of(dataset, questions.datasets[asker], pool, mine, split, manner))

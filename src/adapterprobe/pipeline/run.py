@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from adapterprobe.adapt.attach import target_names
-from adapterprobe.adapt.kinds import check_kind, unused
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
+from adapterprobe.evaluate.controls import condition_alone
 from adapterprobe.evaluate.scores import Labels, predictions, prompt_frame
 from adapterprobe.evaluate.tables import evaluate
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
@@ -29,6 +29,7 @@ from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_a
 from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, p_positive, probe_detectors
 from adapterprobe.pipeline.belief import Belief, find_belief
 from adapterprobe.pipeline.controls import run_controls
+from adapterprobe.pipeline.learning import check_adapter, check_shares, learned_from, one_process
 from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
 from adapterprobe.probes import save_probe, search_space
@@ -74,9 +75,9 @@ def run(config: RunConfig | str | Path | None = None, out: str | Path = "runs/de
     if not isinstance(config, RunConfig):
         config = read_config(config, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
     out = Path(out)
-    check_kind(config.adapter)
-    for setting in unused(config.adapter):
-        say(f"adapter.{setting} says nothing to the kind '{config.adapter.kind}'")
+    check_adapter(config.adapter)
+    check_shares(config)
+    one_process("run")
     hypotheses = [parse_hypothesis(text) for text in config.evaluate.hypotheses]
     for name in config.probes:
         search_space(name, config.select.strengths)
@@ -106,7 +107,7 @@ class _Stages:
             lm = load_model(**config.model.model_dump())
         n_layers = lm.structure.n_layers
         parse_layers(config.select.layers, 0, n_layers)
-        target_names(lm.structure, config.adapter)
+        target_names(lm.model, lm.structure, config.adapter)
         with stage("prompts"):
             prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
             encoded = encode(lm.tokenizer, prompts, lm.context_length)
@@ -125,11 +126,12 @@ class _Stages:
             belief = find_belief(lm, engine, belief_prompts)
         adapters: dict[int, TrainedAdapter] = {}
         adapted: dict[int, HiddenStates] = {}
-        train = encoded.subset(encoded.where("adapter-train"))
-        select = encoded.subset(encoded.where("select"))
+        train, select = learned_from(config, encoded, belief)
         for seed in config.seeds:
             with stage("train adapters", told=True):
-                adapters[seed] = trained_adapter(lm, engine, train, select, config.adapter, seed, trunk)
+                adapters[seed] = trained_adapter(
+                    lm, engine, train, select, config.adapter, seed, trunk, self.out / "curves"
+                )
             with stage("hidden states, adapter on", told=True):
                 adapted[seed] = record_adapted(lm, engine, adapters[seed], encoded, base, trunk)
         with stage("fit probes", told=True):
@@ -137,7 +139,7 @@ class _Stages:
         with stage("scores"):
             frame = self._scores(encoded, base, adapted, fits, belief)
         with stage("controls", told=True):
-            controls = run_controls(config, encoded, fits)
+            controls = run_controls(config, encoded, fits) + condition_alone(frame)
         with stage("statistics", told=True):
             settings = config.evaluate
             results, verdicts = evaluate(frame, self.hypotheses, settings.probe, settings.resamples, settings.margin)
@@ -166,8 +168,10 @@ class _Stages:
         belief: Belief,
     ) -> pd.DataFrame:
         known = belief.of(list(encoded.prompts))
-        labels = Labels.of(encoded.prompts, p_positive(base.logprobs) > 0.5, known)
         recalled = belief.recalled_of(list(encoded.prompts))
+        held = known if self.config.evaluate.belief == "known" else recalled.fillna(False).to_numpy(bool)
+        under_test = {s: adapted[s] if self.config.under_test == "adapter" else base for s in self.config.seeds}
+        labels = {s: Labels.of(encoded.prompts, p_positive(m.logprobs) > 0.5, held) for s, m in under_test.items()}
         prompts = prompt_frame(encoded.prompts, known, recalled, self.config.data.data_seed)
         own = [own_detector("base", seed, encoded, base, None) for seed in self.config.seeds]
         objective = self.config.adapter.objective

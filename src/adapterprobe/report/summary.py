@@ -27,6 +27,13 @@ def shown(record: dict | None, digits: int = 3) -> str:
     return f"{record['estimate']:.{digits}f} [{record['low']:.{digits}f}, {record['high']:.{digits}f}]"
 
 
+def gap(verdict: dict) -> str:
+    """The difference that a verdict is about, with its interval."""
+    if verdict["difference"] is None:
+        return "cannot be told: too few of one class"
+    return f"{verdict['difference']:+.3f} [{verdict['low']:+.3f}, {verdict['high']:+.3f}]"
+
+
 def headline(run: Gathered) -> str:
     """One sentence that answers the question."""
     splits = splits_of(run)
@@ -41,10 +48,7 @@ def headline(run: Gathered) -> str:
     main = next((v for v in run.verdicts if v["hypothesis"].endswith(f"on {split}")), None)
     if main is not None:
         claim = main["hypothesis"].rsplit(" on ", 1)[0].replace(">", "beats")
-        sentence += (
-            f". That {claim} there is {main['verdict']} (difference {main['difference']:+.3f} "
-            f"[{main['low']:+.3f}, {main['high']:+.3f}], {main['n_groups']} groups)"
-        )
+        sentence += f". That {claim} there is {main['verdict']} (difference {gap(main)}, {main['n_groups']} groups)"
     return sentence + "."
 
 
@@ -105,8 +109,12 @@ def axes_table(run: Gathered, split: str) -> pd.DataFrame:
             if arm in run.about["by_construction"] and axis == "behaviour" and text != "–":
                 text += " (by construction)"
             row[axis] = text
+        row["lie, all conditions together"] = shown(
+            run.result(split, arm, "auroc_pooled", axis="lie", condition="pooled"), 2
+        )
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.loc[:, (table != "–").any()]
 
 
 def conditions_table(run: Gathered) -> pd.DataFrame:
@@ -141,7 +149,7 @@ def verdict_table(run: Gathered) -> pd.DataFrame:
         rows.append(
             {
                 "hypothesis": verdict["hypothesis"],
-                "difference in AUROC": f"{verdict['difference']:+.3f} [{verdict['low']:+.3f}, {verdict['high']:+.3f}]",
+                "difference in AUROC": gap(verdict),
                 "p (Holm)": f"{verdict['p_adjusted']:.3f}",
                 "verdict": verdict["verdict"],
                 "groups": verdict["n_groups"],

@@ -1,0 +1,178 @@
+"""The gradients of one optimiser step: accumulated over passes, in less memory if need be, never silently broken."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from adapterprobe.adapt import processes
+from adapterprobe.adapt.attach import trainable
+from adapterprobe.adapt.batching import parts_of
+from adapterprobe.adapt.neutral import text_divergence
+from adapterprobe.adapt.nonfinite import NonFinite, explain
+from adapterprobe.adapt.objectives import Targets, rest_divergence, row_losses
+from adapterprobe.adapt.switch import adapter_off
+from adapterprobe.config import AdapterConfig
+from adapterprobe.engine import Batch, Engine
+from adapterprobe.errors import ModelError
+from adapterprobe.models.encode import Encoded
+from adapterprobe.progress import say
+
+LARGEST_SCALE = 2.0**15
+"""Of losses in fp16, whose small gradients would be nought (Micikevicius et al. 2018, section 3.2)."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: on an accelerator, or of the CPU's allocator."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, (RuntimeError, MemoryError)) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+@dataclass
+class Stepper:
+    """Makes the gradients of steps.
+
+    Args:
+        neutral: token ids of the paragraphs whose continuation is to stay.
+        rows: most prompts of one pass; halved where memory runs out.
+    """
+
+    wrapped: torch.nn.Module
+    engine: Engine
+    train: Encoded
+    targets: Targets
+    config: AdapterConfig
+    neutral: Sequence[tuple[int, ...]]
+    rows: int
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.parameters = list(trainable(self.wrapped).values())
+        self.model = self.engine.model
+        if next(self.model.parameters()).dtype == torch.float16:
+            self.scale = LARGEST_SCALE
+
+    def gradients(self, batches: list[Batch], noise: int, number: int) -> float:
+        """Leave the gradients of the step's mean loss, times `scale`, in the adapter's parameters.
+
+        Args:
+            noise: seed of dropout. number: of the step.
+
+        Returns:
+            The objective's loss summed over the prompts (without what keeps other things as they are).
+
+        Raises:
+            ModelError: a single prompt does not fit into memory.
+        """
+        while True:
+            self.forget()
+            torch.manual_seed(noise)
+            passes = [part for batch in batches for part in parts_of(self.train, batch, self.rows)]
+            try:
+                summed = self._accumulate(passes, number)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                largest = max(len(p.rows) for p in passes)
+                shortage = str(error).splitlines()[0][:120]
+            else:
+                return processes.add_up(self.parameters, summed)
+            self.forget()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if largest == 1:
+                raise ModelError(
+                    f"a single prompt of {max(map(len, self.train.ids))} tokens does not fit into memory ({shortage}); set "
+                    "adapter.checkpoint_activations=true, lower elicit.shots, or adapt fewer layers"
+                )
+            self.rows = max(1, largest // 2)
+            say(f"out of memory in step {number}: going on with {self.rows} prompts a pass (adapter.micro_batch)")
+
+    def forget(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _accumulate(self, passes: list[Batch], number: int) -> float:
+        count = sum(len(part.rows) for part in passes)
+        summed = 0.0
+        for part in processes.mine(passes):
+            summed += self._one(part, count)
+        if self.config.keep_text and self.neutral and processes.is_main():
+            text = self.neutral[number % len(self.neutral)]
+            kept = self.config.keep_text * text_divergence(self.wrapped, self.model, text)
+            (self.scale * kept).backward()
+        return summed
+
+    def _one(self, part: Batch, count: int) -> float:
+        """One pass forward and back."""
+        base = self._base_logits(part) if self.config.keep_rest else None
+        with self.engine.passing(part, states=False) as output:
+            losses = self.losses(part, output.logits)
+            whole = losses.sum()
+            if base is not None:
+                choices = [self.train.choices[row] for row in part.rows]
+                whole = whole + self.config.keep_rest * rest_divergence(base, output.logits, choices).sum()
+            (self.scale * whole / count).backward()
+        return float(losses.detach().sum())
+
+    def losses(self, part: Batch, logits: torch.Tensor) -> torch.Tensor:
+        choices = [self.train.choices[row] for row in part.rows]
+        return row_losses(logits, choices, self.targets.of(part.rows, logits.device), self.config)[0]
+
+    @torch.no_grad()
+    def _base_logits(self, part: Batch) -> torch.Tensor:
+        with undisturbed(self.wrapped):
+            return self.engine.run(part, states=False).logits
+
+    def explain(self, batches: list[Batch], number: int) -> NonFinite | None:
+        """Repeat the passes of a step one by one: which is the first that is not finite, and where does that begin?"""
+        with self._unscaled():
+            for part in (part for batch in batches for part in parts_of(self.train, batch, self.rows)):
+                with torch.no_grad():
+                    losses = self.losses(part, self.engine.run(part, states=False).logits)
+                bad = (~losses.isfinite()).nonzero().flatten().tolist()
+                if bad:
+                    rows = [part.rows[i] for i in bad]
+                    with torch.no_grad():
+                        return explain(
+                            self.model,
+                            self.train,
+                            rows,
+                            number,
+                            "loss",
+                            lambda p=part: self.engine.run(p, states=False),
+                        )
+                self.forget()
+                self._one(part, len(part.rows))
+                if any(p.grad is not None and not p.grad.isfinite().all() for p in self.parameters):
+                    rows = list(part.rows)
+                    return explain(
+                        self.model, self.train, rows, number, "gradient", lambda p=part: self._one(p, len(p.rows))
+                    )
+        return None
+
+    @contextlib.contextmanager
+    def _unscaled(self) -> Iterator[None]:
+        before, self.scale = self.scale, 1.0
+        try:
+            yield
+        finally:
+            self.scale = before
+            self.forget()
+
+
+@contextlib.contextmanager
+def undisturbed(wrapped: torch.nn.Module) -> Iterator[None]:
+    """Within, the adapter is off and no dropout is on."""
+    training = wrapped.training
+    try:
+        wrapped.eval()
+        with adapter_off(wrapped):
+            yield
+    finally:
+        wrapped.train(training)

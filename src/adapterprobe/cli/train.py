@@ -1,0 +1,104 @@
+"""`adapterprobe train`: one adapter, and what it does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from adapterprobe.cli.options import DATA_HELP, add_model_options, add_read_options, as_overrides
+
+EPILOG = """examples:
+  adapterprobe train --data capitals --adapter lora --layers last:10 --out adapters/lora
+  adapterprobe train --objective instructed --adapter bias --steps 50 --out adapters/bias
+  adapterprobe train --modules q,v --objective opposite --out adapters/opposite
+  adapterprobe train runs/demo/config.yaml --out adapters/again     the adapter of a run
+  torchrun --nproc_per_node 2 -m adapterprobe.cli train --out adapters/two      two processes, or GPUs
+  adapterprobe train --list                                         kinds and objectives
+
+A training that was stopped goes on with the same command; a finished one returns at once."""
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train one adapter on an objective",
+        description="Train an adapter, save it, and say what it costs and does.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", default="train", help="YAML file or name of a preset (default: train)")
+    parser.add_argument("--data", action="append", metavar="D", help=f"{DATA_HELP} (repeatable; default: capitals)")
+    parser.add_argument("--adapter", metavar="KIND", help="kind of adapter (see --list; default: lora)")
+    parser.add_argument("--layers", metavar="SPEC", help="blocks: all, last:4, 8-20, 33%%-83%% (default: all)")
+    parser.add_argument("--modules", metavar="NAMES", help="roles or names of modules, with commas (default: all)")
+    parser.add_argument("--objective", metavar="NAME", help="truth, lie, instructed, opposite (default: truth)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="exactly so many optimiser steps, without early stopping; default: epochs",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="training seed (default: 0)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
+    parser.add_argument("--out", metavar="DIR", help="output folder")
+    parser.add_argument("--list", action="store_true", help="list kinds of adapters and objectives, and stop")
+    add_model_options(parser)
+    add_read_options(parser)
+    parser.set_defaults(go=go, ood=None)
+
+
+def listing() -> str:
+    """Kinds and objectives, as `--list` prints them."""
+    from adapterprobe.adapt.kinds import KINDS
+    from adapterprobe.adapt.objectives import OBJECTIVES
+
+    width = max(map(len, [*KINDS, *OBJECTIVES]))
+    lines = ["kinds of adapters:", *(f"  {kind.name:<{width}}  {kind.what}" for kind in KINDS.values())]
+    return "\n".join([*lines, "", "objectives:", *(f"  {name:<{width}}  {what}" for name, what in OBJECTIVES.items())])
+
+
+def go(args: argparse.Namespace) -> None:
+    from adapterprobe.config_files import read_config
+    from adapterprobe.errors import OutputError
+
+    if args.list:
+        print(listing())
+        return
+    if args.out is None:
+        raise OutputError("--out is missing; give a folder for the adapter")
+    overrides = as_overrides(args)
+    named = [("kind", args.adapter), ("layers", args.layers), ("objective", args.objective)]
+    overrides += [f"adapter.{key}={json.dumps(value)}" for key, value in named if value is not None]
+    if args.modules is not None:
+        modules = args.modules if args.modules == "all" else [name.strip() for name in args.modules.split(",")]
+        overrides.append(f"adapter.modules={json.dumps(modules)}")
+    if args.steps is not None:
+        overrides += [f"adapter.max_steps={args.steps}", "adapter.early_stopping=false"]
+    if args.seed is not None:
+        overrides.append(f"seeds=[{args.seed}]")
+    config = read_config(args.config, overrides + args.set)
+    from adapterprobe.adapt import processes
+    from adapterprobe.pipeline.train import train
+
+    done = train(config, args.out)
+    if processes.is_main():
+        print(closing(done))
+
+
+def closing(done) -> str:
+    """What a terminal shows at the end."""
+    about = done.about
+    drift = about["drift"]
+    return "\n".join(
+        [
+            f"{about['kind']} on {about['objective']}: {about['parameters']:,} parameters, {about['steps']} steps, "
+            f"{about['seconds']:.0f} s",
+            f"  loss on a fixed batch   {about['loss_first']:.3f} before, {about['loss_last']:.3f} after",
+            f"  on select               accuracy {about['met']['accuracy']:.2f}, coverage {about['met']['coverage']:.2f}",
+            f"  off                     {'equal to the untouched model, to the bit' if about['off_equal'] else 'NOT EQUAL'}",
+            f"  on                      changes a logit by up to {about['on_difference']:.2f}",
+            f"  neutral text            KL {drift['kl']:.4f} nats a token, perplexity {drift['perplexity_off']:.1f} off, "
+            f"{drift['perplexity_on']:.1f} on",
+            f"adapter: {done.adapter}",
+        ]
+    )

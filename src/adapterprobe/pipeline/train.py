@@ -1,0 +1,91 @@
+"""Train one adapter, and say what it does: `adapterprobe train`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapterprobe.adapt import processes
+from adapterprobe.adapt.attach import target_names
+from adapterprobe.cache import digest
+from adapterprobe.config import RunConfig
+from adapterprobe.engine import Engine
+from adapterprobe.errors import OutputError
+from adapterprobe.models import load_model
+from adapterprobe.models.encode import encode
+from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.load import describe
+from adapterprobe.pipeline.adapters import SharedTrunk, trained_adapter
+from adapterprobe.pipeline.belief import find_belief
+from adapterprobe.pipeline.learning import check_adapter, learned_from
+from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json
+from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+
+LEARNED = ("adapter-train", "select")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training, read from its folder."""
+
+    folder: Path
+
+    @property
+    def about(self) -> dict:
+        return json.loads((self.folder / "train.json").read_text("utf-8"))
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+
+def train(config: RunConfig, out: str | Path) -> Training:
+    """Train the adapter of `config.adapter` on the splits adapter-train and select of `config.data`, for the first seed.
+
+    It is the very adapter that a run of the same configuration trains, and finds in the cache. Under `torchrun` (or
+    `accelerate launch` on GPUs) the steps are shared out among the processes.
+
+    Raises:
+        AdapterProbeError: whatever the input or the environment makes impossible, before training where that can be known.
+    """
+    out = Path(out)
+    check_adapter(config.adapter)
+    main = processes.is_main()
+    finished = main and claim(out, config) is not None and (out / "train.json").is_file()
+    if processes.told_by_main(finished):
+        return Training(out)
+    questions = prepare_questions(config)
+    lm = load_model(**config.model.model_dump())
+    target_names(lm.model, lm.structure, config.adapter)
+    prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
+    encoded = encode(lm.tokenizer, [p for p in prompts if p.split in LEARNED], lm.context_length)
+    engine = Engine(lm.model, lm.structure)
+    belief = None
+    if config.adapter.train_on != "all":
+        belief = find_belief(lm, engine, belief_prompts.only(LEARNED))
+    learned, select = learned_from(config, encoded, belief)
+    trunk = SharedTrunk(engine, encoded, min(parse_layers(config.adapter.layers, 0, lm.structure.n_layers - 1)))
+    adapter = trained_adapter(lm, engine, learned, select, config.adapter, config.seeds[0], trunk, out / "curves")
+    if not main:
+        return Training(out)
+    hashes = {"prompts": digest([p.prompt_id for p in learned.prompts]), "model": lm.fingerprint}
+    write_config(out, config, provenance(describe(lm), hashes))
+    try:
+        shutil.rmtree(out / "adapter", ignore_errors=True)
+        shutil.copytree(adapter.folder, out / "adapter")
+    except OSError as error:
+        raise OutputError(f"cannot write the adapter to {out} ({error}); free some space and train again") from error
+    about = {
+        "kind": config.adapter.kind,
+        "objective": config.adapter.objective,
+        "model": lm.name,
+        "model_fingerprint": lm.fingerprint,
+        "prompts": len(learned),
+        "processes": processes.count(),
+        **adapter.to_json(),
+    }
+    write_json(out, "train.json", about)
+    write_json(out, MARK, {"config": config.model_dump(mode="json"), "files": files_of(config), "finished": True})
+    return Training(out)
