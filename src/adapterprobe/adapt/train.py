@@ -146,7 +146,7 @@ class _Training:
         place, result = self.place, self.result
         with (
             fused_lora(self.wrapped),
-            _checkpointed(self.engine.model, self.config.checkpoint_activations),
+            activations_again(self.engine.model, self.config.checkpoint_activations),
             bar(self.total, what, unit="step", done=self.optimiser.taken) as progress,
         ):
             while place.epoch < self.epochs and not result.stopped_early:
@@ -288,7 +288,7 @@ def _shown(result: TrainResult) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _checkpointed(model, wanted: bool) -> Iterator[None]:
+def activations_again(model, wanted: bool) -> Iterator[None]:
     """Within, activations are computed again in backward passes.
 
     Raises:

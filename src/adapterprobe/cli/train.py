@@ -28,6 +28,16 @@ def add(commands) -> None:
     )
     parser.add_argument("config", nargs="?", default="train", help="YAML file or name of a preset (default: train)")
     parser.add_argument("--data", action="append", metavar="D", help=f"{DATA_HELP} (repeatable; default: capitals)")
+    add_adapter_options(parser)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
+    parser.add_argument("--out", metavar="DIR", help="output folder")
+    parser.add_argument("--list", action="store_true", help="list kinds of adapters and objectives, and stop")
+    add_model_options(parser)
+    add_read_options(parser)
+    parser.set_defaults(go=go, ood=None)
+
+
+def add_adapter_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", metavar="KIND", help="kind of adapter (see --list; default: lora)")
     parser.add_argument("--layers", metavar="SPEC", help="blocks: all, last:4, 8-20, 33%%-83%% (default: all)")
     parser.add_argument("--modules", metavar="NAMES", help="roles or names of modules, with commas (default: all)")
@@ -39,12 +49,20 @@ def add(commands) -> None:
         help="exactly so many optimiser steps, without early stopping; default: epochs",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="training seed (default: 0)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
-    parser.add_argument("--out", metavar="DIR", help="output folder")
-    parser.add_argument("--list", action="store_true", help="list kinds of adapters and objectives, and stop")
-    add_model_options(parser)
-    add_read_options(parser)
-    parser.set_defaults(go=go, ood=None)
+
+
+def adapter_overrides(args: argparse.Namespace) -> list[str]:
+    """These options as configuration overrides."""
+    named = [("kind", args.adapter), ("layers", args.layers), ("objective", args.objective)]
+    overrides = [f"adapter.{key}={json.dumps(value)}" for key, value in named if value is not None]
+    if args.modules is not None:
+        modules = args.modules if args.modules == "all" else [name.strip() for name in args.modules.split(",")]
+        overrides.append(f"adapter.modules={json.dumps(modules)}")
+    if args.steps is not None:
+        overrides += [f"adapter.max_steps={args.steps}", "adapter.early_stopping=false"]
+    if args.seed is not None:
+        overrides.append(f"seeds=[{args.seed}]")
+    return overrides
 
 
 def listing() -> str:
@@ -66,16 +84,7 @@ def go(args: argparse.Namespace) -> None:
         return
     if args.out is None:
         raise OutputError("--out is missing; give a folder for the adapter")
-    overrides = as_overrides(args)
-    named = [("kind", args.adapter), ("layers", args.layers), ("objective", args.objective)]
-    overrides += [f"adapter.{key}={json.dumps(value)}" for key, value in named if value is not None]
-    if args.modules is not None:
-        modules = args.modules if args.modules == "all" else [name.strip() for name in args.modules.split(",")]
-        overrides.append(f"adapter.modules={json.dumps(modules)}")
-    if args.steps is not None:
-        overrides += [f"adapter.max_steps={args.steps}", "adapter.early_stopping=false"]
-    if args.seed is not None:
-        overrides.append(f"seeds=[{args.seed}]")
+    overrides = as_overrides(args) + adapter_overrides(args)
     config = read_config(args.config, overrides + args.set)
     from adapterprobe.adapt import processes
     from adapterprobe.pipeline.train import train

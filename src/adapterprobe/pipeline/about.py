@@ -6,6 +6,7 @@ import resource
 import sys
 
 import pandas as pd
+import torch
 
 from adapterprobe.config import RunConfig
 from adapterprobe.models import LanguageModel
@@ -19,6 +20,14 @@ from adapterprobe.pipeline.prepare import Questions
 from adapterprobe.progress import Timings
 
 
+def peak_memory_gib() -> float:
+    """The most memory that this process has held; of a GPU, if there is one, what was allocated there."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 2**20 if sys.platform != "darwin" else 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
 def about_run(
     config: RunConfig,
     questions: Questions,
@@ -30,7 +39,6 @@ def about_run(
     timings: Timings,
 ) -> dict:
     """Content of `about.json`: model, splits, prompts as sent, training curves, selections, costs."""
-    unit = 2**20 if sys.platform != "darwin" else 2**30
     return {
         "model": describe(lm),
         "splits": _splits(encoded),
@@ -58,7 +66,7 @@ def about_run(
         "under_test": config.under_test,
         "by_construction": [config.under_test],
         "timings": timings.seconds,
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+        "peak_memory_gib": peak_memory_gib(),
     }
 
 

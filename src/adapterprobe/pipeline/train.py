@@ -17,6 +17,7 @@ from adapterprobe.models import load_model
 from adapterprobe.models.encode import encode
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
+from adapterprobe.pipeline.about import peak_memory_gib
 from adapterprobe.pipeline.adapters import SharedTrunk, trained_adapter
 from adapterprobe.pipeline.belief import find_belief
 from adapterprobe.pipeline.learning import check_adapter, learned_from
@@ -84,6 +85,7 @@ def train(config: RunConfig, out: str | Path) -> Training:
         "model_fingerprint": lm.fingerprint,
         "prompts": len(learned),
         "processes": processes.count(),
+        "peak_memory_gib": peak_memory_gib(),
         **adapter.to_json(),
     }
     write_json(out, "train.json", about)

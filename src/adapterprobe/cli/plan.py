@@ -1,0 +1,54 @@
+"""`adapterprobe plan`: memory and time of a run, before it starts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from adapterprobe.cli.options import DATA_HELP, add_model_options, add_read_options, as_overrides
+from adapterprobe.cli.train import adapter_overrides, add_adapter_options
+
+EPILOG = """examples:
+  adapterprobe plan                                          the demo on this machine
+  adapterprobe plan log --model microsoft/phi-2 --quantize 4bit
+  adapterprobe plan --train --adapter lora --layers last:8 --steps 100
+  adapterprobe plan my.yaml --batch 16 --json
+
+The model is loaded and a few passes are tried out on the run's own prompts, so a plan takes about half a minute."""
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="memory and time of a run, before it starts",
+        description="Say what a run (or, with --train, one training) will need: memory by part, time by stage.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", help="YAML file or name of a preset (default: demo; with --train: train)")
+    parser.add_argument(
+        "--train", action="store_true", help="one training (`adapterprobe train`) instead of a whole run"
+    )
+    parser.add_argument("--data", action="append", metavar="D", help=f"{DATA_HELP} (repeatable)")
+    parser.add_argument("--ood", action="append", metavar="D", help="data set that is only judged on (repeatable)")
+    parser.add_argument("--batch", type=int, metavar="N", help="prompts of a pass (adapter.micro_batch)")
+    parser.add_argument("--length", type=int, metavar="N", help="prompts of so many tokens, instead of the run's own")
+    parser.add_argument("--json", action="store_true", help="bytes and seconds as JSON")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key (repeatable)")
+    add_adapter_options(parser)
+    add_model_options(parser)
+    add_read_options(parser)
+    parser.set_defaults(go=go)
+
+
+def go(args: argparse.Namespace) -> None:
+    from adapterprobe.config_files import read_config
+
+    overrides = as_overrides(args) + adapter_overrides(args)
+    if args.batch is not None:
+        overrides.append(f"adapter.micro_batch={args.batch}")
+    config = read_config(args.config or ("train" if args.train else "demo"), overrides + args.set)
+    from adapterprobe.pipeline.plan import make_plan, text_of
+
+    plan = make_plan(config, whole=not args.train, length=args.length)
+    print(json.dumps(plan.to_json(), indent=1) if args.json else text_of(plan))
