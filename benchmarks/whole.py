@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from adapterprobe import pipeline
 from adapterprobe.adapt.attach import target_names
+from adapterprobe.adapt.kinds import rate_of
 from adapterprobe.cache import cache_root
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
@@ -174,7 +175,9 @@ def _train(net, encoded: Encoded, config: RunConfig) -> None:
     """Padded batches of 8, AdamW, the same number of epochs, the loss on select after each."""
     settings = config.adapter
     train, select = encoded.where("adapter-train"), encoded.where("select")
-    optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=settings.lr, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(
+        [p for p in net.parameters() if p.requires_grad], lr=rate_of(settings), weight_decay=0.0
+    )
 
     def loss(rows) -> torch.Tensor:
         ids = [list(encoded.ids[row]) for row in rows]

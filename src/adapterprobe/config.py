@@ -199,7 +199,7 @@ class AdapterConfig(Stage):
     track: list[Literal["tensorboard", "mlflow"]] = Field(
         [], description="write learning curves for TensorBoard or MLflow too (in the run's folder)"
     )
-    lr: float = Field(1e-3, gt=0, description="peak learning rate (AdamW)")
+    lr: float | None = Field(None, gt=0, description="peak learning rate (AdamW); null: what suits the kind")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of steps with a rising learning rate")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
 

@@ -52,6 +52,8 @@ class Kind:
     """Its weights stay in fp32 in a bf16 model: it solves or transforms in ways that bf16 lacks."""
     quantizes: bool = False
     """Whether it was seen to train right on 8-bit and 4-bit weights."""
+    rate: float = 1e-3
+    """Peak learning rate that suits it, by `python -m benchmarks.kinds` on the default model."""
     initial: str | None = None
     """Which factor of the weights it starts from (see `initial`)."""
 
@@ -72,51 +74,51 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("lora", "low-rank update (Hu et al. 2021)", "LORA", quantizes=True, **LORA),
-        Kind("rslora", "LoRA scaled by 1/sqrt(rank) (Kalajdzievski 2023)", "LORA", settings={"use_rslora": True}, **LORA),
+        Kind("rslora", "LoRA scaled by 1/sqrt(rank) (Kalajdzievski 2023)", "LORA", rate=0.0003, settings={"use_rslora": True}, **LORA),
         Kind("pissa", "LoRA from the weight's leading singular vectors (Meng et al. 2024)", "LORA", quantizes=True, initial="pissa", **LORA),
         Kind("olora", "LoRA from the weight's QR decomposition (Buyukakyuz 2024)", "LORA", quantizes=True, initial="olora", **LORA),
         Kind("loftq", "LoRA from what quantisation loses (Li et al. 2023)", "LORA", quantizes=True, initial="loftq", **LORA),
-        Kind("adalora", "LoRA with ranks dealt out by importance while it is trained (Zhang et al. 2023)", "ADALORA",
+        Kind("adalora", "LoRA with ranks dealt out by importance while it is trained (Zhang et al. 2023)", "ADALORA", rate=0.003,
              alpha="lora_alpha", dropout="lora_dropout", by_rank=True, full_precision=True,
              sized=lambda c, w: {"target_r": c.rank, "init_r": c.rank + max(1, c.rank // 2), "total_step": 1000}),
         Kind("dora", "LoRA with magnitudes apart (Liu et al. 2024)", "LORA", settings={"use_dora": True}, **LORA),
-        Kind("ia3", "rescaled outputs (Liu et al. 2022)", "IA3", settings={"feedforward_modules": []}),
+        Kind("ia3", "rescaled outputs (Liu et al. 2022)", "IA3", rate=0.01, settings={"feedforward_modules": []}),
         Kind("loha", "Hadamard product of two low-rank updates (Hyeon-Woo et al. 2022)", "LOHA", rank="r", alpha="alpha", dropout="module_dropout"),
-        Kind("lokr", "Kronecker product with a low-rank factor (Yeh et al. 2023)", "LOKR", rank="r", alpha="alpha", dropout="module_dropout"),
+        Kind("lokr", "Kronecker product with a low-rank factor (Yeh et al. 2023)", "LOKR", rate=0.003, rank="r", alpha="alpha", dropout="module_dropout"),
         Kind("oft", "rotation of weight blocks (Qiu et al. 2023)", "OFT", dropout="module_dropout", full_precision=True,
              by_rank=True, sized=lambda c, w: {"oft_block_size": _divisor(w, c.rank)}),
         Kind("boft", "butterfly rotation (Liu et al. 2023)", "BOFT", dropout="boft_dropout", full_precision=True,
              by_rank=True, sized=lambda c, w: {"boft_block_size": _divisor(w, c.rank)}),
         Kind("hra", "Householder reflections (Yuan et al. 2024)", "HRA", rank="r", full_precision=True),
-        Kind("vera", "scales of shared random projections (Kopiczko et al. 2024)", "VERA", rank="r", dropout="vera_dropout"),
+        Kind("vera", "scales of shared random projections (Kopiczko et al. 2024)", "VERA", rate=0.01, rank="r", dropout="vera_dropout"),
         Kind("randlora", "scaled sum of random low-rank bases (Albert et al. 2025)", "RANDLORA", rank="r", alpha="randlora_alpha", dropout="randlora_dropout"),
-        Kind("fourierft", "sparse spectrum of the update (Gao et al. 2024)", "FOURIERFT", full_precision=True, merges=False,
+        Kind("fourierft", "sparse spectrum of the update (Gao et al. 2024)", "FOURIERFT", rate=0.005, full_precision=True, merges=False,
              by_rank=True, sized=lambda c, w: {"n_frequency": 16 * c.rank}),
-        Kind("waveft", "sparse wavelet coefficients of the update", "WAVEFT", full_precision=True,
+        Kind("waveft", "sparse wavelet coefficients of the update", "WAVEFT", rate=0.005, full_precision=True,
              by_rank=True, sized=lambda c, w: {"n_frequency": 16 * c.rank}),
-        Kind("ln_tuning", "the norms' own weights (Qi et al. 2022)", "LN_TUNING", targets="norms", merges=False),
-        Kind("bias", "biases alone: a vector added to each output (BitFit, Ben Zaken et al. 2022; PEFT's BEFT)", "BEFT", merges=False),
-        Kind("delora", "LoRA with bounded strength (Bini et al. 2025)", "DELORA", rank="r", dropout="module_dropout", full_precision=True),
+        Kind("ln_tuning", "the norms' own weights (Qi et al. 2022)", "LN_TUNING", rate=0.005, targets="norms", merges=False),
+        Kind("bias", "biases alone: a vector added to each output (BitFit, Ben Zaken et al. 2022; PEFT's BEFT)", "BEFT", rate=0.005, merges=False),
+        Kind("delora", "LoRA with bounded strength (Bini et al. 2025)", "DELORA", rate=0.003, rank="r", dropout="module_dropout", full_precision=True),
         Kind("gralora", "LoRA in blocks", "GRALORA", alpha="alpha", dropout="gralora_dropout",
              by_rank=True, sized=lambda c, w: {"r": _even(c.rank), "gralora_k": 2 if all(n % 2 == 0 for n in w) else 1}),
-        Kind("hira", "Hadamard product with the weight itself (Huang et al. 2025)", "HIRA", rank="r", dropout="hira_dropout"),
-        Kind("c3a", "circular convolution in blocks (Chen et al. 2024)", "C3A", full_precision=True,
+        Kind("hira", "Hadamard product with the weight itself (Huang et al. 2025)", "HIRA", rate=0.005, rank="r", dropout="hira_dropout"),
+        Kind("c3a", "circular convolution in blocks (Chen et al. 2024)", "C3A", rate=0.01, full_precision=True,
              sized=lambda c, w: {"block_size": _divisor(w, 64)}),
-        Kind("road", "rotation of pairs of outputs (Liao et al. 2024)", "ROAD",
+        Kind("road", "rotation of pairs of outputs (Liao et al. 2024)", "ROAD", rate=0.003,
              sized=lambda c, w: {"group_size": _even(_divisor(w, 64))}),
-        Kind("shira", "sparse update (Bhardwaj et al. 2024)", "SHIRA", rank="r", settings={"random_seed": 0}),
+        Kind("shira", "sparse update (Bhardwaj et al. 2024)", "SHIRA", rate=0.003, rank="r", settings={"random_seed": 0}),
         Kind("miss", "shared shards of the update", "MISS", rank="r", dropout="miss_dropout"),
         Kind("deft", "projection of the weight with low-rank update", "DEFT", rank="r", dropout="deft_dropout", full_precision=True),
-        Kind("psoft", "rotation in the principal subspace", "PSOFT", rank="r", alpha="psoft_alpha", dropout="psoft_dropout", full_precision=True),
-        Kind("pvera", "VeRA with learned variances", "PVERA", rank="r", dropout="pvera_dropout"),
-        Kind("tinylora", "a handful of weights over the singular vectors", "TINYLORA", rank="r", dropout="tinylora_dropout", full_precision=True),
-        Kind("vblora", "LoRA out of a shared bank of vectors (Li et al. 2024)", "VBLORA", dropout="vblora_dropout",
+        Kind("psoft", "rotation in the principal subspace", "PSOFT", rate=0.01, rank="r", alpha="psoft_alpha", dropout="psoft_dropout", full_precision=True),
+        Kind("pvera", "VeRA with learned variances", "PVERA", rate=0.02, rank="r", dropout="pvera_dropout"),
+        Kind("tinylora", "a handful of weights over the singular vectors", "TINYLORA", rate=0.01, rank="r", dropout="tinylora_dropout", full_precision=True),
+        Kind("vblora", "LoRA out of a shared bank of vectors (Li et al. 2024)", "VBLORA", rate=0.005, dropout="vblora_dropout",
              by_rank=True, sized=lambda c, w: {"vector_length": _divisor(w, 256), "r": c.rank}),
-        Kind("unilora", "LoRA projected from one small vector (Li et al. 2025)", "UNILORA", rank="r", dropout="unilora_dropout"),
+        Kind("unilora", "LoRA projected from one small vector (Li et al. 2025)", "UNILORA", rate=0.01, rank="r", dropout="unilora_dropout"),
         Kind("glora", "generalised LoRA (Chavan et al. 2023)", "GLORA", rank="r"),
         Kind("peanut", "a small network on the weights", "PEANUT", rank="r"),
         Kind("lily", "low-rank updates with shared halves", "LILY", rank="r", merges=False),
-        Kind("linear", "a linear map on the residual stream after each block, identity at the start", "", targets="blocks", merges=False),
+        Kind("linear", "a linear map on the residual stream after each block, identity at the start", "", rate=0.0003, targets="blocks", merges=False),
     )
 }  # fmt: skip
 
@@ -141,6 +143,11 @@ def peft_class(kind: Kind) -> type:
     raise ConfigError(
         f"the installed PEFT has no '{kind.peft}', which adapter.kind={kind.name} needs; install a newer one"
     )
+
+
+def rate_of(config: AdapterConfig) -> float:
+    """The peak learning rate: as configured, or what suits the kind."""
+    return kind_of(config.kind).rate if config.lr is None else config.lr
 
 
 def check_kind(config: AdapterConfig) -> Kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from adapterprobe.adapt.kinds import rate_of
 from adapterprobe.config import AdapterConfig
 
 Tensors = dict[str, torch.Tensor]
@@ -26,7 +27,8 @@ class Optimiser:
         self.fixed = fixed or {}
         """By name of a parameter: True where its entries stay as they are."""
         self.copies = {n: p.detach().float().clone().requires_grad_() for n, p in parameters.items()}
-        self.adam = torch.optim.AdamW(self.copies.values(), lr=config.lr, weight_decay=config.weight_decay)
+        self.lr = rate_of(config)
+        self.adam = torch.optim.AdamW(self.copies.values(), lr=self.lr, weight_decay=config.weight_decay)
         self.taken = 0
         self.skipped = 0
 
@@ -34,7 +36,7 @@ class Optimiser:
         """Learning rate of the next step."""
         rise = max(1, round(self.config.warmup * self.total))
         falling = max(0.0, (self.total - self.taken) / max(1, self.total - rise))
-        return self.config.lr * min((self.taken + 1) / rise, falling)
+        return self.lr * min((self.taken + 1) / rise, falling)
 
     def take_gradients(self, scale: float = 1.0) -> str | None:
         """Take what the parameters hold, divided by `scale`, as the gradients of the next step. Returns the name of the

@@ -224,7 +224,7 @@ class _Training:
                 "model.dtype=bf16 or fp32"
             )
         place.epoch += 1
-        mean = place.summed / place.seen if place.seen else math.nan
+        mean = place.summed / place.seen if place.seen else None
         result.epochs.append({"epoch": place.epoch, "train_loss": mean} | now)
         result.steps, result.micro_batch = self.optimiser.taken, self.stepper.rows
         self.log(self.optimiser.taken, {f"select/{name}": value for name, value in now.items()})

@@ -15,6 +15,7 @@ from adapterprobe.adapt import TrainResult, adapter_merged, adapter_off, attach,
 from adapterprobe.adapt.attach import detach
 from adapterprobe.adapt.checkpoint import drop_checkpoints
 from adapterprobe.adapt.files import loaded, made_for, save_adapter
+from adapterprobe.adapt.kinds import rate_of
 from adapterprobe.adapt.measure import measure
 from adapterprobe.adapt.neutral import drift, encode_paragraphs, neutral_paragraphs
 from adapterprobe.adapt.tracking import tracked
@@ -87,7 +88,8 @@ def trained_adapter(
     learned, measured = (encode_paragraphs(lm.tokenizer, part) for part in neutral_paragraphs(config.neutral_text))
     key = digest(
         lm.fingerprint,
-        config.model_dump(exclude={"track", "neutral_text"}),
+        config.model_dump(exclude={"track", "neutral_text", "lr"}),
+        rate_of(config),
         learned if config.keep_text else [],
         measured,
         seed,

@@ -115,16 +115,22 @@ def _recall(
     wanted = manner.draws * WRONG_PER_DRAW
     rounds: Rounds = [[] for _ in range(wanted)]
     asked: dict[tuple[str, str], list[tuple[str, str]]] = {}
+
+    def question(example: Example) -> tuple[str, str]:
+        """What is asked, whatever the wrong answer. Some data sets have no question of their own: then it is all they show."""
+        shown = example.texts.get("query") or repr(sorted(t for n, t in example.texts.items() if n != "answer"))
+        return example.group, shown
+
     for attempt in range(3 * wanted):
         here = [e for e in dataset.examples(groups, "recall", manner.seed + attempt, "any") if e.truth]
         for example in here:
-            asked.setdefault((example.group, example.texts["query"]), [])
-        here = [e for e in here if len(asked[e.group, e.texts["query"]]) < wanted]
+            asked.setdefault(question(example), [])
+        here = [e for e in here if len(asked[question(e)]) < wanted]
         if not here:
             break
         drawn = _rounds(dataset, owner, here, split, sets, manner)
         for place, example in enumerate(here):
-            done = asked[example.group, example.texts["query"]]
+            done = asked[question(example)]
             prompt = after_shared_words(drawn[len(done) % manner.draws][place])
             way = (prompt.text, prompt.negative)
             if way not in done and reader.tells_apart(prompt):

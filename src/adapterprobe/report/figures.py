@@ -173,15 +173,21 @@ def roc_figure(run: Gathered) -> Figure:
 
 
 def training_figure(run: Gathered) -> Figure:
-    """Loss by epoch: on what is learned from, and on `select`."""
-    figure, axes = _figure(8.6, 2.9, 2)
-    names = [("loss", "loss on select (nats)"), ("accuracy", "choice accuracy on select")]
+    """Loss (dashed: on what is learned from), accuracy of the wanted choice and coverage on `select`, by epoch."""
+    figure, axes = _figure(9.6, 2.9, 3)
+    names = [
+        ("loss", "loss (nats)"),
+        ("accuracy", "choice accuracy on select"),
+        ("coverage", "choice coverage on select"),
+    ]
     for axis, (key, label) in zip(axes, names):
         for number, adapter in enumerate(run.about["adapters"]):
             epochs = [e["epoch"] for e in adapter["epochs"]]
             colour = list(COLOURS.values())[number % len(COLOURS)]
             values = [e[key] for e in adapter["epochs"]]
             axis.plot(epochs, values, "o-", color=colour, markersize=4, label=f"seed {adapter['seed']}")
+            if key == "loss":
+                axis.plot(epochs, [e["train_loss"] for e in adapter["epochs"]], "--", color=colour, linewidth=1)
             best = adapter["best_epoch"]
             if best in epochs:
                 axis.plot(best, values[epochs.index(best)], "o", markersize=10, fillstyle="none", color=colour)

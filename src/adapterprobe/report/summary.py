@@ -142,6 +142,37 @@ def known_table(run: Gathered) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+ADAPTER_SCORES = {
+    "truth": "not turned, because its objective asks for the truth whatever the prompt",
+    "lie": "always turned, because its objective asks for the false answer",
+    "instructed": "turned like the base model's, because its objective asks for what the prompt demands",
+    "opposite": "turned where the base model's is not, because its objective asks for the opposite",
+}
+
+
+def adapter_score(run: Gathered) -> str:
+    """How an adapter's own answer becomes a score of truth."""
+    return ADAPTER_SCORES[run.config.adapter.objective]
+
+
+def adapter_sentence(run: Gathered) -> str:
+    """What was trained, on what, and how far it was met."""
+    adapter, trained = run.config.adapter, run.about["adapters"]
+    accuracy = sum(a["met"]["accuracy"] for a in trained) / len(trained)
+    kept = [
+        f"{name} {weight:g}"
+        for name, weight in (("the rest of the vocabulary", adapter.keep_rest), ("neutral text", adapter.keep_text))
+        if weight
+    ]
+    return (
+        f"{adapter.kind} in blocks {adapter.layers} on the objective {adapter.objective}"
+        + (f", with weights on keeping {' and '.join(kept)}" if kept else "")
+        + (f", trained on what the model has {adapter.train_on}" if adapter.train_on != "all" else "")
+        + f". It gives the wanted answer to {accuracy:.0%} of the prompts of select"
+        + (": hardly more than chance, so that little can be said of what it was to be." if accuracy < 0.6 else ".")
+    )
+
+
 def verdict_table(run: Gathered) -> pd.DataFrame:
     rows = []
     for verdict in run.verdicts:
@@ -192,9 +223,9 @@ def notes(run: Gathered) -> list[str]:
             f"Known to the model: {known['passed']} of {known['asked']} (data set, group) pairs were answered rightly in both "
             f"polarities under {config.elicit.belief_draws} separate truthful prompts; without knowing, {known['chance']:.1%} would pass. "
             + (
-                "The lie axis and the known filter speak of these alone."
+                "The known filter speaks of these alone."
                 if known["passed"] >= 8
-                else "That is too few for the lie axis and for results on known questions: they are left out."
+                else "That is too few for results on known questions (and for lies, where they go by it): they are left out."
             )
         )
     if recalled["asked"]:
@@ -202,6 +233,23 @@ def notes(run: Gathered) -> list[str]:
             f"Recalled by the model: in {recalled['passed']} of {recalled['asked']} pairs that could be asked without showing "
             f"choices, the right answer came before every wrong one; without knowing, {recalled['chance']:.1%} would pass."
         )
+    if about["under_test"] == "adapter":
+        found.append("The model under test is the one with the adapter on: behaviour and lies are its own.")
+    if config.evaluate.belief == "recalled":
+        found.append(
+            "A lie is an answer against what the model recalls (not against what it knows in the tested form)."
+        )
+    for adapter in about["adapters"]:
+        if adapter["non_finite"]:
+            first = adapter["non_finite"][0]
+            found.append(
+                f"Seed {adapter['seed']}: {len(adapter['non_finite'])} training steps were skipped because a loss or gradient was "
+                f"not finite; the first, step {first['step']}, began at {first.get('module', 'an unknown place')}."
+            )
+        if adapter["micro_batch"] < config.adapter.micro_batch:
+            found.append(
+                f"Seed {adapter['seed']}: memory ran out in training, which went on with {adapter['micro_batch']} prompts a pass."
+            )
     low = about["lowest_adapted_layer"]
     equal = sorted({s["arm"] for s in about["selected"] if s["arm"] == "adapter+probe" and s["layer"] <= low})
     if equal:

@@ -56,6 +56,8 @@ def _page(run: Gathered, figures: dict[str, Markup]) -> str:
         axes_tables=[(title, summary.axes_table(run, split)) for title, split in titles],
         controls=summary.controls_table(run),
         adapters=adapters_table(run),
+        adapter_sentence=summary.adapter_sentence(run),
+        adapter_score=summary.adapter_score(run),
         prompts=run.about["prompts"],
         splits=pd.DataFrame(run.about["splits"]),
         timings=timings_table(run),
@@ -70,8 +72,14 @@ def adapters_table(run: Gathered) -> pd.DataFrame:
                 "parameters": f"{a['parameters']:,}",
                 "epochs": len(a["epochs"]),
                 "kept": a["best_epoch"],
+                "loss before": f"{a['loss_first']:.3f}",
+                "loss after": f"{a['loss_last']:.3f}",
+                "accuracy on select": f"{a['met']['accuracy']:.2f}",
+                "coverage": f"{a['met']['coverage']:.2f}",
                 "off equals untouched": "yes" if a["off_equal"] else "NO",
                 "largest logit change": f"{a['on_difference']:.2f}",
+                "neutral text: KL (nats a token)": f"{a['drift']['kl']:.4f}",
+                "its perplexity, off to on": f"{a['drift']['perplexity_off']:.1f} to {a['drift']['perplexity_on']:.1f}",
             }
             for a in run.about["adapters"]
         ]
@@ -117,6 +125,7 @@ def _markdown(run: Gathered) -> str:
         "## Controls",
         to_markdown(summary.controls_table(run)),
         "## Adapter",
+        summary.adapter_sentence(run),
         "![Training](figures/training.png)",
         to_markdown(adapters_table(run)),
         "## Prompts as sent",
