@@ -113,13 +113,17 @@ def test_figures_for_lies(told_to_lie):
     expected = np.mean([roc_auc_score(part["label"].astype(int), part["score"]) for _, part in rows.groupby("seed")])
     assert pooled["estimate"].iloc[0] == pytest.approx(expected, abs=1e-9)
     controls = json.loads((told_to_lie.folder / "controls.json").read_text())
-    (alone,) = [c for c in controls if c["control"].startswith("condition alone") and c["split"] == "test"]
-    one = frame[
-        (frame["arm"] == "base") & (frame["axis"] == "lie") & (frame["split"] == "test") & frame["label"].notna()
+    (alone,) = [
+        c
+        for c in controls
+        if c["control"].startswith("condition alone") and c["split"] == "test" and c["arm"] == "base+probe"
     ]
-    parts = [part for _, part in one.groupby("seed")]
+    parts = [part for _, part in rows.groupby("seed")]
     expected = np.mean([roc_auc_score(p["label"].astype(int), p["condition"] == "lie") for p in parts])
     assert alone["auroc"] == pytest.approx(expected)
+    assert alone["detector"] == pytest.approx(pooled["estimate"].iloc[0]) and alone["met"] == (
+        alone["detector"] > expected
+    )
     assert [v["hypothesis"] for v in told_to_lie.verdicts][2].endswith("for lie")
     page = told_to_lie.report.read_text()
     assert "The model under test is the one with the adapter on" in page and "turned like the base model" in page

@@ -153,33 +153,36 @@ def control_frame(prompts: Sequence[Prompt]) -> pd.DataFrame:
     )
 
 
-def condition_alone(predictions: pd.DataFrame) -> list[dict]:
-    """How well lies are told apart by what the prompt pushes to, and nothing else, over all conditions together: what a
-    pooled figure of a detector of lies has to exceed. Nothing where there are no lies to speak of.
+def condition_alone(predictions: pd.DataFrame, probe: str) -> list[dict]:
+    """How well lies are told apart by what the prompt pushes to, and nothing else, over all conditions together: what each
+    probe arm's pooled figure has to exceed. Nothing where there are no lies to speak of.
 
     Args:
         predictions: see `predictions`; lies are the same for all arms.
+        probe: the probe whose arms are held against it.
     """
-    rows = predictions[(predictions["axis"] == "lie") & predictions["label"].notna() & (predictions["arm"] == "base")]
+    rows = predictions[(predictions["axis"] == "lie") & predictions["label"].notna() & (predictions["probe"] == probe)]
+    if rows["condition"].nunique() < 2:
+        return []
     records = []
-    for split in REPORTED:
-        values = [
-            float(auroc_columns(cell["label"].to_numpy(int), (cell["condition"] == "lie").to_numpy(float)[:, None])[0])
-            for _, cell in rows[rows["split"] == split].groupby(["dataset", "seed"])
-            if cell["label"].nunique() == 2
-        ]
-        if values and rows["condition"].nunique() > 1:
-            value = float(np.mean(values))
-            records.append(
-                {
-                    "control": "condition alone, for lies, pooled",
-                    "arm": None,
-                    "probe": None,
-                    "split": split,
-                    "auroc": value,
-                    "draws": 1,
-                    "expectation": "pooled AUROCs for lies must exceed it",
-                    "met": True,
-                }
-            )
+    for (arm, split), mine in rows.groupby(["arm", "split"]):
+        cells = [c for _, c in mine.groupby(["dataset", "seed"]) if c["label"].nunique() == 2]
+        if split not in REPORTED or not cells:
+            continue
+        columns = [np.column_stack([c["condition"] == "lie", c["score"]]).astype(float) for c in cells]
+        found = [auroc_columns(c["label"].to_numpy(int), scores) for c, scores in zip(cells, columns)]
+        alone, detector = (float(v) for v in np.mean(found, axis=0))
+        records.append(
+            {
+                "control": "condition alone, for lies over all conditions",
+                "arm": arm,
+                "probe": probe,
+                "split": split,
+                "auroc": alone,
+                "draws": 1,
+                "detector": detector,
+                "expectation": f"the detector's pooled AUROC for lies exceeds {alone:.3f}",
+                "met": bool(detector > alone),
+            }
+        )
     return records

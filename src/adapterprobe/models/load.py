@@ -56,7 +56,8 @@ class LanguageModel:
         """Hash of all weights that are vectors (norms and biases), in bf16: the same in whatever precision the model is
         loaded, and different for another model."""
         state = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
+        # Parameters alone: quantised models keep scales of their own beside them.
+        for name, tensor in sorted(self.model.named_parameters()):
             if tensor.ndim == 1 and tensor.is_floating_point():
                 state.update(name.encode())
                 state.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().data)

@@ -139,7 +139,7 @@ class _Stages:
         with stage("scores"):
             frame = self._scores(encoded, base, adapted, fits, belief)
         with stage("controls", told=True):
-            controls = run_controls(config, encoded, fits) + condition_alone(frame)
+            controls = run_controls(config, encoded, fits) + condition_alone(frame, config.evaluate.probe)
         with stage("statistics", told=True):
             settings = config.evaluate
             results, verdicts = evaluate(frame, self.hypotheses, settings.probe, settings.resamples, settings.margin)

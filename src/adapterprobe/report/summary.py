@@ -267,7 +267,8 @@ def notes(run: Gathered) -> list[str]:
     for control in failed:
         found.append(
             f"Control not met: {control['control']} reaches AUROC {control['auroc']:.3f} on {control['split']} "
-            f"({control['expectation']}); a detector that does not clearly exceed it may read the prompt."
+            + (f"and {control['arm']} {control['detector']:.3f} " if control["arm"] else "")
+            + f"({control['expectation']}); a detector that does not clearly exceed it may read the prompt."
         )
     for control in (c for c in run.controls if not c["met"] and c["draws"] > 1):
         found.append(
