@@ -21,7 +21,7 @@ from adapterprobe.engine import Engine
 from adapterprobe.errors import AdapterProbeError
 from benchmarks.workload import few_shot, model
 
-PROMPTS, STEPS = 32, 24
+PROMPTS, STEPS = 32, 16
 HEAD = "| kind | parameters | rate | loss before | loss after | off equal | largest logit change | seconds |"
 
 

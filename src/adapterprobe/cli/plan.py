@@ -48,7 +48,35 @@ def go(args: argparse.Namespace) -> None:
     if args.batch is not None:
         overrides.append(f"adapter.micro_batch={args.batch}")
     config = read_config(args.config or ("train" if args.train else "demo"), overrides + args.set)
-    from adapterprobe.pipeline.plan import make_plan, text_of
+    from adapterprobe.pipeline.plan import make_plan
 
     plan = make_plan(config, whole=not args.train, length=args.length)
     print(json.dumps(plan.to_json(), indent=1) if args.json else text_of(plan))
+
+
+def text_of(plan) -> str:
+    """A plan as a table for terminals."""
+
+    def gib(size: int) -> str:
+        return f"{size / 2**30:7.2f} GiB"
+
+    def clock(value: float) -> str:
+        return f"{value:5.0f} s" if value < 120 else f"{value / 60:5.1f} min"
+
+    rows = [f"memory of training, on {plan.device}"]
+    rows += [f"  {name:<38}{gib(size)}" for name, size in plan.memory.items() if size]
+    rows += [f"  {'peak':<38}{gib(plan.peak)}   of {gib(plan.free).strip()} that are free"]
+    rows += [
+        f"  passes of {plan.micro_batch} prompts (adapter.micro_batch); up to {plan.largest_micro_batch} would fit; the "
+        f"longest prompt has {plan.longest} tokens"
+    ]
+    rows += ["disk", *(f"  {name:<38}{gib(size)}" for name, size in plan.disk.items())]
+    rows += [f"time, for {plan.prompts} prompts and {plan.steps} steps a training"]
+    rows += [f"  {name:<38}{clock(value)}" for name, value in plan.seconds.items()]
+    rows += [f"  {'all':<38}{clock(sum(plan.seconds.values()))}"]
+    if plan.peak > plan.free:
+        rows.append(
+            "does not fit: set adapter.micro_batch="
+            f"{max(1, plan.largest_micro_batch)}, adapter.checkpoint_activations=true, or quantize the model"
+        )
+    return "\n".join(rows)
