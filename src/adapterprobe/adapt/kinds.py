@@ -114,7 +114,7 @@ KINDS = {
         Kind("tinylora", "a handful of weights over the singular vectors", "TINYLORA", rate=0.01, rank="r", dropout="tinylora_dropout", full_precision=True),
         Kind("vblora", "LoRA out of a shared bank of vectors (Li et al. 2024)", "VBLORA", rate=0.005, dropout="vblora_dropout",
              by_rank=True, sized=lambda c, w: {"vector_length": _divisor(w, 256), "r": c.rank}),
-        Kind("unilora", "LoRA projected from one small vector (Li et al. 2025)", "UNILORA", rate=0.01, rank="r", dropout="unilora_dropout"),
+        Kind("unilora", "LoRA projected from one small vector (Li et al. 2025)", "UNILORA", rate=0.3, rank="r", dropout="unilora_dropout"),
         Kind("glora", "generalised LoRA (Chavan et al. 2023)", "GLORA", rank="r"),
         Kind("peanut", "a small network on the weights", "PEANUT", rank="r"),
         Kind("lily", "low-rank updates with shared halves", "LILY", rank="r", merges=False),
