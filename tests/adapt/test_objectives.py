@@ -223,7 +223,7 @@ def test_drift_against_a_plain_computation(tiny_lm, tokenizer):
     )
 
 
-def test_neutral_text_of_ones_own(tmp_path):
+def test_neutral_text_of_ones_own(tokenizer, tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("One.\n\nTwo\nlines.\n\n\nThree.")
     assert neutral_paragraphs(str(file)) == (["One.", "Three."], ["Two lines."])
@@ -232,5 +232,7 @@ def test_neutral_text_of_ones_own(tmp_path):
         neutral_paragraphs(str(file))
     with pytest.raises(DataError, match="cannot read adapter.neutral_text"):
         neutral_paragraphs(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="no paragraph of two tokens"):
+        encode_paragraphs(tokenizer, ["a"])
     ours = neutral_paragraphs()
     assert len(ours[0]) == len(ours[1]) == 12 and not set(ours[0]) & set(ours[1])

@@ -40,9 +40,16 @@ def neutral_paragraphs(path: str | None = None) -> tuple[list[str], list[str]]:
 
 
 def encode_paragraphs(tokenizer, paragraphs: Sequence[str]) -> list[tuple[int, ...]]:
-    """Token ids of paragraphs, cut at `LONGEST`; those of less than two tokens say nothing and are left out."""
+    """Token ids of paragraphs, cut at `LONGEST`; those of less than two tokens say nothing and are left out.
+
+    Raises:
+        DataError: none is left.
+    """
     ids = [tuple(tokenizer(text).input_ids[:LONGEST]) for text in paragraphs]
-    return [tokens for tokens in ids if len(tokens) > 1]
+    kept = [tokens for tokens in ids if len(tokens) > 1]
+    if not kept:
+        raise DataError("adapter.neutral_text has no paragraph of two tokens or more; give running text")
+    return kept
 
 
 def _logprobs(model, ids: tuple[int, ...]) -> torch.Tensor:
@@ -80,8 +87,6 @@ def drift(wrapped, model, texts: Sequence[tuple[int, ...]]) -> dict[str, float]:
         off -= float(before[:-1].gather(1, following).sum())
         on -= float(now[:-1].gather(1, following).sum())
         count += len(ids) - 1
-    if not count:
-        return {"kl": 0.0, "perplexity_off": math.nan, "perplexity_on": math.nan, "tokens": 0}
 
     def perplexity(total: float) -> float:
         return math.exp(min(total / count, 700.0))
