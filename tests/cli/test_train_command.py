@@ -253,26 +253,72 @@ def test_curves_for_mlflow(tiny_folder, tmp_path, cache, monkeypatch):
     assert found.data.params["kind"] == "lora" and found.info.run_name == "seed-0"
 
 
+def torchrun(tiny_folder, tmp_path, name, *options, processes=2, **environment):
+    """(about, adapter's tensors, what it said) of `train` in several processes over gloo."""
+    out = tmp_path / name
+    launch = (
+        ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone"] if processes > 1 else []
+    )
+    argv = [sys.executable, *launch, "-m", "adapterprobe.cli", *command(tiny_folder, out, *options)]
+    environment = {"ADAPTERPROBE_CACHE": str(tmp_path / f"cache-{name}"), "CUDA_VISIBLE_DEVICES": ""} | environment
+    done = subprocess.run(argv, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        return None, None, done.stdout + done.stderr
+    about = json.loads((out / "train.json").read_text())
+    return about, load_file(out / "adapter" / "adapter_model.safetensors"), done.stdout + done.stderr
+
+
 def test_two_processes_train_the_same_adapter(tiny_folder, tmp_path):
     """By accelerate over gloo: equal within rounding to one process, written once."""
     steps = ["--steps", "10", "--set", "adapter.batch_size=16", "--set", "adapter.micro_batch=4"]
-    found = []
-    for number in (1, 2):
-        environment = os.environ | {"ADAPTERPROBE_CACHE": str(tmp_path / f"cache-{number}"), "CUDA_VISIBLE_DEVICES": ""}
-        argv = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m"]
-        argv = argv if number == 2 else [sys.executable, "-m"]
-        out = tmp_path / f"out-{number}"
-        command_line = [*argv, "adapterprobe.cli", *command(tiny_folder, out, *steps)]
-        done = subprocess.run(command_line, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("parameters, 10 steps") == 1
-        about = json.loads((out / "train.json").read_text())
-        found.append((about, load_file(out / "adapter" / "adapter_model.safetensors")))
-    (one, first), (two, second) = found
+    one, first, _ = torchrun(tiny_folder, tmp_path, "one", *steps, processes=1)
+    two, second, said = torchrun(tiny_folder, tmp_path, "two", *steps)
+    assert two and said.count("parameters, 10 steps") == 1, said[-2000:]
     assert (one["processes"], two["processes"]) == (1, 2)
     assert [e["train_loss"] for e in one["epochs"]] == pytest.approx([e["train_loss"] for e in two["epochs"]], rel=1e-3)
     for name in first:
         assert (first[name] - second[name]).abs().max() <= 0.02 * first[name].abs().max(), name
+
+
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+
+
+@pytest.mark.parametrize("kind", ["lora", "pissa", "bias"])
+def test_sharded_processes_train_the_same_adapter(tiny_folder, tmp_path, kind):
+    """FSDP2 by accelerate's configuration; passes of a step that cannot be shared out evenly; what keeps text as it was."""
+    steps = ["--steps", "6", "--adapter", kind, "--set", "adapter.batch_size=12", "--set", "adapter.micro_batch=4"]
+    steps += ["--set", "adapter.keep_text=0.1"]
+    one, first, _ = torchrun(tiny_folder, tmp_path, "one", *steps, processes=1)
+    two, second, log = torchrun(tiny_folder, tmp_path, "two", *steps, **SHARDED)
+    assert two, log[-2000:]
+    assert (one["sharded"], two["sharded"]) == (False, True)
+    assert two["off_equal"] and two["on_difference"] > 0
+    assert [e["train_loss"] for e in one["epochs"]] == pytest.approx([e["train_loss"] for e in two["epochs"]], rel=1e-3)
+    for name in first:
+        assert (first[name] - second[name]).abs().max() <= 0.02 * first[name].abs().max(), name
+
+
+def test_what_cannot_be_sharded_is_refused(tiny_folder, tmp_path, monkeypatch):
+    from adapterprobe.adapt import processes, sharding
+    from adapterprobe.config import RunConfig
+    from adapterprobe.errors import ConfigError
+
+    *_, log = torchrun(tiny_folder, tmp_path, "norms", "--steps", "2", "--adapter", "ln_tuning", **SHARDED)
+    assert "adapter.kind=ln_tuning trains" in log and "copy of weights that are sharded" in log
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    for name, value in SHARDED.items():
+        monkeypatch.setenv(name, value)
+    sharding.check_sharding(RunConfig())
+    with pytest.raises(ConfigError, match="train_on=known needs answers"):
+        sharding.check_sharding(RunConfig(adapter={"train_on": "known"}))
+    with pytest.raises(ConfigError, match="quantize=4bit cannot be sharded"):
+        sharding.check_sharding(RunConfig(model={"quantize": "4bit"}))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ConfigError, match="--mixed_precision no"):
+        sharding.check_sharding(RunConfig())
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(ConfigError, match="version 1, 2 expected"):
+        sharding.check_sharding(RunConfig())
 
 
 def test_other_commands_run_in_one_process(tiny_folder, tmp_path, cache, monkeypatch):

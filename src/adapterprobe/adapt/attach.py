@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from adapterprobe.adapt.initial import Originals, initialise, is_quantized
 from adapterprobe.adapt.kinds import KINDS, kind_of, peft_config
 from adapterprobe.adapt.residual import LinearAdapter
+from adapterprobe.adapt.sharding import refuse_sharded
 from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
@@ -89,6 +90,11 @@ def attach(
         raise ConfigError(
             f"adapter.kind={kind.name} does not fit this model: {str(error).splitlines()[0][:200]}"
         ) from error
+    try:
+        refuse_sharded(kind.name, trainable(wrapped))
+    except ConfigError:
+        strip(model)
+        raise
     # Embeddings and norms: quantised weights have no such dtype.
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     for name, parameter in wrapped.named_parameters():

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
+from adapterprobe.adapt.sharding import whole
 from adapterprobe.errors import ConfigError
 
 Originals = Callable[[str], torch.Tensor]
@@ -89,7 +90,7 @@ def initialise(
         if not isinstance(layer, LoraLayer):
             continue
         base = layer.get_base_layer()
-        now = dequantized(base) if is_quantized(base) else base.weight
+        now = dequantized(base) if is_quantized(base) else whole(base.weight)
         now = now.detach().float()
         weight, quantized = now, None
         if method == "loftq" and is_quantized(base):

@@ -14,6 +14,7 @@ from adapterprobe.adapt.batching import parts_of
 from adapterprobe.adapt.neutral import text_divergence
 from adapterprobe.adapt.nonfinite import NonFinite, explain
 from adapterprobe.adapt.objectives import Targets, rest_divergence, row_losses
+from adapterprobe.adapt.sharding import wanted as sharded
 from adapterprobe.adapt.switch import adapter_off
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Batch, Engine
@@ -78,6 +79,12 @@ class Stepper:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
+                if sharded():
+                    # The other processes are in the midst of a pass that needs this one.
+                    raise ModelError(
+                        f"memory ran out in step {number} with {self.rows} prompts a pass, and sharded processes cannot take smaller "
+                        f"passes on their own; set adapter.micro_batch={max(1, self.rows // 2)}"
+                    ) from error
                 largest = max(len(p.rows) for p in passes)
                 shortage = str(error).splitlines()[0][:120]
             else:
@@ -102,14 +109,17 @@ class Stepper:
         summed = 0.0
         for part in processes.mine(passes):
             summed += self._one(part, count)
-        if self.config.keep_text and self.neutral and processes.is_main():
+        if sharded() and len(processes.mine(passes)) < -(-len(passes) // processes.count()):
+            # The others' passes need this process's part of the weights.
+            self._one(passes[0], count, share=0.0)
+        if self.config.keep_text and self.neutral and (processes.is_main() or sharded()):
             text = self.neutral[number % len(self.neutral)]
             kept = self.config.keep_text * text_divergence(self.wrapped, self.model, text)
-            (self.scale * kept).backward()
+            (self.scale * kept * processes.is_main()).backward()
         return summed
 
-    def _one(self, part: Batch, count: int) -> float:
-        """One pass forward and back."""
+    def _one(self, part: Batch, count: int, share: float = 1.0) -> float:
+        """One pass forward and back; its gradients times `share`."""
         base = self._base_logits(part) if self.config.keep_rest else None
         with self.engine.passing(part, states=False) as output:
             losses = self.losses(part, output.logits)
@@ -117,7 +127,7 @@ class Stepper:
             if base is not None:
                 choices = [self.train.choices[row] for row in part.rows]
                 whole = whole + self.config.keep_rest * rest_divergence(base, output.logits, choices).sum()
-            (self.scale * whole / count).backward()
+            (share * self.scale * whole / count).backward()
         return float(losses.detach().sum())
 
     def losses(self, part: Batch, logits: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 Off flips each tuner layer's own switch and nothing else (`PeftModel.disable_adapter()` may also change which
 parameters are trainable on leaving). On, for many forward passes, swaps merged copies of the adapted weights
-in and the very same original tensors back afterwards: merging and unmerging in place is not exact. Quantised weights
-and tied ones are never merged.
+in and the very same original tensors back afterwards: merging and unmerging in place is not exact. Quantised weights,
+sharded and tied ones are never merged.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from adapterprobe.adapt.kinds import KINDS
+from adapterprobe.adapt.sharding import is_sharded
 
 
 def tuner_layers(model: nn.Module) -> list[BaseTunerLayer]:
@@ -55,8 +56,8 @@ def adapter_merged(model: nn.Module) -> Iterator[None]:
             if any(uses[id(parameter)] > 1 for parameter in base.parameters(recurse=False)):
                 # Tied weights (embedding and head): a merged copy would change the other user too.
                 continue
-            if not base.weight.is_floating_point():
-                # A merged copy would be rounded to 8 or 4 bits once more: quantised layers stay as they are, on.
+            if not base.weight.is_floating_point() or is_sharded(base.weight):
+                # A merged copy would be rounded to 8 or 4 bits once more, or is not all here: such layers stay as they are, on.
                 continue
             original = {name: parameter.data for name, parameter in base.named_parameters(recurse=False)}
             stash.append((layer, original))

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from adapterprobe.adapt import processes
 from adapterprobe.adapt.attach import target_names
+from adapterprobe.adapt.sharding import check_sharding, is_sharded, shard, wanted
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
-from adapterprobe.models import load_model
+from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.encode import encode
+from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
 from adapterprobe.pipeline.about import peak_memory_gib
@@ -42,6 +44,20 @@ class Training:
         return self.folder / "adapter"
 
 
+def _loaded(config: RunConfig) -> LanguageModel:
+    """The model, its blocks shared out among the processes where that is asked for."""
+    settings = config.model.model_dump()
+    if wanted():
+        device = pick_device(config.model.device)
+        lm = load_model(**settings | {"device": "cpu", "dtype": dtype_name(pick_dtype(config.model.dtype, device))})
+        target_names(lm.model, lm.structure, config.adapter)
+        shard(lm, device)
+        return lm
+    lm = load_model(**settings)
+    target_names(lm.model, lm.structure, config.adapter)
+    return lm
+
+
 def train(config: RunConfig, out: str | Path) -> Training:
     """Train the adapter of `config.adapter` on the splits adapter-train and select of `config.data`, for the first seed.
 
@@ -53,13 +69,13 @@ def train(config: RunConfig, out: str | Path) -> Training:
     """
     out = Path(out)
     check_adapter(config.adapter)
+    check_sharding(config)
     main = processes.is_main()
     finished = main and claim(out, config) is not None and (out / "train.json").is_file()
     if processes.told_by_main(finished):
         return Training(out)
     questions = prepare_questions(config)
-    lm = load_model(**config.model.model_dump())
-    target_names(lm.model, lm.structure, config.adapter)
+    lm = _loaded(config)
     prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
     encoded = encode(lm.tokenizer, [p for p in prompts if p.split in LEARNED], lm.context_length)
     engine = Engine(lm.model, lm.structure)
@@ -85,6 +101,7 @@ def train(config: RunConfig, out: str | Path) -> Training:
         "model_fingerprint": lm.fingerprint,
         "prompts": len(learned),
         "processes": processes.count(),
+        "sharded": any(is_sharded(parameter) for parameter in lm.model.parameters()),
         "peak_memory_gib": peak_memory_gib(),
         **adapter.to_json(),
     }
