@@ -1,17 +1,56 @@
 """Probes: scikit-learn estimators from hidden states to the probability of label 1, by name."""
 
-from adapterprobe.probes import logistic, mass_mean
-from adapterprobe.probes.base import Probe, available, make, register, search_space
+from adapterprobe.probes import (
+    attention,
+    ccs,
+    conv,
+    crc,
+    ensemble,
+    gp,
+    gpp,
+    laplace,
+    lat,
+    lda,
+    linear,
+    logistic,
+    mass_mean,
+    mlp,
+    ranking,
+    ridge,
+    ttpd,
+    vae,
+)
+from adapterprobe.probes.base import Probe, UnweightedProbe, available, lookup, make, register, search_space
 from adapterprobe.probes.save import load_probe, save_probe
+from adapterprobe.probes.uncertainty import Uncertainty
 
 __all__ = [
     "Probe",
+    "Uncertainty",
+    "UnweightedProbe",
+    "attention",
     "available",
+    "ccs",
+    "conv",
+    "crc",
+    "ensemble",
+    "gp",
+    "gpp",
+    "laplace",
+    "lat",
+    "lda",
+    "linear",
     "load_probe",
     "logistic",
+    "lookup",
     "make",
     "mass_mean",
+    "mlp",
+    "ranking",
     "register",
+    "ridge",
     "save_probe",
     "search_space",
+    "ttpd",
+    "vae",
 ]

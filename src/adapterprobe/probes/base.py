@@ -40,31 +40,73 @@ class Probe(ClassifierMixin, BaseEstimator):
     """
 
     probe_name: ClassVar[str] = ""
+    wants: ClassVar[tuple[str, ...]] = ()
+    """What `_fit` takes beside X, y and weights: `pairs`, `polarity`, or both."""
+    depth_of: ClassVar[str] = ""
+    """What the middle axis of a three-dimensional X is, for probes that use it: `layers` or `tokens`."""
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, pairs=None, polarity=None):
         """Fit on X (rows x features) and y (two classes).
 
+        Args:
+            sample_weight: weight of each row; a row of weight 0 is a row that is not there.
+            pairs: for each row a number that the two rows of a contrast pair share (the same question with the right and
+                with a wrong answer), negative where a row has no partner. Probes that do not want pairs pass over it.
+            polarity: 1 for affirmative and -1 for negated rows.
+
         Raises:
-            ValueError: NaN or infinite features, one class only, or shapes that do not match.
+            ValueError: NaN or infinite features, constant features, one class only, or shapes that do not match.
         """
         X, coded = self._checked(X, y)
+        extras = self._extras(X, pairs=pairs, polarity=polarity)
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight, dtype=np.float64)
             if sample_weight.shape != (len(X),):
                 raise ValueError(f"sample_weight has shape {sample_weight.shape}, expected ({len(X)},)")
-            # A row of weight 0 is a row that is not there.
             kept = sample_weight > 0
             if not kept.any():
                 raise ValueError("Sample weights must contain at least one non-zero number.")
             X, coded, sample_weight = X[kept], coded[kept], sample_weight[kept]
+            extras = {name: None if value is None else value[kept] for name, value in extras.items()}
             if len(np.unique(coded)) < 2:
                 raise ValueError("sample_weight leaves rows of one class or none; both classes need a weight above 0")
-        self._fit(X, coded, sample_weight)
+        self._fit(X, coded, sample_weight, **extras)
         return self
+
+    def fit_soft(self, X, chance, sample_weight=None) -> Probe:
+        """Fit on soft labels: each row counts for label 1 with weight `chance` and for label 0 with the rest.
+
+        Raises:
+            ValueError: a chance outside [0, 1].
+            TypeError: this probe takes no weights.
+        """
+        chance = np.asarray(chance, float)
+        if chance.shape != (len(X),) or not ((chance >= 0) & (chance <= 1)).all():
+            raise ValueError(f"soft labels must be {len(X)} numbers in [0, 1], got shape {chance.shape}")
+        weight = np.ones(len(chance)) if sample_weight is None else np.asarray(sample_weight, float)
+        twice = np.concatenate([X, X])
+        labels = np.repeat([1, 0], len(chance))
+        return self.fit(twice, labels, sample_weight=np.concatenate([weight * chance, weight * (1 - chance)]))
+
+    def _extras(self, X: np.ndarray, **given) -> dict[str, np.ndarray | None]:
+        """Those of `pairs` and `polarity` that this probe wants, checked."""
+        found: dict[str, np.ndarray | None] = {}
+        for name in self.wants:
+            value = given[name]
+            if value is not None:
+                value = np.asarray(value)
+                if value.shape != (len(X),):
+                    raise ValueError(f"{name} has shape {value.shape}, expected ({len(X)},)")
+                if name == "polarity" and not np.isin(value, (-1, 1)).all():
+                    raise ValueError(f"polarity must be 1 or -1, got {sorted(set(value.tolist()))[:5]}")
+            found[name] = value
+        return found
 
     def _checked(self, X, y) -> tuple[np.ndarray, np.ndarray]:
         """X in double precision and y as 0 or 1; `classes_` is set."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = self._flat(X, fitting=True)
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=False)
+        refuse_non_finite(X)
         check_classification_targets(y)
         self.classes_, coded = np.unique(y, return_inverse=True)
         if len(self.classes_) == 1:
@@ -73,12 +115,24 @@ class Probe(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"Only binary classification is supported. The type of the target is multiclass: {self.classes_}"
             )
+        if len(X) > 1 and (X[0] == X).all():
+            raise ValueError(f"all {X.shape[1]} features are constant over {len(X)} rows; there is nothing to fit on")
         return np.asarray(X, dtype=np.float64), coded
+
+    def _flat(self, X, fitting: bool = False):
+        """X as rows x features; probes that use depth take three dimensions too."""
+        return X
 
     def decision_function(self, X):
         """Log-odds of the second class: one value per row."""
+        return self._decide(self._new(X))
+
+    def _new(self, X) -> np.ndarray:
+        """Checked features of new rows, double precision."""
         check_is_fitted(self)
-        return self._decide(np.asarray(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]), np.float64))
+        X = validate_data(self, self._flat(X), reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False)
+        refuse_non_finite(X)
+        return np.asarray(X, np.float64)
 
     def predict_proba(self, X):
         """Probabilities of both classes: rows x 2."""
@@ -89,7 +143,12 @@ class Probe(ClassifierMixin, BaseEstimator):
         positive = self.decision_function(X) > 0
         return self.classes_[positive.astype(int)]
 
-    def _fit(self, X, y, sample_weight):
+    @property
+    def direction(self) -> np.ndarray | None:
+        """Where a probe is linear: the gradient of its log-odds by the features, towards label 1; else None."""
+        return None
+
+    def _fit(self, X, y, sample_weight, **extras):
         raise TypeError(f"{type(self).__name__} does not define _fit")
 
     def _decide(self, X):
@@ -101,21 +160,47 @@ class Probe(ClassifierMixin, BaseEstimator):
         return tags
 
     @classmethod
-    def fit_settings(cls, settings: list[dict], X, y, kept=None) -> list[Probe]:
+    def fit_settings(cls, settings: list[dict], X, y, kept=None, **extras) -> list[Probe]:
         """One fitted probe per setting; a method overrides it where settings can share work.
 
         Args:
             kept: folds x rows, True where a fold fits on a row; the probes of the first fold come first. None: one
                 fit on all rows.
+            extras: `pairs` and `polarity` of the rows.
         """
         if kept is None:
-            return [cls(**params).fit(X, y) for params in settings]
-        return [cls(**params).fit(X[mask], y[mask]) for mask in kept for params in settings]
+            kept = np.ones((1, len(X)), bool)
+        extras = {name: value for name, value in extras.items() if name in cls.wants and value is not None}
+        return [
+            cls(**params).fit(X[mask], y[mask], **{name: value[mask] for name, value in extras.items()})
+            for mask in kept
+            for params in settings
+        ]
 
     @classmethod
     def candidates(cls, strengths: list[float]) -> list[dict]:
         """Parameter settings that selection tries, strongest regularisation first."""
         return [{}]
+
+
+class UnweightedProbe(Probe):
+    """A probe whose method has no weights for rows."""
+
+    def fit(self, X, y, pairs=None, polarity=None):
+        """Fit on X (rows x features) and y (two classes); see `Probe.fit`, without weights."""
+        X, coded = self._checked(X, y)
+        self._fit(X, coded, None, **self._extras(X, pairs=pairs, polarity=polarity))
+        return self
+
+
+def refuse_non_finite(X: np.ndarray) -> None:
+    """Raises ValueError where X has NaN or infinite entries, with the rows."""
+    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
+    if len(bad):
+        first = ", ".join(map(str, bad[:5]))
+        raise ValueError(
+            f"Input X contains NaN or infinity (inf) in {len(bad)} rows: {first}{' ...' if len(bad) > 5 else ''}"
+        )
 
 
 def register(name: str) -> Callable[[type[Probe]], type[Probe]]:
@@ -140,10 +225,23 @@ def available() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def _lookup(name: str) -> type[Probe]:
-    if name not in _REGISTRY:
-        raise ConfigError(f"no probe '{name}'{nearest(name, available())}; there are {', '.join(available())}")
-    return _REGISTRY[name]
+def lookup(name: str) -> type[Probe]:
+    """The class of a probe: ours, or one made of scikit-learn's classifier of that name.
+
+    Raises:
+        ConfigError: unknown name (the nearest is given).
+    """
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    from adapterprobe.probes.scikit import scikit_probe
+
+    found = scikit_probe(name)
+    if found is None:
+        raise ConfigError(
+            f"no probe '{name}'{nearest(name, available())}; there are {', '.join(available())}, and any classifier of "
+            "scikit-learn by the name of its class"
+        )
+    return found
 
 
 def make(name: str, **params) -> Probe:
@@ -152,7 +250,7 @@ def make(name: str, **params) -> Probe:
     Raises:
         ConfigError: unknown name (the nearest is given) or unknown parameter.
     """
-    cls = _lookup(name)
+    cls = lookup(name)
     try:
         return cls(**params)
     except TypeError as error:
@@ -161,9 +259,9 @@ def make(name: str, **params) -> Probe:
 
 def search_space(name: str, strengths: list[float]) -> list[dict]:
     """Parameter settings that selection tries for a probe."""
-    return _lookup(name).candidates(sorted(strengths))
+    return lookup(name).candidates(sorted(strengths))
 
 
-def fit_settings(name: str, settings: list[dict], X, y, kept=None) -> list[Probe]:
+def fit_settings(name: str, settings: list[dict], X, y, kept=None, **extras) -> list[Probe]:
     """The named probe fitted in every setting (and fold, see `Probe.fit_settings`)."""
-    return _lookup(name).fit_settings(settings, X, y, kept)
+    return lookup(name).fit_settings(settings, X, y, kept, **extras)

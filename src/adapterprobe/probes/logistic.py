@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from adapterprobe.probes.base import Probe, register
-from adapterprobe.probes.newton import orthogonal, solve_logistic
+from adapterprobe.probes.newton import orthogonal, solve_logistic, standardise
 
 
 @register("logistic")
@@ -36,12 +36,7 @@ class LogisticProbe(Probe):
         """
         first = probes[0]
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
-        mean, spread = np.zeros(X.shape[1]), np.ones(X.shape[1])
-        if first.scale:
-            mean = np.average(X, axis=0, weights=weight)
-            spread = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))
-        # A feature that is constant up to rounding says nothing; do not blow its noise up.
-        scale = np.where(spread > 1e-9 * (1 + np.abs(mean)), spread, 1.0)
+        mean, scale = standardise(X, weight) if first.scale else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
         Z = (X - mean) / scale
         Z, squares, rotation = orthogonal(Z)
         strengths = np.array([probe.C for probe in probes], float)
@@ -53,7 +48,7 @@ class LogisticProbe(Probe):
             probe.intercept_ = float(row[-1])
 
     @classmethod
-    def fit_settings(cls, settings, X, y, kept=None):
+    def fit_settings(cls, settings, X, y, kept=None, **extras):
         probes = [cls(**params) for params in settings]
         alike = len({tuple(sorted((p.get_params() | {"C": 0}).items())) for p in probes}) == 1
         if not alike:
@@ -70,6 +65,10 @@ class LogisticProbe(Probe):
     def _decide(self, X):
         coef = self.coef_ / self.scale_
         return X @ coef + (self.intercept_ - self.mean_ @ coef)
+
+    @property
+    def direction(self):
+        return self.coef_ / self.scale_
 
     @classmethod
     def candidates(cls, strengths):

@@ -30,6 +30,13 @@ def orthogonal(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return Z @ vectors, values, vectors.T
 
 
+def standardise(X: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and spread of each feature; 1 for one that is constant up to rounding, so that its noise is not blown up."""
+    mean = np.average(X, axis=0, weights=weight)
+    spread = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))
+    return mean, np.where(spread > 1e-9 * (1 + np.abs(mean)), spread, 1.0)
+
+
 def solve_logistic(
     Z: np.ndarray,
     squares: np.ndarray,
