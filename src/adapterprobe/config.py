@@ -219,8 +219,30 @@ class SelectConfig(Stage):
         ge=0,
         description="0: layer and strength are chosen on the select split; k: by k folds of the groups that are fitted on",
     )
+    rule: Literal["best", "one_se"] = Field(
+        "best",
+        description="best: the highest AUROC; one_se: the strongest penalty, then the earliest layer, within one standard error "
+        "of it (Hastie et al. 2009, section 7.10)",
+    )
+    nested: int = Field(
+        0,
+        ge=0,
+        description="k: judge every probe arm by nested cross-validation too, k folds of groups outside, 3 inside",
+    )
+    tokens: int = Field(16, ge=1, description="last tokens of a prompt that the probe 'attention' sees")
+    curve: list[float] = Field(
+        [0.25, 0.5, 1.0],
+        description="shares of the groups that are fitted on, for the learning curve at the chosen layer; [] for none",
+    )
 
-    @field_validator("folds")
+    @field_validator("curve")
+    @classmethod
+    def _shares(cls, curve: list[float]) -> list[float]:
+        if any(not 0 < share <= 1 for share in curve):
+            raise ValueError(f"shares of a learning curve lie in (0, 1], got {curve}")
+        return sorted(set(curve))
+
+    @field_validator("folds", "nested")
     @classmethod
     def _not_one(cls, folds: int) -> int:
         if folds == 1:
@@ -233,6 +255,27 @@ class SelectConfig(Stage):
         if min(strengths) <= 0:
             raise ValueError(f"strengths must be positive, got {strengths}")
         return strengths
+
+
+class ProbeConfig(Stage):
+    """One probe of a run, where its name alone does not say everything."""
+
+    probe: str = Field(description="its name: one of ours, or a scikit-learn classifier's class")
+    name: str | None = Field(None, description="what tables call it; null: the probe's name")
+    features: Literal["layer", "concat", "steps", "tokens"] | None = Field(
+        None,
+        description="what it sees: one layer at a time, several layers side by side, the steps between them, or the last tokens "
+        "of the prompt at one layer; null: what suits the probe (conv: concat, attention: tokens, else layer)",
+    )
+    layers: LayerSpec | None = Field(None, description="layers it may use; null: those of select.layers")
+    params: dict[str, bool | int | float | str | None] = Field(
+        {}, description="parameters that are fixed, and not searched over"
+    )
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.name or self.probe
 
 
 class EvaluateConfig(Stage):
@@ -262,6 +305,13 @@ class EvaluateConfig(Stage):
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples of groups")
     draws: int = Field(100, ge=100, description="draws of each chance control")
     margin: float = Field(0.02, gt=0, description="a difference surely below this is refuted")
+    coverage: float = Field(0.9, ge=0.5, lt=1, description="how often conformal sets are to hold the truth")
+    false_positive_rate: float = Field(
+        0.1, gt=0, le=0.5, description="wanted rate of false alarms; its threshold is guaranteed, or refused"
+    )
+    directions: bool = Field(
+        True, description="compare directions, draw projections, and add the direction to the model's states"
+    )
 
 
 class RunConfig(Stage):
@@ -272,7 +322,11 @@ class RunConfig(Stage):
     data: DataConfig = DataConfig()
     elicit: ElicitConfig = ElicitConfig()
     adapter: AdapterConfig = AdapterConfig()
-    probes: list[str] = Field(["logistic", "mass_mean"], min_length=1, description="probes of the probe arms")
+    probes: list[str | ProbeConfig] = Field(
+        ["logistic", "mass_mean"],
+        min_length=1,
+        description="probes of the probe arms: names, or {probe: conv, layers: 8-20, params: {channels: 8}}",
+    )
     select: SelectConfig = SelectConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="training seeds; data are data.data_seed's")
@@ -289,9 +343,17 @@ class RunConfig(Stage):
             raise ValueError(f"{sorted(both)} cannot be trained on and out of distribution at once")
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds must be different and not negative, got {self.seeds}")
-        if self.evaluate.probe not in self.probes:
-            raise ValueError(f"evaluate.probe '{self.evaluate.probe}' is not among probes {self.probes}")
+        labels = [spec.label for spec in self.probe_specs]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"two probes have one name: {labels}; give one of them a name of its own")
+        if self.evaluate.probe not in labels:
+            raise ValueError(f"evaluate.probe '{self.evaluate.probe}' is not among probes {labels}")
         return self
+
+    @property
+    def probe_specs(self) -> list[ProbeConfig]:
+        """The probes, all written out."""
+        return [ProbeConfig(probe=entry) if isinstance(entry, str) else entry for entry in self.probes]
 
     @property
     def under_test(self) -> str:

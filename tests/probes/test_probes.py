@@ -15,7 +15,7 @@ from adapterprobe import probes
 from adapterprobe.errors import CacheError, ConfigError, DataError
 from adapterprobe.probes.base import search_space
 from adapterprobe.probes.scikit import ScikitProbe
-from adapterprobe.probes.select import select_probe
+from adapterprobe.probes.select import Rows, select_probe
 from probes.planted import planted
 
 EACH = pytest.mark.parametrize("name", probes.available())
@@ -115,46 +115,101 @@ def selection_problem():
     return layers, labels
 
 
+def rows_of(labels, **options):
+    rows = np.arange(400)
+    defaults = dict(
+        labels=labels, fit=rows[:200], select=rows[200:300], conditions=np.full(400, "truth"), groups=rows // 4
+    )
+    return Rows(**(defaults | options))
+
+
 def test_selection_never_looks_at_judged_rows():
     layers, labels = selection_problem()
-    rows = np.arange(400)
-    conditions = np.where(rows % 4 < 2, "truth", "lie")
-    options = dict(
-        layers=range(6), fit_rows=rows[:200], select_rows=rows[200:300], conditions=conditions, strengths=[0.01, 1.0]
-    )
-    chosen = select_probe("logistic", layers.__getitem__, labels=labels, **options)
+    conditions = np.where(np.arange(400) % 4 < 2, "truth", "lie")
+    strengths = [0.01, 1.0]
+    rows = rows_of(labels, conditions=conditions)
+    chosen = select_probe("logistic", layers.__getitem__, range(6), rows, strengths)
     assert chosen.best.layer == 2 and chosen.tried == 12 and len(chosen.fits) == 6
     flipped = labels.copy()
     flipped[300:] = 1 - flipped[300:]
-    again = select_probe("logistic", layers.__getitem__, labels=flipped, **options)
+    again = select_probe("logistic", layers.__getitem__, range(6), rows_of(flipped, conditions=conditions), strengths)
     assert again.best.layer == 2 and np.array_equal(again.best.scores, chosen.best.scores)
 
 
 @EACH
 def test_selection_by_folds_looks_at_fitted_rows_alone(name):
     layers, labels = selection_problem()
-    rows = np.arange(400)
-    options = dict(fit_rows=rows[:200], select_rows=rows[200:300], conditions=np.full(400, "truth"), strengths=[0.1])
     elsewhere = labels.copy()
     elsewhere[200:] = np.random.default_rng(1).integers(0, 2, 200)
-    groups = rows // 4
-    chosen = select_probe(name, layers.__getitem__, (2, 5), elsewhere, groups=groups, folds=3, **options)
+    rows = rows_of(elsewhere)
+    chosen = select_probe(name, layers.__getitem__, (2, 5), rows, [0.1], folds=3)
     assert chosen.best.layer == 2 and chosen.tried == 6 * len(search_space(name, [0.1]))
     # The judgement is that of scikit-learn's own cross-validation over the same folds.
-    probe = clone(chosen.best.probe)
-    cv = GroupKFold(3)
-    expected = cross_val_score(probe, layers[2][:200], labels[:200], groups=groups[:200], cv=cv, scoring="roc_auc")
+    expected = cross_val_score(
+        clone(chosen.best.probe),
+        layers[2][:200],
+        labels[:200],
+        groups=rows.groups[:200],
+        cv=GroupKFold(3),
+        scoring="roc_auc",
+    )
     assert chosen.best.select_auroc == pytest.approx(expected.mean(), abs=2e-3)
     with pytest.raises(DataError, match="lower select.folds"):
-        select_probe(name, layers.__getitem__, [2], labels, groups=groups, folds=99, **options)
+        select_probe(name, layers.__getitem__, [2], rows, [0.1], folds=99)
+
+
+def test_selection_within_one_standard_error():
+    """Of layers that cannot be told apart the earliest, and of penalties the strongest."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    layers = {layer: rng.standard_normal((400, 20)) for layer in range(4)}
+    for layer in (1, 2, 3):
+        layers[layer][:, 0] += 3 * labels
+    strengths = [1e-3, 1e-2, 0.1]
+    for folds in (0, 4):
+        chosen = select_probe(
+            "logistic", layers.__getitem__, range(4), rows_of(labels), strengths, folds=folds, rule="one_se"
+        )
+        plain = select_probe("logistic", layers.__getitem__, range(4), rows_of(labels), strengths, folds=folds)
+        assert chosen.best.layer == 1 and chosen.best.error > 0
+        assert chosen.best.select_auroc >= plain.best.select_auroc - max(fit.error for fit in chosen.fits)
+        assert chosen.best.probe.C <= plain.fits[1].probe.C
+
+
+def test_selection_keeps_fixed_parameters():
+    layers, labels = selection_problem()
+    chosen = select_probe(
+        "logistic", layers.__getitem__, [2], rows_of(labels), [0.1, 1.0], params={"C": 0.5, "scale": False}
+    )
+    assert chosen.tried == 1 and chosen.best.probe.get_params()["C"] == 0.5 and not chosen.best.probe.scale
+    with pytest.raises(ConfigError, match="its parameters are"):
+        select_probe("logistic", layers.__getitem__, [2], rows_of(labels), [0.1], params={"gamma": 1})
+
+
+def test_selection_of_a_probe_that_uses_depth_and_pairs():
+    layers, labels = selection_problem()
+    stack = np.stack([layers[layer] for layer in range(6)], axis=1)
+    chosen = select_probe("conv", lambda layer: stack, [5], rows_of(labels), [0.1])
+    assert chosen.best.probe.depth_ == 6 and chosen.best.scores.shape == (400,)
+    pairs = np.arange(400) // 2
+    chosen = select_probe("ranking", layers.__getitem__, [2], rows_of(labels, pairs=pairs), [0.1], folds=4)
+    alone = probes.make("ranking", C=0.1).fit(layers[2][:200], labels[:200], pairs=pairs[:200])
+    assert np.allclose(chosen.best.probe.direction_, alone.direction_)
 
 
 def test_selection_refuses_what_cannot_be_fitted():
     layers, labels = selection_problem()
-    rows = np.arange(400)
-    options = dict(fit_rows=rows[:200], select_rows=rows[200:300], conditions=np.full(400, "truth"), strengths=[1.0])
     layers[1][7, 3] = np.nan
     with pytest.raises(DataError, match=r"layer 1: 1 rows have NaN or infinite features \(first: row 7\)"):
-        select_probe("logistic", layers.__getitem__, range(3), labels, **options)
+        select_probe("logistic", layers.__getitem__, range(3), rows_of(labels), [1.0])
     with pytest.raises(DataError, match="only one class"):
-        select_probe("logistic", layers.__getitem__, [0], np.ones(400, int), **options)
+        select_probe("logistic", layers.__getitem__, [0], rows_of(np.ones(400, int)), [1.0])
+
+
+def test_a_layer_that_is_the_same_everywhere_is_chance():
+    layers, labels = selection_problem()
+    layers[0][:] = 3.0
+    chosen = select_probe("logistic", layers.__getitem__, range(4), rows_of(labels), [1.0])
+    assert chosen.fits[0].constant and (chosen.fits[0].scores == 0.5).all() and chosen.best.layer == 2
+    with pytest.raises(DataError, match="all 20 features are constant over 200 rows"):
+        select_probe("logistic", layers.__getitem__, [0], rows_of(labels), [1.0])

@@ -107,6 +107,14 @@ class Trunk:
     def knows(self, batch: Batch) -> bool:
         return all(tokens in self._places for tokens in batch.sequences)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._states.dtype
+
+    def last_states(self, tokens: tuple[int, ...], count: int) -> torch.Tensor:
+        """States of the last `count` tokens of a sequence that is known (fewer if it is shorter): tokens x width."""
+        return self._span(tokens, max(0, len(tokens) - count), len(tokens))
+
     def _span(self, tokens: tuple[int, ...], low: int, high: int) -> torch.Tensor:
         prefix, size, own = self._places[tokens]
         shared = self._states[prefix + min(low, size) : prefix + min(high, size)]

@@ -41,6 +41,11 @@ class HiddenStates:
     below: HiddenStates | None = None
     """Where the layers are that this store need not repeat: those below an adapter are the base model's."""
 
+    @property
+    def key(self) -> str:
+        """Names its content."""
+        return self.folder.name + (f"+{self.below.folder.name}" if self.below else "")
+
     def layer(self, index: int) -> np.ndarray:
         """Hidden state `index` of every prompt: rows x width, fp32.
 

@@ -36,6 +36,7 @@ def about_run(
     belief: Belief,
     adapters: dict[int, TrainedAdapter],
     fits: list[ArmFit],
+    left_out: list[dict],
     timings: Timings,
 ) -> dict:
     """Content of `about.json`: model, splits, prompts as sent, training curves, selections, costs."""
@@ -58,10 +59,12 @@ def about_run(
                 "params": f.selection.best.probe.get_params(),
                 "select_auroc": f.selection.best.select_auroc,
                 "tried": f.selection.tried,
-                "fitted_on": len(f.fit_rows),
+                "fitted_on": len(f.rows.fit),
+                "seconds": f.seconds,
             }
             for f in fits
         ],
+        "left_out": left_out,
         "lowest_adapted_layer": min(parse_layers(config.adapter.layers, 0, lm.structure.n_layers - 1)),
         "under_test": config.under_test,
         "by_construction": [config.under_test],

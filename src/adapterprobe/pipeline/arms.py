@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from adapterprobe.config import RunConfig
+from adapterprobe.errors import DataError
 from adapterprobe.evaluate.scores import Detector
 from adapterprobe.hidden import HiddenStates
 from adapterprobe.models.encode import Encoded
-from adapterprobe.models.layers import parse_layers
-from adapterprobe.probes.select import Selection, select_probe
-from adapterprobe.progress import bar
+from adapterprobe.pipeline.fitted import SearchJob, fitted
+from adapterprobe.pipeline.pairs import pair_numbers, polarities
+from adapterprobe.pipeline.views import Recorded, sight_of
+from adapterprobe.probes.select import Rows, Selection
+from adapterprobe.progress import bar, say
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class ArmFit:
     seed: int
     selection: Selection
     features: Callable[[int], np.ndarray]
-    fit_rows: np.ndarray
+    rows: Rows
+    seconds: float = 0.0
+    """What the search took when it was made."""
 
 
 ASKED_FALSE: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
@@ -54,54 +58,60 @@ def own_detector(arm: str, seed: int, encoded: Encoded, states: HiddenStates, ob
     return Detector(arm, None, None, seed, objective, np.where(asked_false, 1 - says, says), says)
 
 
-def fit_arms(config: RunConfig, encoded: Encoded, base: HiddenStates, adapted: dict[int, HiddenStates]) -> list[ArmFit]:
-    """Every probe arm of every seed. Arms that see no adapter are fitted once and repeated per seed."""
-    layers = parse_layers(config.select.layers, 0, base.layers[-1])
-    truth = np.array([int(p.example.truth) for p in encoded.prompts])
-    conditions = np.array([p.condition for p in encoded.prompts])
-    groups = np.array([p.example.group for p in encoded.prompts])
-    rows = {split: np.array(encoded.where(split)) for split in ("adapter-train", "probe-train", "select")}
-    matched = np.concatenate([rows["adapter-train"], rows["probe-train"]])
-    base_layer = functools.cache(base.layer)
-    plans: list[tuple[str, int | None, Callable[[int], np.ndarray], np.ndarray]] = [
-        ("base+probe", None, base_layer, rows["probe-train"]),
-        ("base+probe@matched", None, base_layer, matched),
-    ]
-    for seed, states in adapted.items():
-        on = functools.cache(states.layer)
-        plans += [
-            ("adapter+probe", seed, on, rows["probe-train"]),
-            ("both+probe", seed, _joined(base_layer, on), rows["probe-train"]),
-            ("diff+probe", seed, _difference(base_layer, on), rows["probe-train"]),
-        ]
-    fits = []
-    with bar(len(plans) * len(config.probes) * len(layers), "fitting probes", unit="layer") as progress:
-        for arm, seed, features, fit_rows in plans:
-            for name in config.probes:
-                selection = select_probe(
-                    name,
-                    features,
-                    layers,
-                    truth,
-                    fit_rows,
-                    rows["select"],
-                    conditions,
-                    config.select.strengths,
-                    progress.update,
-                    groups,
-                    config.select.folds,
-                )
+def fit_arms(
+    config: RunConfig, encoded: Encoded, base: HiddenStates, adapted: dict[int, HiddenStates], tokens: Recorded | None
+) -> tuple[list[ArmFit], list[dict]]:
+    """Every probe arm of every seed. Arms that see no adapter are fitted once and repeated per seed.
+
+    Args:
+        tokens: states of tokens, where a probe reads them.
+
+    Returns:
+        The fits, and what was left out: a probe that cannot be fitted in an arm, with the reason.
+
+    Raises:
+        DataError: the probe that hypotheses are about cannot be fitted.
+    """
+    everything = all_rows(config, encoded)
+    matched = np.concatenate([np.array(encoded.where("adapter-train")), everything.fit])
+    states = Recorded(base, adapted)
+    sights = {spec.label: sight_of(spec, config, base.layers[-1]) for spec in config.probe_specs}
+    views = {"tokens": tokens.views() if tokens else {}, "states": states.views()}
+    fits, left_out = [], []
+    total = len(views["states"]) * sum(len(sight.layers) for sight in sights.values())
+    with bar(total, "fitting probes", unit="layer") as progress:
+        for arm, seed in views["states"]:
+            rows = replace(everything, fit=matched) if arm == "base+probe@matched" else everything
+            for spec in config.probe_specs:
+                sight = sights[spec.label]
+                features = sight.of(views["tokens" if sight.kind == "tokens" else "states"][arm, seed])
+                progress.set_postfix_str(f"{arm}, {spec.label}", refresh=False)
+                try:
+                    job = SearchJob(spec, sight, rows, config.select)
+                    selection, seconds = fitted(job, features, states.key(arm, seed), progress.update)
+                except DataError as error:
+                    if spec.label == config.evaluate.probe:
+                        raise
+                    say(f"probe '{spec.label}' is left out of {arm}: {error}")
+                    left_out.append({"arm": arm, "probe": spec.label, "seed": seed, "reason": str(error)})
+                    continue
                 for repeat in adapted if seed is None else [seed]:
-                    fits.append(ArmFit(arm, name, repeat, selection, features, fit_rows))
-    return fits
+                    fits.append(ArmFit(arm, spec.label, repeat, selection, features, rows, seconds))
+    return fits, left_out
 
 
-def _joined(base: Callable, on: Callable) -> Callable[[int], np.ndarray]:
-    return lambda layer: np.concatenate([base(layer), on(layer)], axis=1)
-
-
-def _difference(base: Callable, on: Callable) -> Callable[[int], np.ndarray]:
-    return lambda layer: on(layer) - base(layer)
+def all_rows(config: RunConfig, encoded: Encoded) -> Rows:
+    """What probes are fitted on and selected by."""
+    prompts = encoded.prompts
+    return Rows(
+        labels=np.array([int(p.example.truth) for p in prompts]),
+        fit=np.array(encoded.where("probe-train")),
+        select=np.array(encoded.where("select")),
+        conditions=np.array([p.condition for p in prompts]),
+        groups=np.array([p.example.group for p in prompts]),
+        pairs=pair_numbers(prompts),
+        polarity=polarities(prompts),
+    )
 
 
 def probe_detectors(fits: list[ArmFit], all_layers: bool = False) -> list[Detector]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from sklearn.base import clone
 
 from adapterprobe.config import RunConfig
 from adapterprobe.evaluate.controls import (
@@ -17,7 +18,6 @@ from adapterprobe.evaluate.controls import (
 )
 from adapterprobe.models.encode import Encoded
 from adapterprobe.pipeline.arms import ArmFit
-from adapterprobe.probes import make
 from adapterprobe.progress import bar
 
 
@@ -34,10 +34,12 @@ def run_controls(config: RunConfig, encoded: Encoded, fits: list[ArmFit]) -> lis
             best = fit.selection.best
             X = fit.features(best.layer)
             detector = {split: float(split_auroc(frame, best.scores[:, None], split)[0]) for split in splits}
-            again = functools.partial(make, best.probe.probe_name, **best.probe.get_params())
+            again = functools.partial(clone, best.probe)
             found = {
-                "shuffled labels": shuffled_labels(frame, X, fit.fit_rows, again, draws, seed),
-                "random directions": random_directions(frame, X, fit.fit_rows, sign_rows, draws, seed),
+                "shuffled labels": shuffled_labels(frame, X, fit.rows.fit, again, draws, seed),
+                "random directions": random_directions(
+                    frame, X.reshape(len(X), -1), fit.rows.fit, sign_rows, draws, seed
+                ),
             }
             for name, values in found.items():
                 records += chance_records(name, fit.arm, fit.probe, values, detector)

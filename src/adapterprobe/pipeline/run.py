@@ -32,7 +32,10 @@ from adapterprobe.pipeline.controls import run_controls
 from adapterprobe.pipeline.learning import check_adapter, check_shares, learned_from, one_process
 from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
-from adapterprobe.probes import save_probe, search_space
+from adapterprobe.pipeline.tokens import token_states
+from adapterprobe.pipeline.views import sight_of
+from adapterprobe.probes import save_probe
+from adapterprobe.probes.select import settings_of
 from adapterprobe.progress import Timings, say
 
 
@@ -79,8 +82,8 @@ def run(config: RunConfig | str | Path | None = None, out: str | Path = "runs/de
     check_shares(config)
     one_process("run")
     hypotheses = [parse_hypothesis(text) for text in config.evaluate.hypotheses]
-    for name in config.probes:
-        search_space(name, config.select.strengths)
+    for spec in config.probe_specs:
+        settings_of(spec.probe, config.select.strengths, spec.params)
     finished = claim(out, config)
     if finished is not None:
         if all((out / name).is_file() for name in ("predictions.parquet", "results.json", "verdicts.json")):
@@ -106,7 +109,8 @@ class _Stages:
         with stage("load model"):
             lm = load_model(**config.model.model_dump())
         n_layers = lm.structure.n_layers
-        parse_layers(config.select.layers, 0, n_layers)
+        for spec in config.probe_specs:
+            sight_of(spec, config, n_layers)
         target_names(lm.model, lm.structure, config.adapter)
         with stage("prompts"):
             prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
@@ -134,8 +138,10 @@ class _Stages:
                 )
             with stage("hidden states, adapter on", told=True):
                 adapted[seed] = record_adapted(lm, engine, adapters[seed], encoded, base, trunk)
+        with stage("tokens for probes", told=True):
+            tokens = token_states(config, lm, engine, encoded, adapters)
         with stage("fit probes", told=True):
-            fits = fit_arms(config, encoded, base, adapted)
+            fits, left_out = fit_arms(config, encoded, base, adapted, tokens)
         with stage("scores"):
             frame = self._scores(encoded, base, adapted, fits, belief)
         with stage("controls", told=True):
@@ -144,7 +150,7 @@ class _Stages:
             settings = config.evaluate
             results, verdicts = evaluate(frame, self.hypotheses, settings.probe, settings.resamples, settings.margin)
         self._write(results, verdicts, controls, adapters, fits)
-        about = about_run(config, questions, encoded, lm, belief, adapters, fits, self.timings)
+        about = about_run(config, questions, encoded, lm, belief, adapters, fits, left_out, self.timings)
         write_json(self.out, "about.json", about)
         with stage("report", told=True):
             from adapterprobe.report import write_report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ from adapterprobe.models import LanguageModel
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.pipeline.adapters import FIXED_BATCH
+from adapterprobe.pipeline.arms import all_rows
 from adapterprobe.pipeline.belief_prompts import BeliefPrompts, Rounds
+from adapterprobe.pipeline.fitted import SearchJob
 from adapterprobe.pipeline.held import adapted_weights, counted, free_memory, size_of, watched
-from adapterprobe.probes.select import select_probe
+from adapterprobe.pipeline.views import sight_of
 from adapterprobe.progress import say
 
 TRIED_PASSES, TRIED_STEPS, TRIED_TEXTS = 4, 6, 3
@@ -254,18 +256,19 @@ class Trial:
         fit = np.array(self.encoded.where("adapter-train") + self.encoded.where("probe-train"))
         width = self.lm.structure.width
         noise = rng.standard_normal((len(self.encoded), width)).astype(np.float32)
-        truth = np.array([int(p.example.truth) for p in self.encoded.prompts])
-        conditions = np.array([p.condition for p in self.encoded.prompts])
-        groups = np.array([p.example.group for p in self.encoded.prompts])
-        begun = time.perf_counter()
-        for name in self.config.probes:
-            select_probe(
-                name, lambda layer: noise, [0, 1], truth, fit, np.array(self.encoded.where("select")), conditions,
-                self.config.select.strengths, lambda *a: None, groups, self.config.select.folds,
-            )  # fmt: skip
-        layers = len(parse_layers(self.config.select.layers, 0, self.lm.structure.n_layers))
-        # Two arms without an adapter, three with one for each seed, one of them of double width.
-        fits = (time.perf_counter() - begun) / 2 * layers * (2 + 4 * seeds)
+        rows = replace(all_rows(self.config, self.encoded), fit=fit)
+        fits = 0.0
+        for spec in self.config.probe_specs:
+            sight = sight_of(spec, self.config, self.lm.structure.n_layers)
+            depth = {"layer": 0, "tokens": self.config.select.tokens}.get(sight.kind, len(sight.several))
+            features = np.repeat(noise[:, None], depth, axis=1) if depth else noise
+            if depth and not sight.deep and sight.kind != "tokens":
+                features = features.reshape(len(noise), -1)
+            some = replace(sight, layers=sight.layers[:2], kind="layer")
+            begun = time.perf_counter()
+            SearchJob(spec, some, rows, self.config.select).search(lambda layer, found=features: found)
+            # Two arms without an adapter, three with one for each seed, one of them of double width.
+            fits += (time.perf_counter() - begun) / len(some.layers) * len(sight.layers) * (2 + 4 * seeds)
         judged = sum(p.split in ("calibrate", "test", "ood") for p in self.encoded.prompts)
-        reported = judged * (2 + 5 * len(self.config.probes)) * seeds * 4
+        reported = judged * (2 + 5 * len(self.config.probe_specs)) * seeds * 4
         return fits + 6.0 + 4e-9 * reported * self.config.evaluate.resamples

@@ -33,6 +33,10 @@ from adapterprobe.hints import nearest
 _REGISTRY: dict[str, type[Probe]] = {}
 
 
+class ConstantFeatures(ValueError):
+    """Features that are the same in all rows, as the first layer's are where every prompt ends in the same token."""
+
+
 class Probe(ClassifierMixin, BaseEstimator):
     """Base of probes: checks input once, leaves `_fit` and `_decide` to the method.
 
@@ -116,7 +120,9 @@ class Probe(ClassifierMixin, BaseEstimator):
                 f"Only binary classification is supported. The type of the target is multiclass: {self.classes_}"
             )
         if len(X) > 1 and (X[0] == X).all():
-            raise ValueError(f"all {X.shape[1]} features are constant over {len(X)} rows; there is nothing to fit on")
+            raise ConstantFeatures(
+                f"all {X.shape[1]} features are constant over {len(X)} rows; there is nothing to fit on"
+            )
         return np.asarray(X, dtype=np.float64), coded
 
     def _flat(self, X, fitting: bool = False):

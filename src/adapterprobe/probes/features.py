@@ -30,7 +30,7 @@ class _States(TransformerMixin, BaseEstimator):
 
     def _checked(self, X) -> np.ndarray:
         X = np.asarray(X)
-        if X.ndim != 3:
+        if X.ndim < 3:
             raise ValueError(f"{type(self).__name__} takes rows x states x width, got an array of shape {X.shape}")
         return X
 

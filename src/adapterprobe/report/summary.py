@@ -88,7 +88,7 @@ def probes_table(run: Gathered) -> pd.DataFrame:
     for arm in run.arms:
         if "probe" not in arm:
             continue
-        for probe in run.config.probes:
+        for probe in (spec.label for spec in run.config.probe_specs):
             row = {"arm": arm, "probe": probe}
             for split in splits_of(run):
                 row[f"{split} AUROC"] = shown(run.result(split, arm, probe=probe))

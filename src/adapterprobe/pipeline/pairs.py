@@ -1,0 +1,43 @@
+"""Contrast pairs among a run's prompts, and their polarity: for probes that want them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from adapterprobe.types import Prompt
+
+
+def pair_numbers(prompts: Sequence[Prompt]) -> np.ndarray:
+    """A number that two prompts share which differ in the proposed answer alone, one of them right; -1 without a partner.
+
+    That one of each pair is true is known of how questions are made; which one is not looked at by what uses the numbers.
+    """
+    waiting: dict[tuple, list[int]] = {}
+    numbers, count = np.full(len(prompts), -1), 0
+    for row, prompt in enumerate(prompts):
+        example = prompt.example
+        alike = (
+            prompt.split,
+            example.dataset,
+            example.group,
+            example.form,
+            prompt.condition,
+            prompt.template,
+            prompt.format,
+            prompt.system_prompt,
+            prompt.demo_set,
+        )
+        partners = waiting.setdefault((*alike, not example.truth), [])
+        if partners:
+            numbers[[partners.pop(0), row]] = count
+            count += 1
+        else:
+            waiting.setdefault((*alike, example.truth), []).append(row)
+    return numbers
+
+
+def polarities(prompts: Sequence[Prompt]) -> np.ndarray:
+    """-1 for questions that ask whether it is not so, 1 for all others."""
+    return np.array([-1 if prompt.example.form == "negated" else 1 for prompt in prompts])
