@@ -227,7 +227,7 @@ class SelectConfig(Stage):
     nested: int = Field(
         0,
         ge=0,
-        description="k: judge every probe arm by nested cross-validation too, k folds of groups outside, 3 inside",
+        description="k: judge the main probe of every arm by nested cross-validation too, k folds of groups outside, 3 inside",
     )
     tokens: int = Field(16, ge=1, description="last tokens of a prompt that the probe 'attention' sees")
     curve: list[float] = Field(

@@ -18,6 +18,7 @@ from torch import nn
 
 from adapterprobe.engine.batches import Batch, Group, plan_batches
 from adapterprobe.engine.packed import Layout, attention_configs, packed
+from adapterprobe.engine.steer import adding
 from adapterprobe.engine.trunk import Trunk
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
@@ -104,6 +105,7 @@ class Engine:
     def __init__(self, model: nn.Module, structure: Structure, share: bool = True) -> None:
         self.model, self.structure = model, structure
         self._trunk: Trunk | None = None
+        self._added: tuple[int, torch.Tensor] | None = None
         self._configs = attention_configs(model)
         self.share = share
         self.share = share and self._can_share()
@@ -125,6 +127,15 @@ class Engine:
         finally:
             self._trunk = None
 
+    @contextlib.contextmanager
+    def steered(self, layer: int, vector: torch.Tensor) -> Iterator[None]:
+        """Within, every pass has `vector` (width numbers) added to hidden state `layer` at its answer positions."""
+        self._added = (layer, vector.to(self.device, self.model.dtype))
+        try:
+            yield
+        finally:
+            self._added = None
+
     def run(self, batch: Batch, states: bool = True, layers: list[int] | None = None) -> Output:
         """One batch.
 
@@ -145,7 +156,9 @@ class Engine:
             resumed = (
                 trunk.resumed(self.structure, batch, self.share, self.device) if trunk else contextlib.nullcontext()
             )
-            with recording as kept, _head_at(self.structure.head, where, shape) as fired, resumed:
+            steering = adding(self.structure, where, *self._added) if self._added else contextlib.nullcontext()
+            # Steering comes first, so that what is recorded is what it made.
+            with steering, recording as kept, _head_at(self.structure.head, where, shape) as fired, resumed:
                 logits = self.model(**inputs, use_cache=False).logits
                 logits = logits[:, 0] if fired else logits[where]
                 yield Output(logits, torch.stack([kept[index] for index in sorted(kept)]) if states else None)

@@ -48,8 +48,15 @@ def as_it_is() -> AsItIs:
 
 def calibrator(method: str, scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """A map from scores in [0, 1] to calibrated probabilities, fitted on scores and labels of both classes."""
-    fitted = CalibratedClassifierCV(FrozenEstimator(as_it_is()), method=METHODS[method]).fit(scores[:, None], labels)
+    # Folds make no difference to a frozen classifier; one map is fitted on all rows.
+    frozen = FrozenEstimator(as_it_is())
+    fitted = CalibratedClassifierCV(frozen, method=METHODS[method], cv=2).fit(scores[:, None], labels)
     return lambda new: fitted.predict_proba(np.asarray(new, float)[:, None])[:, 1]
+
+
+def enough(labels: np.ndarray) -> bool:
+    """Whether there are two rows of each label, which the least map needs."""
+    return bool(np.bincount(labels, minlength=2).min() >= 2)
 
 
 def halves(groups: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +88,7 @@ def calibration_records(detector: pd.DataFrame) -> list[dict]:
     fit = rows[first]
     scores, labels = fit["score"].to_numpy(float), fit["label"].to_numpy(int)
     maps: dict[str, Callable[[np.ndarray], np.ndarray]] = {"as it is": lambda new: new}
-    if len(np.unique(labels)) == 2:
+    if enough(labels):
         maps |= {method: calibrator(method, scores, labels) for method in METHODS}
     records = []
     for (split, dataset), part in detector[detector["split"] != "calibrate"].groupby(["split", "dataset"], sort=False):

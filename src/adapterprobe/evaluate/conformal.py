@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from mapie.classification import SplitConformalClassifier
 
-from adapterprobe.evaluate.calibration import as_it_is, calibrator, halves
+from adapterprobe.evaluate.calibration import as_it_is, calibrator, enough, halves
 from adapterprobe.evaluate.intervals import mean_interval
 from adapterprobe.types import Interval
 
@@ -24,6 +24,11 @@ LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 def needed(miss: float) -> int:
     """Fewest calibrating groups with which a chance of missing can be guaranteed: 1 / (n + 1) must not exceed it."""
     return math.ceil(round(1 / miss, 9)) - 1
+
+
+def needed_for_sets(level: float) -> int:
+    """The same for conformal sets and intervals; MAPIE wants one group more."""
+    return math.ceil(round(max(1 / (1 - level), 1 / level), 9))
 
 
 def one_of_each(groups: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -53,12 +58,12 @@ def sets(
     """
     if not by_class:
         mine = one_of_each(groups)
-        return holds(chances[mine], labels[mine], new, level) if len(mine) >= needed(1 - level) else None
+        return holds(chances[mine], labels[mine], new, level) if len(mine) >= needed_for_sets(level) else None
     columns = []
     for label in (0, 1):
         here = np.flatnonzero(labels == label)
         mine = here[one_of_each(groups[here])]
-        if len(mine) < needed(1 - level):
+        if len(mine) < needed_for_sets(level):
             return None
         # Both labels must be there for the classifier; only those of one are compared.
         columns.append(holds(chances[mine], labels[mine], new, level)[:, label])
@@ -94,9 +99,11 @@ def conformal_records(detectors: list[pd.DataFrame], coverage: float, rate: floa
         groups = rows["group"].to_numpy(str)
         first, second = halves(groups)
         scores, labels = rows["score"].to_numpy(float), rows["label"].to_numpy(int)
-        mapped = calibrator("Platt", scores[first], labels[first]) if len(np.unique(labels[first])) == 2 else None
-        if mapped is None or len(np.unique(labels[second])) < 2:
-            return [{"kind": "refused", "reason": "the calibrate split has too few groups of both labels"}]
+        if not (enough(labels[first]) and enough(labels[second])):
+            reason = "the halves of calibrate need two rows of each label"
+            kinds = [("split", coverage), ("class-conditional", coverage), ("threshold", rate)]
+            return [{"kind": kind, "nominal": value, "refused": reason} for kind, value in kinds]
+        mapped = calibrator("Platt", scores[first], labels[first])
         fit = (mapped(scores[second]), labels[second], groups[second])
         count = len(np.unique(fit[2]))
         negatives = fit[1] == 0
@@ -116,7 +123,7 @@ def conformal_records(detectors: list[pd.DataFrame], coverage: float, rate: floa
                     found = sets(*fit, new, level, by_class)
                     name = "class-conditional" if by_class else "split"
                     if found is None:
-                        refused[name, level] = f"{count} groups, at least {needed(1 - level)} needed for {level:g}"
+                        refused[name, level] = f"{count} groups, at least {needed_for_sets(level)} needed for {level:g}"
                         continue
                     inside = found[np.arange(len(truth)), truth]
                     alone = found.sum(1) == 1

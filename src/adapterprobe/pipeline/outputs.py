@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from adapterprobe.cache import damaged, file_digest, write_atomic
 from adapterprobe.config import ReadConfig, RunConfig
 from adapterprobe.config_files import to_yaml
@@ -133,6 +135,13 @@ def provenance(model: dict, hashes: dict) -> dict:
 
 def write_config(out: Path, config: RunConfig, about: dict) -> None:
     write_atomic(out / "config.yaml", to_yaml(config, about))
+
+
+def write_parquet(folder: Path, name: str, frame: pd.DataFrame) -> None:
+    """Write a table, whole or not at all."""
+    part = folder / f".{name}.part"
+    frame.to_parquet(part, index=False, compression="zstd")
+    part.replace(folder / name)
 
 
 def write_json(out: Path, name: str, content) -> None:

@@ -29,8 +29,9 @@ from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_a
 from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, p_positive, probe_detectors
 from adapterprobe.pipeline.belief import Belief, find_belief
 from adapterprobe.pipeline.controls import run_controls
+from adapterprobe.pipeline.evidence import write_evidence
 from adapterprobe.pipeline.learning import check_adapter, check_shares, learned_from, one_process
-from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json
+from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json, write_parquet
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
 from adapterprobe.pipeline.tokens import token_states
 from adapterprobe.pipeline.views import sight_of
@@ -150,6 +151,7 @@ class _Stages:
             settings = config.evaluate
             results, verdicts = evaluate(frame, self.hypotheses, settings.probe, settings.resamples, settings.margin)
         self._write(results, verdicts, controls, adapters, fits)
+        write_evidence(config, self.out, lm, engine, encoded, frame, fits, base, adapted, adapters, self.timings)
         about = about_run(config, questions, encoded, lm, belief, adapters, fits, left_out, self.timings)
         write_json(self.out, "about.json", about)
         with stage("report", told=True):
@@ -183,15 +185,10 @@ class _Stages:
         objective = self.config.adapter.objective
         own += [own_detector("adapter", seed, encoded, states, objective) for seed, states in adapted.items()]
         frame = predictions(prompts, labels, [*own, *probe_detectors(fits)])
-        self._write_parquet("predictions.parquet", frame)
+        write_parquet(self.out, "predictions.parquet", frame)
         everywhere = predictions(prompts, labels, probe_detectors(fits, all_layers=True), axes=["truth"])
-        self._write_parquet("layers.parquet", everywhere)
+        write_parquet(self.out, "layers.parquet", everywhere)
         return frame
-
-    def _write_parquet(self, name: str, frame: pd.DataFrame) -> None:
-        part = self.out / f".{name}.part"
-        frame.to_parquet(part, index=False, compression="zstd")
-        part.replace(self.out / name)
 
     def _write(self, results, verdicts, controls, adapters: dict[int, TrainedAdapter], fits: list[ArmFit]) -> None:
         write_json(self.out, "results.json", results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.columns import ARMS
+from adapterprobe.evaluate.ranks import auroc_columns
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,22 @@ class Gathered:
     about: dict
     predictions: pd.DataFrame
     layers: pd.DataFrame
+    probes: dict
+    """Content of `probes.json`."""
+    uncertainty: pd.DataFrame | None
+    projections: pd.DataFrame | None
+
+    @cached_property
+    def layer_aurocs(self) -> pd.DataFrame:
+        """AUROC by split, arm, probe, seed and layer, averaged over data sets and conditions."""
+        rows = self.layers[self.layers["split"].isin(["test", "ood"])]
+        names = ["arm", "probe", "seed", "layer"]
+        tables = []
+        for (split, _, _), cell in rows.groupby(["split", "dataset", "condition"], observed=True):
+            wide = cell.pivot_table(index=["prompt_id", "label"], columns=names, values="score", observed=True)
+            values = auroc_columns(wide.index.get_level_values("label").to_numpy(int), wide.to_numpy())
+            tables.append(pd.DataFrame({"split": split, "auroc": values}, index=wide.columns).reset_index())
+        return pd.concat(tables).groupby(["split", *names], as_index=False)["auroc"].mean()
 
     @property
     def arms(self) -> list[str]:
@@ -54,6 +72,10 @@ class Gathered:
         return part.iloc[0].to_dict() if len(part) else None
 
 
+def _table(path: Path) -> pd.DataFrame | None:
+    return pd.read_parquet(path) if path.is_file() else None
+
+
 def gather(folder: Path) -> Gathered:
     """Read a run's folder.
 
@@ -77,6 +99,9 @@ def gather(folder: Path) -> Gathered:
             about=load("about.json"),
             predictions=pd.read_parquet(folder / "predictions.parquet"),
             layers=pd.read_parquet(folder / "layers.parquet"),
+            probes=load("probes.json"),
+            uncertainty=_table(folder / "uncertainty.parquet"),
+            projections=_table(folder / "projections.parquet"),
         )
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"{folder} is not a finished run ({error}); run it again with the same command") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from adapterprobe.report.figures import splits_of
+from adapterprobe.report.canvas import splits_of
 from adapterprobe.report.gather import Gathered
 
 METRICS = {
@@ -80,23 +80,6 @@ def metrics_table(run: Gathered, split: str) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.loc[:, (table != "–").any()]
-
-
-def probes_table(run: Gathered) -> pd.DataFrame:
-    """Every probe of every probe arm."""
-    rows = []
-    for arm in run.arms:
-        if "probe" not in arm:
-            continue
-        for probe in (spec.label for spec in run.config.probe_specs):
-            row = {"arm": arm, "probe": probe}
-            for split in splits_of(run):
-                row[f"{split} AUROC"] = shown(run.result(split, arm, probe=probe))
-            chosen = [s for s in run.about["selected"] if s["arm"] == arm and s["probe"] == probe]
-            row["layer (by seed)"] = ", ".join(str(s["layer"]) for s in chosen)
-            row["fitted on"] = f"{chosen[0]['fitted_on']} prompts"
-            rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def axes_table(run: Gathered, split: str) -> pd.DataFrame:

@@ -10,8 +10,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from adapterprobe.cache import write_atomic
-from adapterprobe.report import summary
-from adapterprobe.report.figures import FIGURES, SPLIT_TITLES, splits_of, to_png, to_svg
+from adapterprobe.report import probe_tables, summary
+from adapterprobe.report.canvas import SPLIT_TITLES, splits_of, to_png, to_svg
+from adapterprobe.report.figures import FIGURES
 from adapterprobe.report.gather import Gathered, gather
 
 
@@ -27,12 +28,14 @@ def write_report(folder: Path) -> None:
     inline = {}
     for name, draw in FIGURES.items():
         figure = draw(run)
+        if figure is None:
+            continue
         svg = to_svg(figure, name)
         inline[name] = Markup(svg)
         write_atomic(target / f"{name}.svg", to_svg(figure, name, themed=False))
         write_atomic(target / f"{name}.png", to_png(figure))
     write_atomic(run.folder / "report.html", _page(run, inline))
-    write_atomic(run.folder / "report.md", _markdown(run))
+    write_atomic(run.folder / "report.md", _markdown(run, set(inline)))
 
 
 def _page(run: Gathered, figures: dict[str, Markup]) -> str:
@@ -52,7 +55,9 @@ def _page(run: Gathered, figures: dict[str, Markup]) -> str:
         metric_tables=[(title, summary.metrics_table(run, split)) for title, split in titles],
         conditions=summary.conditions_table(run),
         known=summary.known_table(run),
-        probes=summary.probes_table(run),
+        probes=probe_tables.probes_table(run),
+        probe_tables=probe_tables.sections(run),
+        probe_notes=probe_tables.notes(run),
         axes_tables=[(title, summary.axes_table(run, split)) for title, split in titles],
         controls=summary.controls_table(run),
         adapters=adapters_table(run),
@@ -100,7 +105,17 @@ def to_markdown(frame: pd.DataFrame) -> str:
     return "\n".join([*lines, *(cells(row) for row in frame.itertuples(index=False))])
 
 
-def _markdown(run: Gathered) -> str:
+def _probe_sections(run: Gathered, drawn: set[str]) -> list[str]:
+    parts = []
+    for section in probe_tables.sections(run):
+        parts.append(f"### {section.title}")
+        parts += [f"![{section.title}](figures/{section.figure}.png)"] if section.figure in drawn else []
+        parts += [to_markdown(section.table)] if section.table is not None else []
+        parts.append(section.text)
+    return parts
+
+
+def _markdown(run: Gathered, drawn: set[str]) -> str:
     parts = [
         f"# {run.config.name}",
         summary.headline(run),
@@ -119,7 +134,9 @@ def _markdown(run: Gathered) -> str:
         "## ROC curves",
         "![ROC curves](figures/roc.png)",
         "## Probes",
-        to_markdown(summary.probes_table(run)),
+        to_markdown(probe_tables.probes_table(run)),
+        *[f"- {note}" for note in probe_tables.notes(run)],
+        *_probe_sections(run, drawn),
         "## What is really detected",
         *[f"{SPLIT_TITLES[s]}:\n\n{to_markdown(summary.axes_table(run, s))}" for s in splits_of(run)],
         "## Controls",

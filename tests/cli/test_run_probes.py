@@ -1,0 +1,199 @@
+"""A run with many probes: what it writes about them, and what happens to one that cannot be fitted."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adapterprobe import probes
+from adapterprobe.cli import main
+from adapterprobe.config import RunConfig
+from adapterprobe.config_files import to_yaml
+from adapterprobe.errors import ConfigError, DataError
+from adapterprobe.pipeline.pairs import pair_numbers
+from adapterprobe.pipeline.views import sight_of
+from conftest import small_config
+
+PROBES = [
+    "logistic",
+    "gpp",
+    "ensemble",
+    "ranking",
+    {"probe": "conv", "params": {"steps": 20}},
+    {"probe": "attention", "params": {"steps": 20}, "layers": "1-3"},
+    {"probe": "logistic", "name": "wide", "features": "concat", "layers": "2-4"},
+    {"probe": "logistic", "name": "steps", "features": "steps", "params": {"C": 0.1}},
+    "GaussianNB",
+    "never_fits",
+]
+
+
+@probes.register("never_fits")
+class NeverFits(probes.Probe):
+    """Stands for a probe that these data are too few for."""
+
+    def _fit(self, X, y, sample_weight):
+        raise ValueError("too few rows")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_folder, tmp_path_factory):
+    base = tmp_path_factory.mktemp("many")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("ADAPTERPROBE_CACHE", str(base / "cache"))
+    config = small_config(
+        tiny_folder,
+        probes=PROBES,
+        seeds=[0],
+        select={"strengths": [0.1], "tokens": 4, "nested": 3, "rule": "one_se", "curve": [0.5, 1.0]},
+        evaluate={"resamples": 1000, "coverage": 0.7, "false_positive_rate": 0.3},
+    )
+    (base / "run.yaml").write_text(to_yaml(config))
+    assert main(["run", str(base / "run.yaml"), "--out", str(base / "out")]) == 0
+    yield base
+    patch.undo()
+
+
+def load(path):
+    return json.loads(path.read_text())
+
+
+def test_every_probe_is_in_the_tables(finished):
+    names = {p if isinstance(p, str) else p.get("name", p["probe"]) for p in PROBES} - {"never_fits"}
+    frame = pd.read_parquet(finished / "out" / "predictions.parquet")
+    arms = frame.dropna(subset=["probe"])
+    assert set(arms["probe"]) == names
+    for name in names:
+        assert arms.loc[arms["probe"] == name, "arm"].nunique() == 5
+    layers = pd.read_parquet(finished / "out" / "layers.parquet").groupby("probe")["layer"].unique()
+    assert set(layers["logistic"]) == set(range(5)) and set(layers["attention"]) == {1, 2, 3}
+    assert list(layers["wide"]) == [4] and list(layers["conv"]) == [4]
+    selected = load(finished / "out" / "about.json")["selected"]
+    assert {s["probe"] for s in selected} == names and all(s["seconds"] > 0 and s["tried"] for s in selected)
+    assert {s["params"]["C"] for s in selected if s["probe"] == "steps"} == {0.1}
+
+
+def test_a_probe_that_cannot_be_fitted_is_left_out_and_told(finished):
+    left = load(finished / "out" / "about.json")["left_out"]
+    assert {entry["probe"] for entry in left} == {"never_fits"} and len(left) == 5
+    assert "cannot be fitted at layer 1: too few rows" in left[0]["reason"]
+    assert "never_fits is left out of base+probe" in (finished / "out" / "report.html").read_text()
+
+
+def test_the_main_probe_must_be_fitted(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished / "cache"))
+    argv = ["run", str(finished / "run.yaml"), "--out", str(tmp_path / "o"), "--set", "evaluate.probe=never_fits"]
+    assert main(argv) == 2
+    assert "too few rows" in capsys.readouterr().err
+
+
+def test_saved_probes_score_as_in_the_run(finished):
+    """In what is saved every probe says what predictions say, from the states in the cache."""
+    for path in sorted((finished / "out" / "probes").glob("*.json")):
+        probe, about = probes.load_probe(path.with_suffix(""))
+        assert about["axis"] == "truth" and probe.probe_name in {*probes.available(), "GaussianNB"}
+    assert len(list((finished / "out" / "probes").glob("*.json"))) == 5 * 9
+
+
+def test_searches_come_out_of_the_cache(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished / "cache"))
+    from adapterprobe.pipeline import fitted
+
+    def refuse(*args, **kwargs):
+        raise DataError("fitted anew")
+
+    monkeypatch.setattr(fitted, "select_probe", refuse)
+    names = "probes=[logistic,gpp,{probe: conv, params: {steps: 20}}]"
+    out = tmp_path / "again"
+    argv = ["run", str(finished / "run.yaml"), "--set", names, "--set", "select.nested=0", "--out", str(out)]
+    assert main(argv) == 0
+    first, again = (pd.read_parquet(folder / "predictions.parquet") for folder in (finished / "out", out))
+    assert load(out / "about.json")["left_out"] == []
+    for name in ("logistic", "gpp", "conv"):
+        a, b = (frame.loc[frame["probe"] == name, "score"].to_numpy() for frame in (first, again))
+        assert np.array_equal(a, b)
+
+
+def test_what_is_told_of_probes(finished):
+    told = load(finished / "out" / "probes.json")
+    assert {r["probe"] for r in told["flagging"]} == {"gpp", "ensemble"}
+    assert {r["arm"] for r in told["nested"]} == {
+        "base+probe",
+        "base+probe@matched",
+        "adapter+probe",
+        "both+probe",
+        "diff+probe",
+    }
+    curve = [r for r in told["curves"] if (r["arm"], r["probe"]) == ("base+probe", "logistic")]
+    assert [r["groups"] for r in curve] == sorted({r["groups"] for r in curve}) and len(curve) == 2
+    frame = pd.read_parquet(finished / "out" / "predictions.parquet")
+    mine = frame[(frame["arm"] == "base+probe") & (frame["probe"] == "logistic") & (frame["axis"] == "truth")]
+    test = mine[mine["split"] == "test"]
+    from sklearn.metrics import roc_auc_score
+
+    expected = np.mean([roc_auc_score(c["label"].astype(int), c["score"]) for _, c in test.groupby("condition")])
+    assert curve[-1]["auroc"] == pytest.approx(expected), "with all groups it is the run's own figure"
+    matrix = told["cosines"]["probes"]["base+probe"]
+    assert {"logistic", "ensemble", "ranking"} <= set(matrix["names"])
+    assert np.allclose(np.diag(matrix["cosines"]), 1) and np.allclose(
+        matrix["cosines"], np.transpose(matrix["cosines"])
+    )
+    below = [r for r in told["cosines"]["arms"] if r["layer"] <= 1]
+    assert all(r["cosine"] == pytest.approx(1) for r in below), "below the adapter nothing changes"
+    steering = pd.DataFrame(told["steering"])
+    assert set(steering["direction"]) == {"probe", "random"} and set(steering["arm"]) == {"base+probe", "adapter+probe"}
+    assert steering["change"].abs().max() > 0
+    assert {r["arm"] for r in told["soft"]} == {"base+probe", "adapter+probe"}
+    uncertainty = pd.read_parquet(finished / "out" / "uncertainty.parquet")
+    assert np.isfinite(uncertainty[["epistemic", "aleatoric"]]).all(axis=None)
+
+
+def test_the_report_shows_it(finished):
+    page = (finished / "out" / "report.html").read_text()
+    for title in (
+        "Every probe by layer",
+        "Calibration",
+        "Conformal sets",
+        "A threshold with a guarantee",
+        "What the model will say",
+        "Epistemic and aleatoric uncertainty",
+        "Would more labels help?",
+        "Nested cross-validation",
+        "Directions",
+        "Where the states are",
+        "Does the direction matter to the model?",
+    ):
+        assert f"<h3>{title}" in page
+        assert f"### {title}" in (finished / "out" / "report.md").read_text()
+    for name in ("probe-layers", "reliability", "coverage", "epistemic", "cosines", "projections", "steering", "curve"):
+        assert (finished / "out" / "figures" / f"{name}.png").stat().st_size > 5000
+        assert f'aria-label="{name}"' in page
+
+
+def test_pairs_have_one_right_and_one_wrong_answer(tokenizer):
+    from adapterprobe.config import DataConfig
+    from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+
+    config = RunConfig(data=DataConfig(max_groups=40, ood=[], min_groups=2), evaluate={"hypotheses": []})
+    prompts = list(prepare_prompts(config, prepare_questions(config), tokenizer)[0])
+    numbers = pair_numbers(prompts)
+    assert (numbers >= 0).mean() > 0.9
+    for number in np.unique(numbers[numbers >= 0]):
+        a, b = (prompts[row] for row in np.flatnonzero(numbers == number))
+        assert a.example.truth != b.example.truth and a.example.group == b.example.group
+        assert (a.condition, a.template, a.demo_set, a.split) == (b.condition, b.template, b.demo_set, b.split)
+
+
+def test_features_that_do_not_suit_are_refused():
+    for spec, match in (
+        ({"probe": "logistic", "features": "tokens"}, "tokens are for the probe 'attention'"),
+        ({"probe": "attention", "features": "concat"}, "it looks at tokens"),
+        ({"probe": "attention", "layers": "0"}, "reads tokens at layers 1 to"),
+        ({"probe": "logistik"}, "did you mean 'logistic'"),
+    ):
+        config = RunConfig(probes=["logistic", spec | {"name": "x"}])
+        with pytest.raises(ConfigError, match=match):
+            sight_of(config.probe_specs[1], config, 12)
+    with pytest.raises(ValueError, match="two probes have one name"):
+        RunConfig(probes=["logistic", {"probe": "logistic"}])
