@@ -187,7 +187,9 @@ class AdapterConfig(Stage):
     patience: int = Field(5, ge=1, description="stop after so many epochs without a better loss on select")
     batch_size: int = Field(8, ge=1, description="prompts per optimiser step")
     micro_batch: int = Field(
-        8, ge=1, description="prompts per forward pass (memory); halved by itself where memory runs out"
+        8,
+        ge=1,
+        description="most prompts of a forward pass (memory), up to batch_size; halved by itself where memory runs out",
     )
     checkpoint_activations: bool = Field(
         False, description="compute activations again in the backward pass instead of keeping them: slower, less memory"

@@ -152,3 +152,20 @@ def test_whole_runs(kind, tiny_folder, tmp_path, cache, capsys):
     PeftModel.from_pretrained(model, str(tmp_path / "out" / "adapter"))
     told = capsys.readouterr().err
     assert ("adapter.rank says nothing" in told) == (kind in ("ln_tuning", "bias"))
+
+
+@pytest.mark.parametrize("kind", ["pissa", "olora"])
+def test_a_rank_beyond_the_matrix_is_padded(kind, tiny_lm):
+    lm = tiny_lm()
+    width = lm.structure.width
+    config = AdapterConfig(kind=kind, rank=2 * width, alpha=2 * width)
+    wrapped = attach(lm.model, lm.structure, config, 0)
+    assert all(p.isfinite().all() for p in trainable(wrapped).values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"), [("pissa", "r"), ("loftq", "use_rslora"), ("olora", "lora_alpha"), ("adalora", "tinit")]
+)
+def test_options_that_a_kind_decides_are_refused(kind, option):
+    with pytest.raises(ConfigError, match=f"{option} is decided by the kind '{kind}'"):
+        check_kind(AdapterConfig(kind=kind, options={option: 8}))

@@ -157,7 +157,7 @@ def test_training_in_fp16(share, tiny_lm, encoded, tmp_path):
     engine = Engine(lm.model, lm.structure, share=share)
     result = train_adapter(wrapped, engine, encoded, encoded, config, 0, tmp_path)
     assert result.epochs[-1]["train_loss"] < result.epochs[0]["train_loss"] and not result.non_finite
-    assert result.steps == len(result.epochs) * 3
+    assert result.steps == len(result.epochs) * 6
 
 
 def plant(lm, where):
@@ -261,4 +261,38 @@ def test_exactly_so_many_steps(tiny_lm, encoded, tmp_path):
         config = CONFIG.model_copy(update={"max_steps": most, "batch_size": 8, "early_stopping": False, "epochs": 1})
         wrapped = attach(lm.model, lm.structure, config, 0)
         result = train_adapter(wrapped, Engine(lm.model, lm.structure), encoded, encoded, config, 0, folder)
-        assert result.steps == most and result.best_epoch == len(result.epochs) == -(-most // 4)
+        assert result.steps == most and result.best_epoch == len(result.epochs) == -(-most // 8)
+
+
+def test_processes_share_one_list_of_passes_whatever_memory_each_has(tiny_lm, encoded, monkeypatch):
+    """One process that had to halve its passes still does its own prompts, all of them and no others."""
+    from adapterprobe.adapt import processes
+
+    made = stepper(tiny_lm(), encoded, CONFIG.model_copy(update={"micro_batch": 4}))
+    batches = micro_batches(encoded, 4, np.random.default_rng(0))[:3]
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    done = []
+    for rank, rows in ((0, 4), (1, 1)):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        made.rows = rows
+        done.append([row for part in made._mine(made._shared_out(batches)) for row in part.rows])
+    assert not set(done[0]) & set(done[1])
+    assert sorted(done[0] + done[1]) == sorted(row for batch in batches for row in batch.rows)
+    # A single pass is cut, so that both have something to do.
+    assert len(made._shared_out(batches[:1])) == 2
+
+
+def test_a_bad_batch_leaves_the_scale_of_fp16_as_it_was(tiny_lm, encoded, tmp_path):
+    from adapterprobe.adapt.train import _Training
+
+    lm = tiny_lm()
+    plant(lm, "weight")
+    config = CONFIG.model_copy(update={"on_nonfinite": "skip"})
+    wrapped = attach(lm.model, lm.structure, config, 0)
+    training = _Training(
+        wrapped, Engine(lm.model, lm.structure, share=False), encoded, encoded, config, 0, tmp_path, (), None
+    )
+    training.stepper.scale = 1024.0
+    wrapped.train()
+    training._step(training._steps(0)[0][0], 0, type("Bar", (), {"set_postfix": lambda *a, **k: None})())
+    assert training.stepper.scale == 1024.0 and training.place.skipped == 1

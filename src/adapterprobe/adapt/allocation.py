@@ -63,6 +63,7 @@ class RankAllocation:
 
     def load(self, tensors: Tensors) -> None:
         allocator = self.tuner.rankallocator
+        device = next(self.tuner.parameters()).device
         for key, tensor in tensors.items():
             if key.startswith("rank.pattern."):
                 self.config.rank_pattern = (self.config.rank_pattern or {}) | {
@@ -70,7 +71,7 @@ class RankAllocation:
                 }
             elif key.startswith("rank."):
                 kind, name = key.removeprefix("rank.").split(".", 1)
-                getattr(allocator, kind)[name] = tensor
+                getattr(allocator, kind)[name] = tensor.to(device)
 
     def finish(self) -> None:
         """Ranks that were taken away are nought in the weights; a saved adapter keeps its full shape, so that it loads

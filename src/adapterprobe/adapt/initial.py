@@ -44,7 +44,13 @@ def _leading(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tenso
     size = min(rank + OVERSAMPLING, *matrix.shape)
     u, s, v = torch.svd_lowrank(matrix, q=size, niter=ITERATIONS)
     root = s[:rank].sqrt()
-    return u[:, :rank] * root, (v[:, :rank] * root).T
+    return _padded(u[:, :rank] * root, (v[:, :rank] * root).T, rank)
+
+
+def _padded(up: torch.Tensor, down: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the wanted rank: what a small matrix has no directions for is nought."""
+    missing = rank - up.shape[1]
+    return torch.nn.functional.pad(up, (0, missing)), torch.nn.functional.pad(down, (0, 0, 0, missing))
 
 
 def _quantized_and_back(weight: torch.Tensor) -> torch.Tensor:
@@ -66,7 +72,7 @@ def factors(method: str, weight: torch.Tensor, rank: int, quantized: torch.Tenso
         return _leading(weight, rank)
     if method == "olora":
         q, r = torch.linalg.qr(weight)
-        return q[:, :rank], r[:rank]
+        return _padded(q[:, :rank], r[:rank], rank)
     back = _quantized_and_back(weight) if quantized is None else quantized
     return _leading(weight - back, rank)
 
@@ -101,6 +107,9 @@ def initialise(
                 )
             path = name.removeprefix("base_model.model.") + ".weight"
             weight, quantized = originals(path).to(now.device, torch.float32), now
+            if getattr(getattr(base, "source_cls", None), "__name__", "") == "Conv1D":
+                # transformers' Conv1D keeps its weight transposed; what it is quantised to does not.
+                weight = weight.T
         if layer.fan_in_fan_out:
             weight = weight.T
         up, down = factors(method, weight, rank, quantized)

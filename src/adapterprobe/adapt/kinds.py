@@ -7,6 +7,7 @@ and `dropout` where it has such, and from what divides the widths of the adapted
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -150,6 +151,20 @@ def rate_of(config: AdapterConfig) -> float:
     return kind_of(config.kind).rate if config.lr is None else config.lr
 
 
+DECIDED = {
+    "initial": frozenset({"r", "lora_alpha", "use_rslora", "use_dora", "init_lora_weights"}),
+    "adalora": frozenset({"tinit", "tfinal", "total_step"}),
+}
+"""Options of PEFT's that a kind sets, by kind (`initial`: those that start from the weights)."""
+
+
+def _needs_bitsandbytes() -> None:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "adapter.kind=loftq quantises weights with bitsandbytes; pip install 'adapterprobe[quantize]'"
+        )
+
+
 def check_kind(config: AdapterConfig) -> Kind:
     """Everything about an adapter's kind and options that can be known without a model.
 
@@ -169,7 +184,14 @@ def check_kind(config: AdapterConfig) -> Kind:
             f"adapter.options: init_lora_weights={start} rewrites the model's own weights, so that switching off would not "
             "give the model back; use adapter.kind=pissa, olora or loftq, which keep them"
         )
+    if kind.initial == "loftq":
+        _needs_bitsandbytes()
     for option in config.options:
+        if option in DECIDED.get("initial" if kind.initial else kind.name, ()):
+            raise ConfigError(
+                f"adapter.options: {option} is decided by the kind '{kind.name}' itself; take it out (adapter.rank and "
+                "adapter.alpha say the size)"
+            )
         if option not in known:
             raise ConfigError(
                 f"adapter.options: the kind '{kind.name}' has no '{option}'{nearest(option, known)}; it has "

@@ -33,6 +33,16 @@ class Targets:
     wanted: torch.Tensor
     soft: torch.Tensor | None = None
 
+    def among(self, rows: Sequence[int], total: int) -> Targets:
+        """The same as targets of some rows among many; those of the others are not to be asked for."""
+        wanted = self.wanted.new_zeros(total)
+        wanted[list(rows)] = self.wanted
+        if self.soft is None:
+            return Targets(wanted)
+        soft = self.soft.new_zeros(total, self.soft.shape[1])
+        soft[list(rows)] = self.soft
+        return Targets(wanted, soft)
+
     def of(self, rows: Sequence[int], device: torch.device) -> Targets:
         rows = list(rows)
         return Targets(self.wanted[rows].to(device), None if self.soft is None else self.soft[rows].to(device))

@@ -23,12 +23,6 @@ def wanted() -> bool:
     return processes.count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def _plugin():
-    from accelerate import FullyShardedDataParallelPlugin
-
-    return FullyShardedDataParallelPlugin()
-
-
 def check_sharding(config: RunConfig) -> None:
     """Refuse what sharded weights cannot do, before the model is loaded.
 
@@ -46,6 +40,10 @@ def check_sharding(config: RunConfig) -> None:
         )
     if os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false").lower() == "true":
         raise ConfigError("set adapter.checkpoint_activations=true instead of FSDP's own activation checkpointing")
+    if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true":
+        raise ConfigError(
+            "FSDP's offloading of parameters to the CPU is not supported; launch with --fsdp_offload_params false"
+        )
     if config.model.quantize:
         raise ConfigError(
             f"model.quantize={config.model.quantize} cannot be sharded; set it to null, or launch without FSDP"
@@ -59,16 +57,16 @@ def check_sharding(config: RunConfig) -> None:
 
 def shard(lm: LanguageModel, device: torch.device) -> None:
     """Share the blocks of a freshly loaded model out among the processes; everything else goes to `device` whole."""
+    from accelerate import FullyShardedDataParallelPlugin
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+    from torch.distributed.fsdp import fully_shard
 
     # Hashes are of whole weights.
     _ = lm.fingerprint, lm.vectors_hash
-    plugin = _plugin()
-    offload = CPUOffloadPolicy() if isinstance(plugin.cpu_offload, CPUOffloadPolicy) else OffloadPolicy()
+    again = FullyShardedDataParallelPlugin().reshard_after_forward
     mesh = init_device_mesh(device.type, (processes.count(),))
     for block in lm.structure.blocks:
-        fully_shard(block, mesh=mesh, reshard_after_forward=plugin.reshard_after_forward, offload_policy=offload)
+        fully_shard(block, mesh=mesh, reshard_after_forward=again)
     _move_the_rest(lm.model, device)
 
 

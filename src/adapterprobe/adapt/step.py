@@ -73,7 +73,7 @@ class Stepper:
         while True:
             self.forget()
             torch.manual_seed(noise)
-            passes = [part for batch in batches for part in parts_of(self.train, batch, self.rows)]
+            passes = self._shared_out(batches)
             try:
                 summed = self._accumulate(passes, number)
             except (RuntimeError, MemoryError) as error:
@@ -85,7 +85,7 @@ class Stepper:
                         f"memory ran out in step {number} with {self.rows} prompts a pass, and sharded processes cannot take smaller "
                         f"passes on their own; set adapter.micro_batch={max(1, self.rows // 2)}"
                     ) from error
-                largest = max(len(p.rows) for p in passes)
+                largest = max(len(p.rows) for p in self._mine(passes))
                 shortage = str(error).splitlines()[0][:120]
             else:
                 return processes.add_up(self.parameters, summed)
@@ -104,10 +104,19 @@ class Stepper:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def _shared_out(self, batches: list[Batch]) -> list[Batch]:
+        """The passes of a step, the same in all processes and at least one for each, if there are prompts enough."""
+        size = min(self.config.micro_batch, -(-sum(len(b.rows) for b in batches) // processes.count()))
+        return [part for batch in batches for part in parts_of(self.train, batch, size)]
+
+    def _mine(self, passes: list[Batch]) -> list[Batch]:
+        """This process's passes, cut further where its memory has run out."""
+        return [piece for part in processes.mine(passes) for piece in parts_of(self.train, part, self.rows)]
+
     def _accumulate(self, passes: list[Batch], number: int) -> float:
         count = sum(len(part.rows) for part in passes)
         summed = 0.0
-        for part in processes.mine(passes):
+        for part in self._mine(passes):
             summed += self._one(part, count)
         if sharded() and len(processes.mine(passes)) < -(-len(passes) // processes.count()):
             # The others' passes need this process's part of the weights.

@@ -20,7 +20,7 @@ from adapterprobe.adapt.fused import fused_lora
 from adapterprobe.adapt.measure import measure, outcomes_of
 from adapterprobe.adapt.objectives import Targets, make_targets, needs_base
 from adapterprobe.adapt.optimiser import Optimiser
-from adapterprobe.adapt.step import Stepper, undisturbed
+from adapterprobe.adapt.step import LARGEST_SCALE, Stepper, undisturbed
 from adapterprobe.adapt.switch import adapter_merged
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
@@ -31,6 +31,7 @@ from adapterprobe.progress import bar, say
 SAVE_EVERY = 5.0
 """Seconds between checkpoints inside an epoch: what a stopped training may lose."""
 SKIPS = 10
+REGROW = 200
 """Steps in a row that may be skipped."""
 
 Log = Callable[[int, dict[str, float]], None]
@@ -70,6 +71,8 @@ class _Place:
     best_loss: float = math.inf
     skipped: int = 0
     """Steps skipped in a row."""
+    good: int = 0
+    """Steps that were finite: after every `REGROW` of them fp16's scale doubles again."""
 
 
 def targets_of(wrapped, engine: Engine, encoded: Encoded, config: AdapterConfig) -> Targets:
@@ -130,7 +133,8 @@ class _Training:
 
     def _steps(self, epoch: int) -> tuple[list, np.random.Generator]:
         rng = np.random.default_rng([self.seed, epoch])
-        return steps(micro_batches(self.train, self.config.micro_batch, rng), self.config.batch_size), rng
+        size = min(self.config.micro_batch, self.config.batch_size)
+        return steps(micro_batches(self.train, size, rng), self.config.batch_size), rng
 
     def _length(self) -> tuple[int, int]:
         """(steps, epochs) of the whole training."""
@@ -179,6 +183,7 @@ class _Training:
 
     def _step(self, batches: list, noise: int, progress) -> None:
         place, optimiser, stepper = self.place, self.optimiser, self.stepper
+        scale = stepper.scale
         while True:
             summed = stepper.gradients(batches, noise, optimiser.taken)
             if self.allocation:
@@ -188,6 +193,13 @@ class _Training:
                 break
             # In fp16 a gradient may only be too large for its scale.
             stepper.scale /= 4
+        if bad or not math.isfinite(summed):
+            # It was not the scale.
+            stepper.scale = scale
+        else:
+            place.good += 1
+            if place.good % REGROW == 0 and stepper.scale > 1:
+                stepper.scale = min(2 * stepper.scale, LARGEST_SCALE)
         if bad or not math.isfinite(summed):
             self._non_finite(batches)
             optimiser.skip()

@@ -47,7 +47,11 @@ def go(args: argparse.Namespace) -> None:
     overrides = as_overrides(args) + adapter_overrides(args)
     if args.batch is not None:
         overrides.append(f"adapter.micro_batch={args.batch}")
-    config = read_config(args.config or ("train" if args.train else "demo"), overrides + args.set)
+    name = args.config or ("train" if args.train else "demo")
+    config = read_config(name, overrides + args.set)
+    if args.batch is not None and args.batch > config.adapter.batch_size:
+        # A pass is a part of a step.
+        config = read_config(name, [*overrides, *args.set, f"adapter.batch_size={args.batch}"])
     from adapterprobe.pipeline.plan import make_plan
 
     plan = make_plan(config, whole=not args.train, length=args.length)

@@ -8,6 +8,8 @@ attention); `o` comes after attention in the same module. Of the others, the las
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import nn
 
@@ -19,12 +21,21 @@ ROLES = ("q", "k", "v", "o", "attention", "mlp_in", "mlp_out", "mlp")
 NAME = "adapterprobe_roles"
 
 
+_found: WeakKeyDictionary[nn.Module, dict[str, frozenset[str]]] = WeakKeyDictionary()
+
+
 def find_roles(model: nn.Module, structure: Structure) -> dict[str, frozenset[str]]:
-    """Roles of every linear map inside the blocks, by its full name.
+    """Roles of every linear map inside the blocks, by its full name; found once for a model, while its weights are whole.
 
     Raises:
         ModelError: attention cannot be reached in this architecture.
     """
+    if model not in _found:
+        _found[model] = _by_gradients(model, structure)
+    return _found[model]
+
+
+def _by_gradients(model: nn.Module, structure: Structure) -> dict[str, frozenset[str]]:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     names = {module: name for name, module in structure.linear_names().items()}

@@ -20,7 +20,7 @@ from adapterprobe.adapt.measure import measure
 from adapterprobe.adapt.neutral import drift, encode_paragraphs, neutral_paragraphs
 from adapterprobe.adapt.tracking import tracked
 from adapterprobe.adapt.train import Log, targets_of
-from adapterprobe.cache import cache_root, digest, entry, is_whole, write_atomic
+from adapterprobe.cache import cache_root, digest, entry, write_atomic
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine, Trunk
 from adapterprobe.errors import ModelError
@@ -82,7 +82,7 @@ def trained_adapter(
     """
 
     def content(encoded: Encoded) -> list:
-        asked = [(p.example.truth, p.instructed) for p in encoded.prompts]
+        asked = [(p.example.truth, p.instructed, p.example.dataset, p.example.group) for p in encoded.prompts]
         return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], asked]
 
     learned, measured = (encode_paragraphs(lm.tokenizer, part) for part in neutral_paragraphs(config.neutral_text))
@@ -101,23 +101,23 @@ def trained_adapter(
     fresh = []
 
     def make(folder: Path, log: Log | None = None) -> None:
-        if (folder / "train.json").exists():
-            drop_checkpoints(folder)
-            return
+        if processes.is_main():
+            if (folder / "train.json").exists():
+                drop_checkpoints(folder)
+                return
+            processes.told_by_main(True)
         fresh.append(True)
         about = _train(lm, engine, train, select, config, seed, trunk, folder, learned, measured, log)
         if processes.is_main():
             write_atomic(folder / "train.json", json.dumps(about, indent=1))
             drop_checkpoints(folder)
 
-    final = cache_root() / "adapters" / key
-    part = final.with_name(final.name + ".part")
-    if processes.count() > 1:
-        done = processes.told_by_main(is_whole(final) or (part / "train.json").exists())
-        if not done and not processes.is_main():
-            # The main process writes; the others take part in every step and find the outcome in the cache.
-            make(part)
-            processes.wait()
+    # The main process locks the entry, looks, and writes; it says whether there is anything to train, and then the
+    # others take part in every step. All find the outcome in the cache.
+    if not processes.is_main() and processes.told_by_main(False):
+        final = cache_root() / "adapters" / key
+        make(final.with_name(final.name + ".part"))
+        processes.wait()
     if config.track and curves is not None and processes.is_main():
         with tracked(config.track, curves, f"seed-{seed}", config.model_dump()) as log:
             folder = entry("adapters", key, lambda part: make(part, log), notice=say)
@@ -126,8 +126,11 @@ def trained_adapter(
                     log(epoch["epoch"], {f"select/{name}": epoch[name] for name in ("loss", "accuracy", "coverage")})
     else:
         folder = entry("adapters", key, make, notice=say)
-    if fresh and processes.is_main():
-        processes.wait()
+    if processes.is_main():
+        if fresh:
+            processes.wait()
+        else:
+            processes.told_by_main(False)
     about = json.loads((folder / "train.json").read_text("utf-8"))
     return TrainedAdapter(
         seed,
@@ -176,6 +179,10 @@ def _train(
             )
         loss_last = measure(engine, fixed, targets, config)["loss"]
         changed = drift(wrapped, lm.model, measured)
+        if not all(math.isfinite(value) for value in (loss_first, loss_last, change, *changed.values())):
+            raise ModelError(
+                "the trained adapter's loss or its drift on neutral text is not finite; use model.dtype=bf16 or fp32, or a lower adapter.lr"
+            )
         if processes.is_main():
             save_adapter(wrapped, model, folder / "adapter")
     finally:

@@ -103,7 +103,9 @@ def named_files(*values: object, data: Sequence[tuple[str, ReadConfig]] = ()) ->
 def files_of(config: RunConfig) -> dict[str, str]:
     """Those of a run's configuration."""
     data = [(ref, config.reading(ref)) for ref in (*config.data.train, *config.data.ood)]
-    return named_files(config.elicit.format, config.elicit.system, data=data)
+    text = config.adapter.neutral_text
+    mine = {text: file_digest(Path(text))} if text and Path(text).is_file() else {}
+    return named_files(config.elicit.format, config.elicit.system, data=data) | mine
 
 
 def _changed(old: dict, new: dict, prefix: str = "") -> list[str]:

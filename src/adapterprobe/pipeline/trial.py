@@ -15,9 +15,10 @@ from adapterprobe.adapt.fused import fused_lora
 from adapterprobe.adapt.measure import measure
 from adapterprobe.adapt.neutral import drift, encode_paragraphs, neutral_paragraphs
 from adapterprobe.adapt.optimiser import Optimiser
-from adapterprobe.adapt.step import Stepper
+from adapterprobe.adapt.step import Stepper, out_of_memory
 from adapterprobe.adapt.train import activations_again, targets_of
 from adapterprobe.engine import Batch, Engine, Trunk
+from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
@@ -33,8 +34,6 @@ TRIED_PASSES, TRIED_STEPS, TRIED_TEXTS = 4, 6, 3
 ALLOCATOR = 0.15
 """What the C library's allocator holds beside what is in use after many passes of different lengths, as a share (seen: 0.04
 to 0.24)."""
-MOST_TARGETS = 512
-"""Prompts whose targets are made for the steps that are tried."""
 STANDING = 0.3
 """Share of groups that are still asked in a second round about what the model knows, as a rule of thumb."""
 
@@ -149,11 +148,21 @@ class Trial:
         epoch = 0
         while epoch < config.epochs if config.max_steps is None else len(planned) < config.max_steps:
             rng = np.random.default_rng([self.config.seeds[0], epoch])
-            planned += steps(micro_batches(self.train, config.micro_batch, rng), config.batch_size)
+            planned += steps(
+                micro_batches(self.train, min(config.micro_batch, config.batch_size), rng), config.batch_size
+            )
             epoch += 1
         planned = planned[: config.max_steps]
-        with watched(lm.device) as held:
-            memory, per_token, around, judged = self._try(planned)
+        try:
+            with watched(lm.device) as held:
+                memory, per_token, around, judged = self._try(planned)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise ModelError(
+                f"does not fit: a pass of {config.micro_batch} prompts runs out of memory on {lm.device}; plan with adapter.micro_batch="
+                f"{max(1, config.micro_batch // 2)}, adapter.checkpoint_activations=true, or model.quantize=4bit"
+            ) from error
         # Temporary copies, and what an allocator keeps of them.
         memory["working space"] = max(0, held[1] - held[0] - sum(memory.values()))
         if lm.device.type != "cuda":
@@ -171,10 +180,9 @@ class Trial:
             memory by part; seconds a token of a step, of attaching, and of judging.
         """
         config, lm = self.config.adapter, self.lm
-        learned = self.train.subset(range(min(MOST_TARGETS, len(self.train))))
-        here = [s for s in planned if all(row < len(learned) for batch in s for row in batch.rows)] or planned[:1]
-        largest = max((batch for step in here for batch in step), key=lambda batch: batch.tokens)
-        tried = [[largest], *here[: TRIED_STEPS + 1]]
+        largest = max((batch for step in planned for batch in step), key=lambda batch: batch.tokens)
+        tried = [[largest], *planned[: TRIED_STEPS + 1]]
+        rows = sorted({row for step in tried for batch in step for row in batch.rows})
         say(f"trying out {len(tried)} steps of {len(planned)}")
         start = time.perf_counter()
         wrapped = attach(lm.model, lm.structure, config, 0, lm.original)
@@ -182,7 +190,7 @@ class Trial:
         try:
             select = self.engine.plan(self.select.ids)
             texts, measured = (encode_paragraphs(lm.tokenizer, t) for t in neutral_paragraphs(config.neutral_text))
-            targets = targets_of(wrapped, self.engine, learned, config)
+            targets = targets_of(wrapped, self.engine, self.train.subset(rows), config).among(rows, len(self.train))
             select_targets = targets_of(wrapped, self.engine, self.select, config)
             around = time.perf_counter() - start
             batches = [*select, *(batch for step in tried for batch in step)]
