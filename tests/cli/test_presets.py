@@ -52,7 +52,7 @@ def test_every_preset_is_valid(name):
 
 def test_presets_are_the_logs_experiments():
     found = {name: read_config(name) for name in preset_names()}
-    assert set(found) == {"demo", "train", "truth", "told-to-lie", "opposite", "log"}
+    assert set(found) == {"demo", "probes", "train", "truth", "told-to-lie", "opposite", "log"}
     assert [found[n].adapter.objective for n in ("truth", "told-to-lie", "opposite")] == [
         "truth",
         "instructed",

@@ -1,6 +1,7 @@
 """A run with many probes: what it writes about them, and what happens to one that cannot be fitted."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -183,6 +184,27 @@ def test_pairs_have_one_right_and_one_wrong_answer(tokenizer):
         a, b = (prompts[row] for row in np.flatnonzero(numbers == number))
         assert a.example.truth != b.example.truth and a.example.group == b.example.group
         assert (a.condition, a.template, a.demo_set, a.split) == (b.condition, b.template, b.demo_set, b.split)
+
+
+def test_the_example_of_ones_own_probe(finished, tmp_path, monkeypatch, capsys):
+    """The file in examples/, by the command that it names."""
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished / "cache"))
+    example = Path(__file__).parents[2] / "examples" / "own_probe.py"
+    argv = ["run", str(finished / "run.yaml"), "--out", str(tmp_path / "out"), "--set", "select.nested=0"]
+    argv += ["--set", "evaluate.directions=false", "--set", "select.curve=[]", "--set", "probes=[logistic,median]"]
+    try:
+        assert main([*argv, "--import", str(example)]) == 0
+        frame = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+        assert set(frame["probe"].dropna()) == {"logistic", "median"}
+        assert "steering" not in load(tmp_path / "out" / "probes.json")
+        assert not (tmp_path / "out" / "projections.parquet").exists()
+    finally:
+        probes.base._REGISTRY.pop("median", None)
+    assert main([*argv, "--import", str(tmp_path / "nothing.py")]) == 2
+    (tmp_path / "bad.py").write_text("1 / 0")
+    assert main([*argv, "--import", str(tmp_path / "bad.py")]) == 2
+    err = capsys.readouterr().err
+    assert "there is no such Python file" in err and "bad.py fails: ZeroDivisionError" in err
 
 
 def test_features_that_do_not_suit_are_refused():

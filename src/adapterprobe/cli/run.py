@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import sys
+from pathlib import Path
 
 from adapterprobe.cli.options import DATA_HELP, add_model_options, add_read_options, as_overrides
 
@@ -35,6 +38,14 @@ def add(commands) -> None:
         "--ood", action="append", metavar="D", help="data set that is only judged on; `none` for none (repeatable)"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="one training seed instead of the configuration's")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="run a Python file first, which registers a probe of your own (repeatable; see examples/own_probe.py)",
+    )
     parser.add_argument("--keys", action="store_true", help="list every configuration key and stop")
     add_model_options(parser)
     add_read_options(parser)
@@ -47,6 +58,8 @@ def go(args: argparse.Namespace) -> None:
     if args.keys:
         print(keys_help())
         return
+    for path in args.modules:
+        import_file(path)
     overrides = as_overrides(args) + args.set
     if args.seed is not None:
         overrides.append(f"seeds=[{args.seed}]")
@@ -54,6 +67,27 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.pipeline import run
 
     print(closing(run(config, args.out)))
+
+
+def import_file(path: str) -> None:
+    """Run a Python file for what it registers.
+
+    Raises:
+        ConfigError: it is not there, or fails.
+    """
+    from adapterprobe.errors import ConfigError
+
+    spec = importlib.util.spec_from_file_location(f"adapterprobe_own_{Path(path).stem}", path)
+    if spec is None or not Path(path).is_file():
+        raise ConfigError(f"--import {path}: there is no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"--import {path} fails: {type(error).__name__}: {error}") from error
 
 
 def closing(finished) -> str:

@@ -17,6 +17,7 @@ from adapterprobe.pipeline.adapters import TrainedAdapter
 from adapterprobe.pipeline.arms import ArmFit
 from adapterprobe.pipeline.belief import Belief
 from adapterprobe.pipeline.prepare import Questions
+from adapterprobe.probes import Probe
 from adapterprobe.progress import Timings
 
 
@@ -59,6 +60,7 @@ def about_run(
                 "params": f.selection.best.probe.get_params(),
                 "select_auroc": f.selection.best.select_auroc,
                 "tried": f.selection.tried,
+                "unsupervised": unsupervised(f.selection.best.probe),
                 "fitted_on": len(f.rows.fit),
                 "seconds": f.seconds,
             }
@@ -71,6 +73,12 @@ def about_run(
         "timings": timings.seconds,
         "peak_memory_gib": peak_memory_gib(),
     }
+
+
+def unsupervised(probe: Probe) -> dict[str, float]:
+    """What contrast-consistent search says of its fit without labels; empty for other probes."""
+    names = ("consistency_", "confidence_", "loss_")
+    return {name.rstrip("_"): getattr(probe, name) for name in names if hasattr(probe, name)}
 
 
 def _splits(encoded: Encoded) -> list[dict]:

@@ -29,7 +29,7 @@ from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_a
 from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, p_positive, probe_detectors
 from adapterprobe.pipeline.belief import Belief, find_belief
 from adapterprobe.pipeline.controls import run_controls
-from adapterprobe.pipeline.evidence import write_evidence
+from adapterprobe.pipeline.evidence import FILE, write_evidence
 from adapterprobe.pipeline.learning import check_adapter, check_shares, learned_from, one_process
 from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json, write_parquet
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
@@ -87,7 +87,7 @@ def run(config: RunConfig | str | Path | None = None, out: str | Path = "runs/de
         settings_of(spec.probe, config.select.strengths, spec.params)
     finished = claim(out, config)
     if finished is not None:
-        if all((out / name).is_file() for name in ("predictions.parquet", "results.json", "verdicts.json")):
+        if all((out / name).is_file() for name in ("predictions.parquet", "results.json", "verdicts.json", FILE)):
             say(f"{out} is finished; nothing to do (remove the folder to run again)")
             return Run(out)
         say(f"{out} was finished but files are missing; they are made again")
@@ -229,7 +229,7 @@ def rewrite_report(folder: str | Path) -> Path:
     folder = Path(folder)
     needed = [
         name
-        for name in (MARK, "config.yaml", "predictions.parquet", "about.json", "controls.json")
+        for name in (MARK, "config.yaml", "predictions.parquet", "about.json", "controls.json", FILE)
         if not (folder / name).is_file()
     ]
     if needed:

@@ -56,7 +56,8 @@ def soft_records(config: RunConfig, encoded: Encoded, fits: list[ArmFit], says: 
         return [{"arm": arm, "refused": reason} for arm in says]
     records = []
     for arm, target in says.items():
-        fit = next(f for f in fits if f.arm == arm and f.probe == config.evaluate.probe)
+        wanted = (arm, config.evaluate.probe, min(config.seeds))
+        fit = next(f for f in fits if (f.arm, f.probe, f.seed) == wanted)
         X = fit.features(fit.selection.best.layer).reshape(len(encoded), -1)
         mine = fit.rows.fit
         models = []

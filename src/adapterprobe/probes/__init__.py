@@ -21,12 +21,15 @@ from adapterprobe.probes import (
     vae,
 )
 from adapterprobe.probes.base import Probe, UnweightedProbe, available, lookup, make, register, search_space
+from adapterprobe.probes.direction import DirectionProbe, UnweightedDirectionProbe
 from adapterprobe.probes.save import load_probe, save_probe
 from adapterprobe.probes.uncertainty import Uncertainty
 
 __all__ = [
+    "DirectionProbe",
     "Probe",
     "Uncertainty",
+    "UnweightedDirectionProbe",
     "UnweightedProbe",
     "attention",
     "available",
