@@ -48,7 +48,7 @@ def test_folder_without_weights(tiny_folder, tmp_path):
     ],
 )
 def test_no_such_model(name, match, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=match):
         load_model(name)
 

@@ -21,6 +21,17 @@ from probes.planted import planted
 EACH = pytest.mark.parametrize("name", probes.available())
 
 
+QUICK = {
+    "gp": {"steps": 25, "inducing": 16},
+    "vae": {"steps": 100},
+    "ccs": {"steps": 100},
+    "conv": {"steps": 80, "lr": 0.01},
+    "mlp": {"epochs": 50},
+    "attention": {"steps": 80, "lr": 0.02},
+}
+"""Fewer steps, for checks that fit dozens of times on easy data."""
+
+
 def not_kept(estimator):
     """scikit-learn wants unknown parameters to be refused as late as in `fit`; a wrapper refuses them at once."""
     refused = "check_do_not_raise_errors_in_init_or_set_params"
@@ -28,7 +39,8 @@ def not_kept(estimator):
 
 
 @parametrize_with_checks(
-    [probes.make(name) for name in (*probes.available(), "LinearSVC", "GaussianNB")], expected_failed_checks=not_kept
+    [probes.make(name, **QUICK.get(name, {})) for name in (*probes.available(), "LinearSVC", "GaussianNB")],
+    expected_failed_checks=not_kept,
 )
 def test_scikit_learn_estimator(estimator, check):
     check(estimator)
@@ -142,7 +154,8 @@ def test_selection_by_folds_looks_at_fitted_rows_alone(name):
     elsewhere = labels.copy()
     elsewhere[200:] = np.random.default_rng(1).integers(0, 2, 200)
     rows = rows_of(elsewhere)
-    chosen = select_probe(name, layers.__getitem__, (2, 5), rows, [0.1], folds=3)
+    quick = QUICK.get(name, {})
+    chosen = select_probe(name, layers.__getitem__, (2, 5), rows, [0.1], folds=3, params=quick)
     assert chosen.best.layer == 2 and chosen.tried == 6 * len(search_space(name, [0.1]))
     # The judgement is that of scikit-learn's own cross-validation over the same folds.
     expected = cross_val_score(

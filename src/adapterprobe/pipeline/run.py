@@ -33,7 +33,7 @@ from adapterprobe.pipeline.evidence import FILE, write_evidence
 from adapterprobe.pipeline.learning import check_adapter, check_shares, learned_from, one_process
 from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json, write_parquet
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
-from adapterprobe.pipeline.tokens import token_states
+from adapterprobe.pipeline.tokens import token_layers, token_states
 from adapterprobe.pipeline.views import sight_of
 from adapterprobe.probes import save_probe
 from adapterprobe.probes.select import settings_of
@@ -139,8 +139,10 @@ class _Stages:
                 )
             with stage("hidden states, adapter on", told=True):
                 adapted[seed] = record_adapted(lm, engine, adapters[seed], encoded, base, trunk)
-        with stage("tokens for probes", told=True):
-            tokens = token_states(config, lm, engine, encoded, adapters)
+        tokens = None
+        if layers := token_layers(config, n_layers):
+            with stage("tokens for probes", told=True):
+                tokens = token_states(config, lm, engine, encoded, adapters, layers)
         with stage("fit probes", told=True):
             fits, left_out = fit_arms(config, encoded, base, adapted, tokens)
         with stage("scores"):

@@ -14,14 +14,21 @@ from adapterprobe.pipeline.adapters import TrainedAdapter
 from adapterprobe.pipeline.views import Recorded, sight_of
 
 
+def token_layers(config: RunConfig, n_layers: int) -> list[int]:
+    """Layers at which probes of a run read tokens; none if no probe does."""
+    sights = [sight_of(spec, config, n_layers) for spec in config.probe_specs]
+    return sorted({layer for sight in sights if sight.kind == "tokens" for layer in sight.layers})
+
+
 def token_states(
-    config: RunConfig, lm: LanguageModel, engine: Engine, encoded: Encoded, adapters: dict[int, TrainedAdapter]
-) -> Recorded | None:
-    """Adapter off, and on for each seed, at the layers that these probes ask for; None if none does."""
-    sights = [sight_of(spec, config, lm.structure.n_layers) for spec in config.probe_specs]
-    layers = sorted({layer for sight in sights if sight.kind == "tokens" for layer in sight.layers})
-    if not layers:
-        return None
+    config: RunConfig,
+    lm: LanguageModel,
+    engine: Engine,
+    encoded: Encoded,
+    adapters: dict[int, TrainedAdapter],
+    layers: list[int],
+) -> Recorded:
+    """States of tokens at some layers, adapter off, and on for each seed."""
     count = config.select.tokens
     off = record_tokens(engine, encoded, lm.fingerprint, layers, count, "adapter off")
     on = {}

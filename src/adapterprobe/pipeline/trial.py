@@ -27,13 +27,18 @@ from adapterprobe.pipeline.arms import all_rows
 from adapterprobe.pipeline.belief_prompts import BeliefPrompts, Rounds
 from adapterprobe.pipeline.fitted import SearchJob
 from adapterprobe.pipeline.held import adapted_weights, counted, free_memory, size_of, watched
+from adapterprobe.pipeline.learning_curve import DRAWS, INNER
+from adapterprobe.pipeline.steering import DOSES, MOST_PROMPTS, RANDOM
 from adapterprobe.pipeline.views import sight_of
+from adapterprobe.probes.select import settings_of
 from adapterprobe.progress import say
 
 TRIED_PASSES, TRIED_STEPS, TRIED_TEXTS = 4, 6, 3
 ALLOCATOR = 0.15
 """What the C library's allocator holds beside what is in use after many passes of different lengths, as a share (seen: 0.04
 to 0.24)."""
+GUARANTEES = 0.1
+"""Seconds that a detector's calibration and conformal sets take."""
 STANDING = 0.3
 """Share of groups that are still asked in a second round about what the model knows, as a rule of thumb."""
 
@@ -93,7 +98,7 @@ class Trial:
             self.seconds["layers below the adapter"] = self.tokens * per_token * below
         self.seconds["train adapters"] = seeds * trained
         if self.whole:
-            self.seconds["probes, controls, statistics, report"] = self._statistics(seeds)
+            self.seconds["probes, controls, statistics, report"] = self._statistics(seeds, per_token)
         state = (n_layers + 1) * self.lm.structure.width * 2 if self.lm.dtype != torch.float32 else 0
         state = state or (n_layers + 1) * self.lm.structure.width * 4
         above = (n_layers - self.lowest) / (n_layers + 1) if self.lowest else 1
@@ -257,7 +262,7 @@ class Trial:
         each = max(1, own // max(1, self.config.adapter.micro_batch))
         return max(0, int((free - rest) * 0.9) // each)
 
-    def _statistics(self, seeds: int) -> float:
+    def _statistics(self, seeds: int, per_token: float) -> float:
         """Seconds of what comes after the passes: probes are tried out on noise of the right shape, and the rest goes with
         them."""
         rng = np.random.default_rng(0)
@@ -275,8 +280,21 @@ class Trial:
             some = replace(sight, layers=sight.layers[:2], kind="layer")
             begun = time.perf_counter()
             SearchJob(spec, some, rows, self.config.select).search(lambda layer, found=features: found)
+            layer = (time.perf_counter() - begun) / len(some.layers)
             # Two arms without an adapter, three with one for each seed, one of them of double width.
-            fits += (time.perf_counter() - begun) / len(some.layers) * len(sight.layers) * (2 + 4 * seeds)
+            fits += layer * len(sight.layers) * (2 + 4 * seeds)
+            again = layer / len(settings_of(spec.probe, self.config.select.strengths, spec.params))
+            fits += again * 6 * DRAWS * sum(self.config.select.curve)
+            if spec.label == self.config.evaluate.probe:
+                fits += layer * len(sight.layers) * 6 * self.config.select.nested * INNER
+            if sight.kind == "tokens":
+                passes = sum(sight.layers) / self.lm.structure.n_layers * (1 + seeds)
+                fits += passes * self.tokens * per_token
         judged = sum(p.split in ("calibrate", "test", "ood") for p in self.encoded.prompts)
         reported = judged * (2 + 5 * len(self.config.probe_specs)) * seeds * 4
-        return fits + 6.0 + 4e-9 * reported * self.config.evaluate.resamples
+        detectors = (2 + 5 * len(self.config.probe_specs)) * seeds
+        steered = 0.0
+        if self.config.evaluate.directions:
+            some = min(MOST_PROMPTS, len(self.encoded)) / len(self.encoded) * self.tokens
+            steered = 2 * len(DOSES) * (1 + RANDOM) * some * per_token
+        return fits + 6.0 + GUARANTEES * detectors + steered + 4e-9 * reported * self.config.evaluate.resamples

@@ -61,16 +61,18 @@ def splits_of(run: Gathered) -> list[str]:
     return [split for split in ("test", "ood") if split in set(run.results["split"])]
 
 
-def to_svg(figure: Figure, name: str, themed: bool = True) -> str:
-    """SVG text; `themed` swaps the stand-in colours for the page's variables and makes ids unique."""
+def to_svg(figure: Figure, name: str) -> str:
+    """SVG text, the same for the same figure."""
     from matplotlib import rc_context
 
     stream = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    svg = stream.getvalue()
-    if not themed:
-        return svg
+    return stream.getvalue()
+
+
+def themed(svg: str, name: str) -> str:
+    """An SVG for the page: the stand-in colours swapped for the page's variables, ids unique among its figures."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = svg.replace(INK, "var(--ink)").replace(FAINT, "var(--line)")

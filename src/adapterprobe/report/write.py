@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from adapterprobe.cache import write_atomic
 from adapterprobe.report import probe_tables, summary
-from adapterprobe.report.canvas import SPLIT_TITLES, splits_of, to_png, to_svg
+from adapterprobe.report.canvas import SPLIT_TITLES, splits_of, themed, to_png, to_svg
 from adapterprobe.report.figures import FIGURES
 from adapterprobe.report.gather import Gathered, gather
 
@@ -31,8 +31,8 @@ def write_report(folder: Path) -> None:
         if figure is None:
             continue
         svg = to_svg(figure, name)
-        inline[name] = Markup(svg)
-        write_atomic(target / f"{name}.svg", to_svg(figure, name, themed=False))
+        inline[name] = Markup(themed(svg, name))
+        write_atomic(target / f"{name}.svg", svg)
         write_atomic(target / f"{name}.png", to_png(figure))
     write_atomic(run.folder / "report.html", _page(run, inline))
     write_atomic(run.folder / "report.md", _markdown(run, set(inline)))
