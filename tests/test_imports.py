@@ -3,8 +3,8 @@
 import ast
 from pathlib import Path
 
-ORDER = ["errors", "hints", "types", "progress", "cache", "cache_entries", "config", "config_files", "data", "elicit", "models", "engine", "adapt", "hidden",
-         "probes", "evaluate", "report", "pipeline", "cli"]  # fmt: skip
+ORDER = ["errors", "hints", "types", "progress", "cache", "cache_entries", "config", "config_files", "data", "elicit", "models", "engine", "adapt", "hidden", "evaluate",
+         "probes", "report", "pipeline", "cli"]  # fmt: skip
 ROOT = Path(__file__).parents[1] / "src" / "adapterprobe"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from adapterprobe.errors import DataError
+from adapterprobe.evaluate import statistics
+from adapterprobe.evaluate.intervals import resample
 from adapterprobe.probes.base import ConstantFeatures, Probe, fit_settings, make, search_space
 
 
@@ -178,16 +179,16 @@ def _standard_error(
     if masks is not None:
         return float(by_fold.std(ddof=1) / np.sqrt(len(by_fold)))
     judged = rows.select
-    scores = probe.decision_function(X[judged])
+    scores, labels = probe.decision_function(X[judged]), rows.labels[judged]
     names, codes = np.unique(rows.groups[judged], return_inverse=True)
-    members = [np.flatnonzero(codes == code) for code in range(len(names))]
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(resamples):
-        drawn = np.concatenate([members[code] for code in rng.integers(len(names), size=len(names))])
-        here = judged[drawn]
-        with contextlib.suppress(DataError):
-            found.append(auroc_within(rows.labels[here], scores[drawn], rows.conditions[here]))
+    parts = [
+        statistics.auroc(labels[here], scores[here], codes[here], len(names))
+        for here in (rows.conditions[judged] == condition for condition in np.unique(rows.conditions[judged]))
+    ]
+    # A resample may lack a class in some condition: it is averaged over the others.
+    by_condition = np.stack([part(resample(len(names), resamples, 0)) for part in parts])
+    counted = np.isfinite(by_condition).sum(0)
+    found = np.nansum(by_condition, 0)[counted > 0] / counted[counted > 0]
     return float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
 
 
