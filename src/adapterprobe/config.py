@@ -311,6 +311,15 @@ class EvaluateConfig(Stage):
     false_positive_rate: float = Field(
         0.1, gt=0, le=0.5, description="wanted rate of false alarms; its threshold is guaranteed, or refused"
     )
+    adapter_controls: bool = Field(
+        True,
+        description="hold the lowest seed's adapter against noise of its norm, and against one trained on shuffled labels (costs "
+        "one more training)",
+    )
+    shifts: list[Literal["wordings of training", "negated", "another format", "chat format", "informal"]] = Field(
+        ["wordings of training", "negated", "another format", "chat format", "informal"],
+        description="ways in which 40 groups of test are asked again, of every arm as it was fitted; [] for none",
+    )
     directions: bool = Field(
         True, description="compare directions, draw projections, and add the direction to the model's states"
     )

@@ -11,11 +11,13 @@ from sklearn import metrics as sk
 from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate import statistics as m
 from adapterprobe.evaluate.columns import COLUMNS
-from adapterprobe.evaluate.controls import chance_reach, prompt_only, shuffled_labels, split_auroc
+from adapterprobe.evaluate.controls import beaten_records, chance_reach, prompt_only, shuffled_labels, split_auroc
 from adapterprobe.evaluate.intervals import difference, estimate, resample, share_interval
+from adapterprobe.evaluate.outcome import evaluate
 from adapterprobe.evaluate.ranks import auroc_columns
 from adapterprobe.evaluate.scores import Detector, Labels, choose_threshold
-from adapterprobe.evaluate.tables import Evaluation, evaluate
+from adapterprobe.evaluate.shifts import shift_records
+from adapterprobe.evaluate.tables import Evaluation
 from adapterprobe.evaluate.verdict import groups_to_decide, holm, judge, parse_hypothesis
 
 
@@ -268,7 +270,7 @@ def control_rows(n_groups=60, leak=False):
                     turn = f"question {g} {'obviously' if leak and truth else 'maybe'}"
                     parts.append(
                         {"dataset": "a", "split": split, "group": f"{split}{g}", "condition": condition, "template": f"t{rng.integers(3)}",
-                         "demo_set": "d", "system_prompt": "none", "format": "plain", "text": turn, "turn": turn, "truth": truth}
+                         "demo_set": "d", "system_prompt": "none", "format": "plain", "text": turn, "turn": turn, "truth": truth, "answers": "+Yes -No"}
                     )  # fmt: skip
     return pd.DataFrame(parts)
 
@@ -371,3 +373,69 @@ def test_power():
         worse, better = simulated(rng, 300, [0.85, 0.90], 0.5)
         found += judge(hypothesis, [(*difference(better, worse, weights), 300)], 0.02, 3)[0]["verdict"] == "supported"
     assert found >= 160
+
+
+def test_gaps_and_carried_thresholds():
+    data = frame()
+    results, _ = evaluate(data, [], "logistic", 1000, 0.02)
+    table = pd.DataFrame(results)
+
+    def mean_auroc(split, dataset, arm):
+        part = data[(data["split"] == split) & (data["dataset"] == dataset) & (data["arm"] == arm)]
+        cells = part.groupby(["condition", "seed"])
+        return np.mean([sk.roc_auc_score(c["label"].astype(int), c["score"]) for _, c in cells])
+
+    gaps = table[table["metric"] == "auroc_gap"]
+    assert set(gaps["dataset"]) == {"b", "c"} and set(gaps["arm"]) == set(data["arm"])
+    mine = gaps[(gaps["arm"] == "adapter+probe") & (gaps["dataset"] == "b")].iloc[0]
+    expected = mean_auroc("test", "a", "adapter+probe") - mean_auroc("ood", "b", "adapter+probe")
+    assert mine["estimate"] == pytest.approx(expected) and mine["low"] < expected < mine["high"]
+    alarms = table[(table["metric"] == "false_positive_rate") & (table["arm"] == "adapter+probe")]
+    here = alarms[(alarms["dataset"] == "b") & (alarms["condition"] == "truth")].iloc[0]
+    part = data[(data["dataset"] == "b") & (data["arm"] == "adapter+probe") & (data["condition"] == "truth")]
+    rates = [(c.loc[c["label"] == 0, "score"] > 0.6).mean() for _, c in part.groupby("seed")]
+    assert here["estimate"] == pytest.approx(np.mean(rates))
+
+
+def test_gap_of_one_and_the_same_questions_is_surely_small():
+    """Groups that stand on both sides are resampled as one: equal scores leave no doubt."""
+    data = frame(arms=(("adapter+probe", "logistic"),), seeds=(0,))
+    test = data[data["split"] == "test"]
+    both = pd.concat([test, test.assign(split="ood", dataset="twin")])
+    (gap,) = [r for r in evaluate(both, [], "logistic", 1000, 0.02)[0] if r["metric"] == "auroc_gap"]
+    assert gap["estimate"] == 0 and gap["low"] == gap["high"] == 0
+
+
+def test_recipe_needs_five_seeds():
+    hypotheses = [parse_hypothesis("adapter+probe > base+probe@matched on test")]
+    few = evaluate(frame(seeds=(0, 1)), hypotheses, "logistic", 1000, 0.02)[1][0]
+    assert few["recipe_low"] is None and len(few["by_seed"]) == 2
+    data = frame(seeds=range(5))
+    many = evaluate(data, hypotheses, "logistic", 1000, 0.02)[1][0]
+    reach = stats.t.ppf(0.975, 4) * np.std(many["by_seed"], ddof=1) / np.sqrt(5)
+    assert many["recipe_high"] - many["recipe_low"] == pytest.approx(2 * reach)
+    assert np.mean(many["by_seed"]) == pytest.approx(many["difference"])
+
+
+def test_controls_that_must_be_beaten():
+    data = frame(arms=(("adapter+probe", "logistic"), ("adapter", None)), seeds=(0,))
+    worthless = data[data["arm"] == "adapter+probe"].assign(arm="random adapter+probe")
+    worthless["score"] = np.random.default_rng(1).random(len(worthless))
+    equal = data[data["arm"] == "adapter"].assign(arm="random adapter")
+    both = pd.concat([data, worthless, equal])
+    pairs = [("adapter+probe", "random adapter+probe"), ("adapter", "random adapter")]
+    records = {(r["arm"], r["split"]): r for r in beaten_records(both, pairs, "logistic", 1000)}
+    assert records["adapter+probe", "test"]["met"] and not records["adapter", "test"]["met"]
+    assert records["adapter", "ood"]["difference"] == 0
+    assert records["adapter+probe", "test"]["control"] == "random adapter"
+
+
+def test_asked_otherwise_is_held_against_the_same_groups():
+    data = frame(arms=(("adapter+probe", "logistic"),), seeds=(0,))
+    test = data[data["split"] == "test"]
+    some = test[test["group"] < "g15"].assign(shift="negated")
+    turned = some.assign(score=1 - some["score"])
+    (same,) = shift_records(data, some, "logistic", 1000)
+    assert same["difference"] == 0 and same["met"] and same["n_groups"] == some["group"].nunique()
+    (other,) = shift_records(data, turned, "logistic", 1000)
+    assert other["auroc"] == pytest.approx(1 - other["as_asked"]) and not other["met"] and other["high"] < 0.5

@@ -10,7 +10,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
 
+from adapterprobe.evaluate.intervals import difference, share_interval
 from adapterprobe.evaluate.ranks import auroc_columns
+from adapterprobe.evaluate.tables import Evaluation
+from adapterprobe.evaluate.verdict import limits
 from adapterprobe.types import Prompt
 
 REPORTED = ("test", "ood")
@@ -87,6 +90,45 @@ def chance_records(
     return records
 
 
+def beaten_records(frame: pd.DataFrame, pairs: Sequence[tuple[str, str]], probe: str, resamples: int) -> list[dict]:
+    """Detectors against others that must not be as good: each must surely exceed its own.
+
+    Args:
+        frame: predictions of both, of one seed, for truth.
+        pairs: (detector, control), arms of the frame; those with a `+probe` are of `probe`.
+    """
+    records = []
+    for split in _splits(frame):
+        evaluation = Evaluation(frame, split, resamples)
+        for arm, control in pairs:
+            names = [probe if name.endswith("+probe") else None for name in (arm, control)]
+            statistics = [evaluation.arm_auroc(name, own) for name, own in zip((arm, control), names)]
+            if None in statistics:
+                continue
+            interval = share_interval(statistics[1], evaluation.weights)
+            value, error = difference(*statistics, evaluation.weights)
+            low, high = limits(value, error, len(evaluation.group_names), 0.05)
+            records.append(
+                {
+                    "control": control.removesuffix("+probe"),
+                    "arm": arm,
+                    "probe": names[0],
+                    "split": split,
+                    "auroc": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "draws": 1,
+                    "detector": interval.estimate + value,
+                    "difference": value,
+                    "difference_low": low,
+                    "difference_high": high,
+                    "expectation": f"the detector surely exceeds it (difference {value:+.3f} [{low:+.3f}, {high:+.3f}])",
+                    "met": bool(low > 0),
+                }
+            )
+    return records
+
+
 def _identity(frame: pd.DataFrame):
     columns = frame[["condition", "template", "demo_set", "format", "system_prompt"]]
     return OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(columns).transform(columns)
@@ -106,11 +148,13 @@ def chance_reach(n_groups: int) -> float:
 
 def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
     """Detectors that see only the prompt: its identity (condition, template, demonstrations), its length, its
-    words. Within a condition they must be near chance; pooled figures stand beside them."""
+    words, the two answers it may have. Within a condition they must be near chance; pooled figures stand beside them."""
     truth = frame["truth"].to_numpy()
     features = {"prompt identity": _identity(frame), "length only": _length(frame)}
     text = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(frame["turn"].iloc[fit_rows])
     features["words only (TF-IDF)"] = text.transform(frame["turn"])
+    answers = TfidfVectorizer(analyzer=str.split, lowercase=False).fit(frame["answers"].iloc[fit_rows])
+    features["answer choices only"] = answers.transform(frame["answers"])
     records = []
     for name, X in features.items():
         model = LogisticRegression(max_iter=1000).fit(X[fit_rows], truth[fit_rows])
@@ -148,6 +192,10 @@ def control_frame(prompts: Sequence[Prompt]) -> pd.DataFrame:
             "system_prompt": [p.system_prompt or "none" for p in prompts],
             "text": [p.text for p in prompts],
             "turn": [p.turn for p in prompts],
+            "answers": [
+                " ".join([*("+" + w for w in p.positive.split()), *("-" + w for w in p.negative.split())])
+                for p in prompts
+            ],
             "truth": [int(p.example.truth) for p in prompts],
         }
     )

@@ -64,6 +64,11 @@ def balanced_accuracy(labels, scores, groups, n_groups, threshold: float) -> Sta
     return lambda w: (parts[0](w) + parts[1](w)) / 2
 
 
+def false_positive_rate(labels, scores, groups, n_groups, threshold: float) -> Statistic:
+    """Share of label-0 rows above the threshold."""
+    return _accuracy_of(labels == 0, scores > threshold, groups, n_groups)
+
+
 def majority(labels, scores, groups, n_groups) -> Statistic:
     """Accuracy of always giving the more frequent label: what accuracy is to be held against."""
     ones = _per_group((labels == 1).astype(float), groups, n_groups)

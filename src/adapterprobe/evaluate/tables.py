@@ -1,4 +1,4 @@
-"""From `predictions.parquet` to `results.json` and `verdicts.json`: nothing but the scores is looked at."""
+"""From `predictions.parquet` to the records of `results.json`: nothing but the scores is looked at."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from adapterprobe.evaluate import statistics as metrics
-from adapterprobe.evaluate.intervals import difference, resample, share_interval
+from adapterprobe.evaluate.intervals import resample, share_interval
 from adapterprobe.evaluate.statistics import Statistic, mean_of
-from adapterprobe.evaluate.verdict import Hypothesis, judge
 
 MIN_NEGATIVES = {0.05: 20, 0.01: 500}
 """Fewest label-0 rows within a condition with which recall at a false positive rate is given."""
@@ -83,6 +82,7 @@ class Evaluation:
             if np.isfinite(threshold):
                 found["accuracy"] = metrics.accuracy(*common, threshold)
                 found["majority"] = metrics.majority(*common)
+                found["false_positive_rate"] = metrics.false_positive_rate(*common, threshold)
             negatives = int((labels == 0).sum())
             for rate, least in MIN_NEGATIVES.items():
                 if negatives >= least:
@@ -195,9 +195,14 @@ class Evaluation:
             "n_groups": len(groups),
         }
 
-    def arm_auroc(self, arm: str, probe: str | None, axis: str = "truth") -> Statistic | None:
+    def arm_auroc(
+        self, arm: str, probe: str | None, axis: str = "truth", seeds: list[int] | None = None
+    ) -> Statistic | None:
         """AUROC for an axis, averaged over data sets, conditions and seeds: what hypotheses compare. Cells with too few of a
         class (a model that lies whenever it is told to) are left out, the same for all arms; None where none is left.
+
+        Args:
+            seeds: these alone; None: all.
 
         Raises:
             KeyError: the frame has no such arm.
@@ -205,7 +210,7 @@ class Evaluation:
         parts = []
         for dataset in self.datasets:
             for condition in self.conditions:
-                for seed in self.seeds if arm != "base" or axis != "truth" else self.seeds[:1]:
+                for seed in seeds or (self.seeds if arm != "base" or axis != "truth" else self.seeds[:1]):
                     rows = self.cell(arm, probe, axis, dataset, condition, seed)
                     counts = rows["label"].value_counts()
                     if len(counts) == 2 and counts.min() >= MIN_OF_CLASS:
@@ -217,31 +222,3 @@ class Evaluation:
 def _average(cells: list[tuple[Statistic, int, set]]) -> tuple[Statistic, int, set]:
     """The mean of statistics, with the rows and groups it rests on."""
     return mean_of([c[0] for c in cells]), sum(c[1] for c in cells), set.union(*(c[2] for c in cells))
-
-
-def evaluate(
-    frame: pd.DataFrame, hypotheses: list[Hypothesis], probe: str, resamples: int, margin: float
-) -> tuple[list[dict], list[dict]]:
-    """Result and verdict records of a run's predictions.
-
-    Args:
-        frame: `predictions.parquet`.
-        probe: the probe that hypotheses about probe arms speak of.
-    """
-    splits = {name: Evaluation(frame, name, resamples) for name in ("test", "ood") if (frame["split"] == name).any()}
-    results = [record for evaluation in splits.values() for record in evaluation.records()]
-    results += [record for evaluation in splits.values() for record in evaluation.pooled_records()]
-    measured, stated = [], []
-    for hypothesis in hypotheses:
-        evaluation = splits.get(hypothesis.split)
-        if evaluation is None:
-            continue
-        sides = [
-            evaluation.arm_auroc(arm, probe if "probe" in arm else None, hypothesis.axis)
-            for arm in (hypothesis.better, hypothesis.worse)
-        ]
-        told = None not in sides
-        measured.append((*difference(*sides, evaluation.weights), len(evaluation.group_names)) if told else None)
-        stated.append(hypothesis)
-    seeds = int(frame["seed"].nunique())
-    return results, judge(stated, measured, margin, seeds)

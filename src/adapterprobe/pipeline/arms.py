@@ -100,6 +100,23 @@ def fit_arms(
     return fits, left_out
 
 
+def refitted(
+    config: RunConfig, encoded: Encoded, states: Recorded, tokens: Recorded | None, arm: str, seed: int
+) -> ArmFit:
+    """The main probe of one arm, searched for in the same way on other states of the same prompts."""
+    (spec,) = (spec for spec in config.probe_specs if spec.label == config.evaluate.probe)
+    sight = sight_of(spec, config, states.off.layers[-1])
+    seen = tokens if sight.kind == "tokens" and tokens else states
+    features = sight.of(seen.views()[arm, seed])
+    rows = all_rows(config, encoded)
+    selection, seconds = fitted(SearchJob(spec, sight, rows, config.select), features, seen.key(arm, seed), _nothing)
+    return ArmFit(arm, spec.label, seed, selection, features, rows, seconds)
+
+
+def _nothing() -> None:
+    """Progress is not told."""
+
+
 def all_rows(config: RunConfig, encoded: Encoded) -> Rows:
     """What probes are fitted on and selected by."""
     prompts = encoded.prompts

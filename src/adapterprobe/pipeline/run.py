@@ -15,9 +15,8 @@ from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
-from adapterprobe.evaluate.controls import condition_alone
-from adapterprobe.evaluate.scores import Labels, predictions, prompt_frame
-from adapterprobe.evaluate.tables import evaluate
+from adapterprobe.evaluate.outcome import evaluate
+from adapterprobe.evaluate.scores import Labels, predictions
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
 from adapterprobe.hidden import HiddenStates, record
 from adapterprobe.models import load_model
@@ -26,11 +25,14 @@ from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
 from adapterprobe.pipeline.about import about_run
 from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_adapted, trained_adapter
-from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, p_positive, probe_detectors
-from adapterprobe.pipeline.belief import Belief, find_belief
-from adapterprobe.pipeline.controls import run_controls
+from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, probe_detectors
+from adapterprobe.pipeline.belief import find_belief
+from adapterprobe.pipeline.challenge import FILE as CHALLENGE
+from adapterprobe.pipeline.challenge import write_challenge
 from adapterprobe.pipeline.evidence import FILE, write_evidence
+from adapterprobe.pipeline.judged import judged_prompts, sent_prompts
 from adapterprobe.pipeline.learning import check_adapter, check_shares, learned_from, one_process
+from adapterprobe.pipeline.on_record import OnRecord
 from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json, write_parquet
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
 from adapterprobe.pipeline.tokens import token_layers, token_states
@@ -146,13 +148,29 @@ class _Stages:
         with stage("fit probes", told=True):
             fits, left_out = fit_arms(config, encoded, base, adapted, tokens)
         with stage("scores"):
-            frame = self._scores(encoded, base, adapted, fits, belief)
-        with stage("controls", told=True):
-            controls = run_controls(config, encoded, fits) + condition_alone(frame, config.evaluate.probe)
+            shown, labels = judged_prompts(config, encoded, base, adapted, belief)
+            frame = self._scores(encoded, base, adapted, fits, shown, labels)
+        on_record = OnRecord(
+            config,
+            lm,
+            engine,
+            questions,
+            encoded,
+            (train, select),
+            base,
+            adapters,
+            adapted,
+            trunk,
+            fits,
+            labels,
+            shown,
+            frame,
+        )
+        write_challenge(on_record, self.out, self.timings)
         with stage("statistics", told=True):
             settings = config.evaluate
             results, verdicts = evaluate(frame, self.hypotheses, settings.probe, settings.resamples, settings.margin)
-        self._write(results, verdicts, controls, adapters, fits)
+        self._write(results, verdicts, adapters, fits)
         write_evidence(config, self.out, lm, engine, encoded, frame, fits, base, adapted, adapters, self.timings)
         about = about_run(config, questions, encoded, lm, belief, adapters, fits, left_out, self.timings)
         write_json(self.out, "about.json", about)
@@ -175,14 +193,9 @@ class _Stages:
         base: HiddenStates,
         adapted: dict[int, HiddenStates],
         fits: list[ArmFit],
-        belief: Belief,
+        prompts: pd.DataFrame,
+        labels: dict[int, Labels],
     ) -> pd.DataFrame:
-        known = belief.of(list(encoded.prompts))
-        recalled = belief.recalled_of(list(encoded.prompts))
-        held = known if self.config.evaluate.belief == "known" else recalled.fillna(False).to_numpy(bool)
-        under_test = {s: adapted[s] if self.config.under_test == "adapter" else base for s in self.config.seeds}
-        labels = {s: Labels.of(encoded.prompts, p_positive(m.logprobs) > 0.5, held) for s, m in under_test.items()}
-        prompts = prompt_frame(encoded.prompts, known, recalled, self.config.data.data_seed)
         own = [own_detector("base", seed, encoded, base, None) for seed in self.config.seeds]
         objective = self.config.adapter.objective
         own += [own_detector("adapter", seed, encoded, states, objective) for seed, states in adapted.items()]
@@ -190,12 +203,12 @@ class _Stages:
         write_parquet(self.out, "predictions.parquet", frame)
         everywhere = predictions(prompts, labels, probe_detectors(fits, all_layers=True), axes=["truth"])
         write_parquet(self.out, "layers.parquet", everywhere)
+        write_parquet(self.out, "prompts.parquet", sent_prompts(encoded, base, adapted))
         return frame
 
-    def _write(self, results, verdicts, controls, adapters: dict[int, TrainedAdapter], fits: list[ArmFit]) -> None:
+    def _write(self, results, verdicts, adapters: dict[int, TrainedAdapter], fits: list[ArmFit]) -> None:
         write_json(self.out, "results.json", results)
         write_json(self.out, "verdicts.json", verdicts)
-        write_json(self.out, "controls.json", controls)
         lowest = min(adapters)
         try:
             for seed, adapter in adapters.items():
@@ -231,7 +244,16 @@ def rewrite_report(folder: str | Path) -> Path:
     folder = Path(folder)
     needed = [
         name
-        for name in (MARK, "config.yaml", "predictions.parquet", "about.json", "controls.json", FILE)
+        for name in (
+            MARK,
+            "config.yaml",
+            "predictions.parquet",
+            "about.json",
+            "controls.json",
+            "prompts.parquet",
+            CHALLENGE,
+            FILE,
+        )
         if not (folder / name).is_file()
     ]
     if needed:

@@ -14,9 +14,10 @@ from adapterprobe.pipeline.adapters import TrainedAdapter
 from adapterprobe.pipeline.views import Recorded, sight_of
 
 
-def token_layers(config: RunConfig, n_layers: int) -> list[int]:
-    """Layers at which probes of a run read tokens; none if no probe does."""
-    sights = [sight_of(spec, config, n_layers) for spec in config.probe_specs]
+def token_layers(config: RunConfig, n_layers: int, probe: str | None = None) -> list[int]:
+    """Layers at which probes of a run (or the one of that name) read tokens; none if no probe does."""
+    specs = [spec for spec in config.probe_specs if probe in (None, spec.label)]
+    sights = [sight_of(spec, config, n_layers) for spec in specs]
     return sorted({layer for sight in sights if sight.kind == "tokens" for layer in sight.layers})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from xml.sax.saxutils import escape
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -54,6 +55,13 @@ def legend(owner, **options) -> None:
     drawn.set_in_layout(True)
 
 
+def tip(figure: Figure, artist, text: str) -> None:
+    """What is shown where one points at something drawn."""
+    tips = figure.__dict__.setdefault("adapterprobe_tips", {})
+    artist.set_gid(f"tip-{len(tips)}")
+    tips[artist.get_gid()] = text
+
+
 SPLIT_TITLES = {"test": "Held-out questions", "ood": "Kinds of question never trained on"}
 
 
@@ -61,14 +69,24 @@ def splits_of(run: Gathered) -> list[str]:
     return [split for split in ("test", "ood") if split in set(run.results["split"])]
 
 
+def plain_text():
+    """Within, a dollar sign in somebody's data is one, and begins no formula."""
+    from matplotlib import rc_context
+
+    return rc_context({"text.parse_math": False})
+
+
 def to_svg(figure: Figure, name: str) -> str:
-    """SVG text, the same for the same figure."""
+    """SVG text, the same for the same figure; what people wrote stays as they wrote it."""
     from matplotlib import rc_context
 
     stream = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
+    svg = stream.getvalue()
+    for name, text in figure.__dict__.get("adapterprobe_tips", {}).items():
+        svg = svg.replace(f'<g id="{name}">', f'<g id="{name}"><title>{escape(text)}</title>')
+    return svg
 
 
 def themed(svg: str, name: str) -> str:

@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from adapterprobe.report.canvas import COLOURS, FAINT, INK, SPLIT_TITLES, canvas, legend, splits_of, titles
+from adapterprobe.report.canvas import COLOURS, FAINT, INK, SPLIT_TITLES, canvas, legend, splits_of, tip, titles
+from adapterprobe.report.challenge_figures import CHALLENGE_FIGURES
 from adapterprobe.report.gather import Gathered
 from adapterprobe.report.probe_figures import PROBE_FIGURES
+from adapterprobe.report.summary import shown
 
 
 def arms_figure(run: Gathered) -> Figure:
@@ -30,7 +32,8 @@ def arms_figure(run: Gathered) -> Figure:
                 linewidth=3,
                 solid_capstyle="round",
             )
-            axis.plot(record["estimate"], place, "o", color=colour, markersize=8)
+            (dot,) = axis.plot(record["estimate"], place, "o", color=colour, markersize=8)
+            tip(figure, dot, f"{arm}, {split}: {shown(record)}, {record['n_groups']} groups")
             for value in seed_aurocs(run, split, arm):
                 axis.plot(value, place - 0.27, "|", color=colour, markersize=6, alpha=0.8)
             axis.annotate(
@@ -136,5 +139,5 @@ def training_figure(run: Gathered) -> Figure:
 
 
 MAIN_FIGURES = {"arms": arms_figure, "layers": layers_figure, "roc": roc_figure, "training": training_figure}
-FIGURES = MAIN_FIGURES | PROBE_FIGURES
+FIGURES = MAIN_FIGURES | PROBE_FIGURES | CHALLENGE_FIGURES
 """By name; one that has nothing to show is None."""

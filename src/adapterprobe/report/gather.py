@@ -15,6 +15,9 @@ from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.columns import ARMS
 from adapterprobe.evaluate.ranks import auroc_columns
 
+KEYS = ("dataset", "condition", "axis", "filter", "probe")
+"""What tells result records of one split, arm and metric apart."""
+
 
 @dataclass(frozen=True)
 class Gathered:
@@ -31,6 +34,9 @@ class Gathered:
     layers: pd.DataFrame
     probes: dict
     """Content of `probes.json`."""
+    challenge: dict
+    """Content of `challenge.json`."""
+    prompts: pd.DataFrame
     uncertainty: pd.DataFrame | None
     projections: pd.DataFrame | None
 
@@ -56,20 +62,24 @@ class Gathered:
 
     def result(self, split: str, arm: str, metric: str = "auroc", **keys) -> dict | None:
         """One result record; by default the average over data sets and conditions, all groups, axis truth."""
-        part = self.results[self.results["split"] == split]
-        datasets = part["dataset"].unique()
+        datasets = self._datasets.get(split, ())
         wanted = {
             "dataset": "mean" if "mean" in datasets else datasets[0] if len(datasets) else None,
             "condition": "mean",
             "axis": "truth",
             "filter": "all",
-            "arm": arm,
-            "metric": metric,
             "probe": self.probe_of(arm),
         } | keys
-        for key, value in wanted.items():
-            part = part[part[key].isna()] if value is None else part[part[key] == value]
-        return part.iloc[0].to_dict() if len(part) else None
+        return self._indexed.get((split, arm, metric, *(wanted[key] for key in KEYS)))
+
+    @cached_property
+    def _datasets(self) -> dict[str, list[str]]:
+        return {split: list(part["dataset"].unique()) for split, part in self.results.groupby("split")}
+
+    @cached_property
+    def _indexed(self) -> dict[tuple, dict]:
+        records = self.results.astype(object).where(self.results.notna(), None).to_dict("records")
+        return {(r["split"], r["arm"], r["metric"], *(r[key] for key in KEYS)): r for r in reversed(records)}
 
 
 def _table(path: Path) -> pd.DataFrame | None:
@@ -100,6 +110,8 @@ def gather(folder: Path) -> Gathered:
             predictions=pd.read_parquet(folder / "predictions.parquet"),
             layers=pd.read_parquet(folder / "layers.parquet"),
             probes=load("probes.json"),
+            challenge=load("challenge.json"),
+            prompts=pd.read_parquet(folder / "prompts.parquet"),
             uncertainty=_table(folder / "uncertainty.parquet"),
             projections=_table(folder / "projections.parquet"),
         )

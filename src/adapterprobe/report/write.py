@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -10,10 +14,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from adapterprobe.cache import write_atomic
-from adapterprobe.report import probe_tables, summary
-from adapterprobe.report.canvas import SPLIT_TITLES, splits_of, themed, to_png, to_svg
+from adapterprobe.report import challenge_tables, probe_tables, summary
+from adapterprobe.report.canvas import COLOURS, SPLIT_TITLES, plain_text, splits_of, themed, to_png, to_svg
+from adapterprobe.report.examples import examples, layer_data
 from adapterprobe.report.figures import FIGURES
 from adapterprobe.report.gather import Gathered, gather
+from adapterprobe.report.method import method, registered
 
 
 def write_report(folder: Path) -> None:
@@ -27,7 +33,8 @@ def write_report(folder: Path) -> None:
     target.mkdir(exist_ok=True)
     inline = {}
     for name, draw in FIGURES.items():
-        figure = draw(run)
+        with plain_text():
+            figure = draw(run)
         if figure is None:
             continue
         svg = to_svg(figure, name)
@@ -41,15 +48,26 @@ def write_report(folder: Path) -> None:
 def _page(run: Gathered, figures: dict[str, Markup]) -> str:
     folder = resources.files("adapterprobe.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
+    script = (folder / "page.js").read_text("utf-8").strip()
     template = environment.from_string((folder / "page.html.j2").read_text("utf-8"))
     titles = [(SPLIT_TITLES[split], split) for split in splits_of(run)]
     return template.render(
         run=run,
         model=run.about["model"],
         css=Markup((folder / "page.css").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        layer_data=in_script(layer_data(run, COLOURS, SPLIT_TITLES)),
+        examples=examples(run),
+        method=method(run),
+        registered=registered(run),
+        split_titles=[(split, SPLIT_TITLES[split]) for split in splits_of(run)],
+        gaps=challenge_tables.gaps_table(run),
+        shifts=challenge_tables.shifts_table(run),
+        answers=challenge_tables.answers_table(run),
         figures=figures,
         headline=summary.headline(run),
-        notes=summary.notes(run),
+        notes=[*challenge_tables.notes(run), *summary.notes(run)],
         verdicts=summary.verdict_table(run),
         arms=summary.arms_table(run),
         metric_tables=[(title, summary.metrics_table(run, split)) for title, split in titles],
@@ -67,6 +85,12 @@ def _page(run: Gathered, figures: dict[str, Markup]) -> str:
         splits=pd.DataFrame(run.about["splits"]),
         timings=timings_table(run),
     )
+
+
+def in_script(content: dict) -> Markup:
+    """JSON that may stand in a `script` element: nothing in it can end the element."""
+    text = json.dumps(content, ensure_ascii=True)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def adapters_table(run: Gathered) -> pd.DataFrame:
@@ -99,10 +123,25 @@ def timings_table(run: Gathered) -> pd.DataFrame:
 
 def to_markdown(frame: pd.DataFrame) -> str:
     def cells(values) -> str:
-        return "| " + " | ".join(str(value).replace("|", "\\|") for value in values) + " |"
+        return "| " + " | ".join(_harmless(value) for value in values) + " |"
 
     lines = [cells(frame.columns), cells(["---"] * len(frame.columns))]
     return "\n".join([*lines, *(cells(row) for row in frame.itertuples(index=False))])
+
+
+def _harmless(value: object) -> str:
+    """Text that stays in its cell, and is no markup."""
+    text = " ".join(str(value).split())
+    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "&#96;"), ("](", "]&#40;")):
+        text = text.replace(sign, safe)
+    return text
+
+
+def _fenced(text: str) -> str:
+    """A block of text as it is, whatever backticks it has."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
 
 
 def _probe_sections(run: Gathered, drawn: set[str]) -> list[str]:
@@ -115,14 +154,20 @@ def _probe_sections(run: Gathered, drawn: set[str]) -> list[str]:
     return parts
 
 
+def _section(title: str, table: pd.DataFrame, figure: str | None, drawn: set[str]) -> list[str]:
+    if table.empty:
+        return []
+    return [title, *([f"![{title.strip('# ')}](figures/{figure}.png)"] if figure in drawn else []), to_markdown(table)]
+
+
 def _markdown(run: Gathered, drawn: set[str]) -> str:
     parts = [
-        f"# {run.config.name}",
+        f"# {_harmless(run.config.name)}",
         summary.headline(run),
         "![AUROC of every arm](figures/arms.png)",
         "## Verdicts",
         to_markdown(summary.verdict_table(run)),
-        *[f"- {note}" for note in summary.notes(run)],
+        *[f"- {_harmless(note)}" for note in (*challenge_tables.notes(run), *summary.notes(run))],
         "## Arms",
         to_markdown(summary.arms_table(run)),
         "## By condition",
@@ -138,15 +183,22 @@ def _markdown(run: Gathered, drawn: set[str]) -> str:
         *[f"- {note}" for note in probe_tables.notes(run)],
         *_probe_sections(run, drawn),
         "## What is really detected",
+        "![AUROC against each label axis](figures/axes.png)",
         *[f"{SPLIT_TITLES[s]}:\n\n{to_markdown(summary.axes_table(run, s))}" for s in splits_of(run)],
         "## Controls",
         to_markdown(summary.controls_table(run)),
+        *_section("## Asked otherwise", challenge_tables.shifts_table(run), "shifts", drawn),
+        *_section("## Carried over", challenge_tables.gaps_table(run), None, drawn),
         "## Adapter",
         summary.adapter_sentence(run),
         "![Training](figures/training.png)",
         to_markdown(adapters_table(run)),
+        *_section("## What the adapter changes", challenge_tables.answers_table(run), "integrity", drawn),
         "## Prompts as sent",
-        *[f"{p['dataset']}, condition {p['condition']}:\n\n```\n{p['text']}\n```" for p in run.about["prompts"][:4]],
+        *[
+            f"{_harmless(p['dataset'])}, condition {p['condition']}:\n\n{_fenced(p['text'])}"
+            for p in run.about["prompts"][:4]
+        ],
         "## Cost",
         to_markdown(timings_table(run)),
     ]

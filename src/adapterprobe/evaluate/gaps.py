@@ -1,0 +1,59 @@
+"""What detectors lose on questions of another kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from adapterprobe.evaluate.intervals import estimate, resample
+from adapterprobe.evaluate.tables import Evaluation
+from adapterprobe.evaluate.verdict import LEVEL, limits
+
+
+def gap_records(frame: pd.DataFrame, probe: str, resamples: int) -> list[dict]:
+    """How much of its AUROC for truth each arm (with the main probe) loses on each data set that nothing was trained on: metric `auroc_gap`, test
+    less that set, averaged over seeds and conditions. A group that stands in both is resampled as one."""
+    frame = frame[(frame["axis"] == "truth") & frame["split"].isin(["test", "ood"])]
+    frame = frame[frame["probe"].isna() | (frame["probe"] == probe)]
+    if set(frame["split"]) != {"test", "ood"}:
+        return []
+    records = []
+    for dataset in sorted(frame.loc[frame["split"] == "ood", "dataset"].unique()):
+        mine = frame[(frame["split"] == "test") | (frame["dataset"] == dataset)]
+        sides = [
+            Evaluation(mine.assign(split=mine["split"].where(mine["split"] == s, "other")), s, 0)
+            for s in ("test", "ood")
+        ]
+        names = np.unique(mine["group"].to_numpy(str))
+        weights = resample(len(names), resamples, 0)
+        places = [np.searchsorted(names, side.group_names) for side in sides]
+        for arm, probe in sides[0].detectors():
+            parts = [side.arm_auroc(arm, probe) for side in sides]
+            if None in parts:
+                continue
+
+            def gap(w: np.ndarray, parts=parts, places=places) -> np.ndarray:
+                # A resample without any of a side's groups says nothing.
+                return parts[0](w[:, places[0]]) - parts[1](w[:, places[1]])
+
+            value, error = estimate(gap, len(names)), float(np.nanstd(gap(weights), ddof=1))
+            low, high = limits(value, error, len(names), LEVEL)
+            records.append(
+                {
+                    "dataset": dataset,
+                    "split": "ood",
+                    "arm": arm,
+                    "probe": probe,
+                    "axis": "truth",
+                    "filter": "all",
+                    "seeds": len(sides[0].seeds),
+                    "condition": "mean",
+                    "metric": "auroc_gap",
+                    "estimate": value,
+                    "low": low,
+                    "high": high,
+                    "n": int((mine["arm"] == arm).sum()),
+                    "n_groups": len(names),
+                }
+            )
+    return records

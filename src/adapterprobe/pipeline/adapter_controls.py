@@ -1,0 +1,105 @@
+"""Adapters that must not work: noise of the trained one's norm, and one trained on shuffled labels."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from adapterprobe.adapt import attach
+from adapterprobe.adapt.attach import detach
+from adapterprobe.adapt.files import made_for, save_adapter
+from adapterprobe.adapt.randomise import randomised
+from adapterprobe.cache import digest, entry
+from adapterprobe.config import RunConfig
+from adapterprobe.errors import AdapterProbeError
+from adapterprobe.evaluate.controls import beaten_records
+from adapterprobe.evaluate.scores import predictions
+from adapterprobe.models import LanguageModel
+from adapterprobe.models.encode import Encoded
+from adapterprobe.pipeline.adapters import TrainedAdapter, record_adapted, trained_adapter
+from adapterprobe.pipeline.arms import own_detector, probe_detectors, refitted
+from adapterprobe.pipeline.on_record import OnRecord
+from adapterprobe.pipeline.tokens import token_layers, token_states
+from adapterprobe.pipeline.views import Recorded
+from adapterprobe.progress import say
+
+RANDOM, SHUFFLED = "random adapter", "adapter of shuffled labels"
+UNLABELLED = ("opposite",)
+"""Objectives that labels play no part in."""
+
+
+def shuffled_truth(encoded: Encoded, seed: int) -> Encoded:
+    """The same prompts, each with the truth of another one of its data set and condition: there is nothing to be learned."""
+    rng = np.random.default_rng([seed, 5])
+    prompts = list(encoded.prompts)
+    cells: dict[tuple, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        cells.setdefault((prompt.example.dataset, prompt.split, prompt.condition), []).append(row)
+    truth = [prompt.example.truth for prompt in prompts]
+    for rows in cells.values():
+        for row, other in zip(rows, rng.permutation(rows)):
+            example = replace(prompts[row].example, truth=truth[other])
+            prompts[row] = replace(prompts[row], example=example)
+    return replace(encoded, prompts=tuple(prompts))
+
+
+def random_adapter(lm: LanguageModel, config: RunConfig, trained: TrainedAdapter) -> TrainedAdapter:
+    """An adapter whose change is noise of the trained one's norm, tensor by tensor."""
+
+    def make(folder: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            initial: Path | None = Path(scratch)
+            model = made_for(lm)
+            try:
+                wrapped = attach(lm.model, lm.structure, config.adapter, trained.seed, lm.original)
+                try:
+                    save_adapter(wrapped, model, initial)
+                finally:
+                    detach(wrapped)
+            except AdapterProbeError:
+                # Kinds that start from weights which are no longer held: all of each tensor is replaced.
+                initial = None
+            randomised(trained.folder, initial, config.data.data_seed, folder / "adapter")
+
+    key = digest(trained.key, config.data.data_seed, "random", 1)
+    folder = entry("adapters", key, make, notice=say)
+    return replace(trained, folder=folder / "adapter", key=key)
+
+
+def adapter_controls(run: OnRecord) -> tuple[list[dict], pd.DataFrame]:
+    """Records of both controls for the adapter's own answer and for the main probe on its states, of the lowest seed, and
+    their scores as rows of `predictions.parquet`."""
+    config, lm, engine, encoded = run.config, run.lm, run.engine, run.encoded
+    seed = min(run.adapters)
+    trained = run.adapters[seed]
+    layers = token_layers(config, lm.structure.n_layers, config.evaluate.probe)
+    makers: dict[str, Callable[[], TrainedAdapter]] = {RANDOM: lambda: random_adapter(lm, config, trained)}
+    if config.adapter.objective not in UNLABELLED:
+        train, select = (shuffled_truth(part, config.data.data_seed) for part in run.learned)
+        quiet = config.adapter.model_copy(update={"track": []})
+        makers[SHUFFLED] = lambda: trained_adapter(lm, engine, train, select, quiet, seed, run.trunk)
+    detectors = []
+    for name, make in makers.items():
+        adapter = make()
+        states = record_adapted(lm, engine, adapter, encoded, run.base, run.trunk)
+        own = own_detector(name, seed, encoded, states, config.adapter.objective)
+        seen = {seed: states}
+        tokens = token_states(config, lm, engine, encoded, {seed: adapter}, layers) if layers else None
+        fit = refitted(config, encoded, Recorded(run.base, seen), tokens, "adapter+probe", seed)
+        (probed,) = probe_detectors([replace(fit, arm=f"{name}+probe")])
+        detectors += [own, probed]
+    scores = predictions(run.shown, run.labels, detectors, axes=["truth"])
+    main = run.frame[(run.frame["axis"] == "truth") & (run.frame["seed"] == seed)]
+    main = main[main["probe"].isna() | (main["probe"] == config.evaluate.probe)]
+    together = pd.concat([main, scores], ignore_index=True)
+    pairs = [(arm, f"{name}{suffix}") for name in makers for arm, suffix in ARMS]
+    return beaten_records(together, pairs, config.evaluate.probe, config.evaluate.resamples), scores
+
+
+ARMS = (("adapter", ""), ("adapter+probe", "+probe"))
+"""Arms that are held against a control, and what its name ends with."""
