@@ -126,3 +126,17 @@ def small_config(model: str | Path, **changes) -> RunConfig:
         else:
             content[key] = value
     return RunConfig.model_validate(content)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_folder, tmp_path_factory) -> Path:
+    """A folder with `run.yaml`, the finished run `out` that came of it through the command line, and its `cache`."""
+    from adapterprobe.cli import main
+    from adapterprobe.config_files import to_yaml
+
+    base = tmp_path_factory.mktemp("run")
+    (base / "run.yaml").write_text(to_yaml(small_config(tiny_folder)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTERPROBE_CACHE", str(base / "cache"))
+        assert main(["run", str(base / "run.yaml"), "--out", str(base / "out")]) == 0
+    return base

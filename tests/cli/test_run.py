@@ -20,21 +20,16 @@ from sklearn.metrics import roc_auc_score
 
 from adapterprobe import probes
 from adapterprobe.cli import main
-from adapterprobe.config_files import read_config, to_yaml
+from adapterprobe.config_files import read_config
 from adapterprobe.evaluate.columns import ARMS, COLUMNS
-from conftest import small_config
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_folder, tmp_path_factory):
-    """One finished run through the command line, with its cache."""
-    base = tmp_path_factory.mktemp("run")
-    (base / "run.yaml").write_text(to_yaml(small_config(tiny_folder)))
-    patch = pytest.MonkeyPatch()
-    patch.setenv("ADAPTERPROBE_CACHE", str(base / "cache"))
-    assert main(["run", str(base / "run.yaml"), "--out", str(base / "out")]) == 0
-    yield base
-    patch.undo()
+def finished(finished_run):
+    """The finished run, with its cache in use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTERPROBE_CACHE", str(finished_run / "cache"))
+        yield finished_run
 
 
 def load(folder: Path, name: str):

@@ -154,3 +154,34 @@ def conformal_records(detectors: list[pd.DataFrame], coverage: float, rate: floa
 
 def _shares(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def answers(calibrate: pd.DataFrame, new: np.ndarray, coverage: float) -> tuple[list[str] | None, float, str]:
+    """What a detector may say of new scores with a guarantee: `truth`, `lie`, or `don't know` where the set holds both or neither.
+
+    Args:
+        calibrate: rows of one detector (arm, probe, seed; axis truth) of the split `calibrate`.
+        new: scores.
+
+    Returns:
+        The answers, the coverage they are to have, and how they were made. Class-conditional sets where there are enough groups, else
+        split sets; where there are too few even for these, None and the reason.
+    """
+    groups = calibrate["group"].to_numpy(str)
+    first, second = halves(groups)
+    scores, labels = calibrate["score"].to_numpy(float), calibrate["label"].to_numpy(int)
+    if not (enough(labels[first]) and enough(labels[second])):
+        return None, coverage, "the halves of calibrate need two rows of each label"
+    mapped = calibrator("Platt", scores[first], labels[first])
+    fit = (mapped(scores[second]), labels[second], groups[second])
+    for by_class, how in ((True, "class-conditional"), (False, "split")):
+        found = sets(*fit, mapped(new), coverage, by_class)
+        if found is not None:
+            alone = found.sum(1) == 1
+            return (
+                [("truth" if row[1] else "lie") if one else "don't know" for row, one in zip(found, alone)],
+                coverage,
+                how,
+            )
+    count, least = len(np.unique(fit[2])), needed_for_sets(coverage)
+    return None, coverage, f"{count} groups, at least {least} needed for {coverage:g}"

@@ -1,0 +1,155 @@
+"""A finished run's detectors on new rows."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adapterprobe.cli import main
+from adapterprobe.evaluate.conformal import answers
+from adapterprobe.pipeline import score_file as module
+
+
+@pytest.fixture(autouse=True)
+def _cache(finished_run, monkeypatch):
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished_run / "cache"))
+
+
+def test_prompts_of_the_run_get_the_scores_of_the_run(finished_run, tmp_path):
+    sent = pd.read_parquet(finished_run / "out" / "prompts.parquet").query("split == 'test'")
+    sent[["text", "condition", "prompt_id"]].rename(columns={"text": "prompt"}).to_parquet(tmp_path / "p.parquet")
+    out = tmp_path / "o.parquet"
+    assert main(["score", str(finished_run / "out"), str(tmp_path / "p.parquet"), "--out", str(out)]) == 0
+    scored = pd.read_parquet(out)
+    assert len(scored) == len(sent) and list(scored["prompt_id"]) == list(sent["prompt_id"])
+    frame = pd.read_parquet(finished_run / "out" / "predictions.parquet").query("axis == 'truth' and seed == 0")
+    results = json.loads((finished_run / "out" / "results.json").read_text())
+    for (arm, probe), rows in frame.groupby(["arm", "probe"], dropna=False):
+        name = arm if pd.isna(probe) else f"{arm} ({probe})"
+        mine = [row[name] for row in scored["detectors"]]
+        expected = rows.set_index("prompt_id").loc[sent["prompt_id"], "score"].to_numpy()
+        np.testing.assert_allclose([m["score"] for m in mine], expected, atol=2e-5)
+        threshold = rows["threshold"].iloc[0]
+        if np.isfinite(threshold):
+            far = np.abs(expected - threshold) > 1e-4
+            assert (np.array([m["above"] for m in mine])[far] == (expected > threshold)[far]).all()
+        rate = next(
+            r for r in results
+            if r["metric"] == "false_positive_rate" and r["arm"] == arm and (r["probe"] or None) == (None if pd.isna(probe) else probe)
+            and r["split"] == "test" and r["condition"] == "mean" and r["filter"] == "all"
+        )  # fmt: skip
+        assert mine[0]["false_positive_rate"] == {k: rate[k] for k in ("estimate", "low", "high")}
+    # These are the very prompts of reference: with themselves among their neighbours none is unlike them.
+    assert not scored["unlike"].any()
+
+
+def test_statements_are_put_in_the_runs_own_way(finished_run, tmp_path, capsys):
+    sent = pd.read_parquet(finished_run / "out" / "prompts.parquet")
+    sent = sent[(sent["split"] == "test") & (sent["template"] == "accurate") & (sent["condition"] == "truth")]
+    statements = sent["turn"].str.extract(r'^"(.*)\." Is this')[0]
+    (tmp_path / "s.csv").write_text(statements.rename("statement").to_csv(index=False))
+    assert main(["score", str(finished_run / "out"), str(tmp_path / "s.csv")]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    frame = pd.read_parquet(finished_run / "out" / "predictions.parquet")
+    frame = frame.query("axis == 'truth' and seed == 0 and arm == 'adapter'").set_index("prompt_id")
+    np.testing.assert_allclose(
+        [line["detectors"]["adapter"]["score"] for line in lines], frame.loc[sent["prompt_id"], "score"], atol=2e-5
+    )
+
+
+def test_what_is_unlike_is_called_so(finished_run, tmp_path):
+    odd = {"prompt": "0x7f 0x45 0x4c 0x46 " * 15}
+    (tmp_path / "p.jsonl").write_text(json.dumps(odd))
+    assert (
+        main(["score", str(finished_run / "out"), str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "o.jsonl")]) == 0
+    )
+    (line,) = map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())
+    assert line["prompt"] == odd["prompt"] and line["unlike"] and line["novelty_p"] < 0.02
+
+
+def test_a_stopped_scoring_goes_on_where_it_was(finished_run, tmp_path, monkeypatch):
+    rows = [{"statement": f"{n} is a number", "n": n} for n in range(20)]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(module, "PIECE", 6)
+    command = ["score", str(finished_run / "out"), str(tmp_path / "s.jsonl"), "--out"]
+    assert main([*command, str(tmp_path / "whole.jsonl")]) == 0
+    from adapterprobe.pipeline.score import Scorer
+
+    pieces, score = [], Scorer.score
+
+    def stops(self, prompts):
+        if len(pieces) == 2:
+            raise KeyboardInterrupt
+        pieces.append(len(prompts))
+        return score(self, prompts)
+
+    monkeypatch.setattr(Scorer, "score", stops)
+    assert main([*command, str(tmp_path / "two.jsonl")]) == 130
+    part = tmp_path / "two.jsonl.part"
+    assert len(part.read_text().splitlines()) == 12
+    part.write_text(part.read_text() + '{"torn')
+    pieces.clear()
+    monkeypatch.setattr(Scorer, "score", lambda self, prompts: pieces.append(len(prompts)) or score(self, prompts))
+    assert main([*command, str(tmp_path / "two.jsonl")]) == 0
+    assert pieces == [6, 2] and not part.exists()
+    first, second = (
+        [json.loads(line) for line in (tmp_path / f"{n}.jsonl").read_text().splitlines()] for n in ("whole", "two")
+    )
+    assert [line["n"] for line in second] == list(range(20))
+    for a, b in zip(first, second):
+        for name, told in a["detectors"].items():
+            assert told["score"] == pytest.approx(b["detectors"][name]["score"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"claim": "x"}', "expected 'prompt'"),
+        ('{"statement": ""}', "row 1: 'statement' is ''"),
+        ('{"prompt": "a"}\nnot json', "row 2"),
+        ('{"prompt": "a", "condition": "neutral"}', "condition 'neutral', expected one of truth, lie"),
+    ],
+)
+def test_bad_rows(finished_run, tmp_path, capsys, content, message):
+    (tmp_path / "s.jsonl").write_text(content)
+    assert main(["score", str(finished_run / "out"), str(tmp_path / "s.jsonl")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_bad_runs(finished_run, tmp_path, capsys):
+    (tmp_path / "s.jsonl").write_text('{"prompt": "a"}')
+    assert main(["score", str(tmp_path / "none"), str(tmp_path / "s.jsonl")]) == 2
+    assert "is not a finished run" in capsys.readouterr().err
+    shutil.copytree(finished_run / "out", tmp_path / "out")
+    config = tmp_path / "out" / "config.yaml"
+    text = config.read_text()
+    start = text.index("model:", text.index("hashes:"))
+    config.write_text(text[:start] + "model: other\n" + text[text.index("\n", start) + 1 :])
+    assert main(["score", str(tmp_path / "out"), str(tmp_path / "s.jsonl")]) == 2
+    assert "the run was made with other" in capsys.readouterr().err
+
+
+def test_answers_hold_what_they_promise():
+    """New groups of the same kind: the set holds the truth as often as promised, and fewer calibrating groups promise less."""
+    rng = np.random.default_rng(0)
+
+    def rows(groups):
+        label = np.tile([0, 1], groups)
+        return pd.DataFrame(
+            {"group": np.repeat([f"g{i}" for i in range(groups)], 2), "label": label, "score": 1 / (1 + np.exp(-(rng.normal(size=2 * groups) + label - 0.5)))}
+        )  # fmt: skip
+
+    held = []
+    for _ in range(60):
+        new = rows(50)
+        said, coverage, how = answers(rows(60), new["score"].to_numpy(), 0.8)
+        assert how == "class-conditional" and coverage == 0.8
+        right = np.where(new["label"] == 1, "truth", "lie")
+        # "don't know" stands for both or for none; at this sharpness for both.
+        held.append(np.mean([a in (r, "don't know") for a, r in zip(said, right)]))
+    assert 0.77 < np.mean(held) < 0.9
+    said, _, reason = answers(rows(8), np.array([0.5]), 0.95)
+    assert said is None and "needed" in reason
