@@ -15,6 +15,8 @@ EPILOG = """examples:
   adapterprobe run --set data.train=[elements] --set data.ood=[capitals,units] --out runs/e
   adapterprobe run --data mine.csv --group city --ood capitals --out runs/mine   your own file
   adapterprobe run my.yaml --set seeds=[0,1,2,3,4] --out runs/five
+  adapterprobe run --grid adapter.kind=[lora,ia3] --grid adapter.objective=[truth,lie] --out runs/grid
+  adapterprobe run --transfer capitals,continents,elements --out runs/transfer     each trained on, all judged
   adapterprobe run --keys                                 every key with its meaning
 
 A run that was stopped goes on with the same command; a finished one returns at once."""
@@ -46,27 +48,50 @@ def add(commands) -> None:
         metavar="FILE.py",
         help="run a Python file first, which registers a probe of your own (repeatable; see examples/own_probe.py)",
     )
+    parser.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="KEY=[A,B]",
+        help="a run for each value, and for each combination of several such keys, with one report (repeatable)",
+    )
+    parser.add_argument(
+        "--transfer", metavar="A,B,C", help="a run trained on each of these data sets and judged on all the others"
+    )
+    parser.add_argument(
+        "--leave-one-out", metavar="A,B,C", help="a run judged on each of these data sets, trained on all the others"
+    )
     parser.add_argument("--keys", action="store_true", help="list every configuration key and stop")
     add_model_options(parser)
     add_read_options(parser)
     parser.set_defaults(go=go)
 
 
-def go(args: argparse.Namespace) -> None:
+def go(args: argparse.Namespace) -> int | None:
     from adapterprobe.config_files import keys_help, read_config
 
     if args.keys:
         print(keys_help())
-        return
+        return None
     for path in args.modules:
         import_file(path)
     overrides = as_overrides(args) + args.set
     if args.seed is not None:
         overrides.append(f"seeds=[{args.seed}]")
+    named = [args.transfer, args.leave_one_out]
+    if args.grid or any(named):
+        from adapterprobe.pipeline.grid import combinations, run_grid
+
+        transfer, leave_out = ([part for part in (text or "").split(",") if part] for text in named)
+        report, failed = run_grid(combinations(args.config, overrides, args.grid, transfer, leave_out), args.out)
+        print((report.parent / "report.md").read_text("utf-8").split("\n\n")[1])
+        print(f"\nreport: {report}")
+        return 2 if failed else None
     config = read_config(args.config, overrides)
     from adapterprobe.pipeline import run
 
     print(closing(run(config, args.out)))
+    return None
 
 
 def import_file(path: str) -> None:

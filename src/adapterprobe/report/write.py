@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from importlib import resources
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from adapterprobe.report.canvas import COLOURS, SPLIT_TITLES, plain_text, splits
 from adapterprobe.report.examples import examples, layer_data
 from adapterprobe.report.figures import FIGURES
 from adapterprobe.report.gather import Gathered, gather
+from adapterprobe.report.markdown import fenced, harmless, to_markdown
 from adapterprobe.report.method import method, registered
 
 
@@ -121,29 +121,6 @@ def timings_table(run: Gathered) -> pd.DataFrame:
     return pd.DataFrame([*rows, {"stage": "all of these", "seconds": f"{sum(seconds.values()):.1f}"}])
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
-    def cells(values) -> str:
-        return "| " + " | ".join(_harmless(value) for value in values) + " |"
-
-    lines = [cells(frame.columns), cells(["---"] * len(frame.columns))]
-    return "\n".join([*lines, *(cells(row) for row in frame.itertuples(index=False))])
-
-
-def _harmless(value: object) -> str:
-    """Text that stays in its cell, and is no markup."""
-    text = " ".join(str(value).split())
-    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "&#96;"), ("](", "]&#40;")):
-        text = text.replace(sign, safe)
-    return text
-
-
-def _fenced(text: str) -> str:
-    """A block of text as it is, whatever backticks it has."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{text}\n{fence}"
-
-
 def _probe_sections(run: Gathered, drawn: set[str]) -> list[str]:
     parts = []
     for section in probe_tables.sections(run):
@@ -162,12 +139,12 @@ def _section(title: str, table: pd.DataFrame, figure: str | None, drawn: set[str
 
 def _markdown(run: Gathered, drawn: set[str]) -> str:
     parts = [
-        f"# {_harmless(run.config.name)}",
+        f"# {harmless(run.config.name)}",
         summary.headline(run),
         "![AUROC of every arm](figures/arms.png)",
         "## Verdicts",
         to_markdown(summary.verdict_table(run)),
-        *[f"- {_harmless(note)}" for note in (*challenge_tables.notes(run), *summary.notes(run))],
+        *[f"- {harmless(note)}" for note in (*challenge_tables.notes(run), *summary.notes(run))],
         "## Arms",
         to_markdown(summary.arms_table(run)),
         "## By condition",
@@ -196,7 +173,7 @@ def _markdown(run: Gathered, drawn: set[str]) -> str:
         *_section("## What the adapter changes", challenge_tables.answers_table(run), "integrity", drawn),
         "## Prompts as sent",
         *[
-            f"{_harmless(p['dataset'])}, condition {p['condition']}:\n\n{_fenced(p['text'])}"
+            f"{harmless(p['dataset'])}, condition {p['condition']}:\n\n{fenced(p['text'])}"
             for p in run.about["prompts"][:4]
         ],
         "## Cost",

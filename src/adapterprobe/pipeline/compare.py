@@ -1,0 +1,48 @@
+"""Finished runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapterprobe.errors import OutputError
+from adapterprobe.pipeline.outputs import MARK
+
+
+def compare(folders: Sequence[str | Path], out: str | Path, failed: Sequence[dict] = ()) -> Path:
+    """Write a comparison of finished runs into a folder; the first is what the others are held against.
+
+    Args:
+        failed: runs that there should be (`run`, `reason`), to be told of.
+
+    Raises:
+        OutputError: fewer than two runs, a folder that is not a finished run, or one that cannot be written to.
+    """
+    from adapterprobe.report.compare import write_comparison
+    from adapterprobe.report.gather import gather
+
+    paths = [Path(folder) for folder in folders]
+    if len({path.resolve() for path in paths}) < 2:
+        raise OutputError(f"at least two different runs are compared, got {[str(path) for path in paths]}")
+    for path in paths:
+        if not (path / MARK).is_file():
+            raise OutputError(f"{path} is not a finished run; make one with `adapterprobe run --out {path}`")
+    out = Path(out)
+    if (out / MARK).exists():
+        raise OutputError(f"{out} holds a run; choose another --out for the comparison")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {out} ({error.strerror}); choose another with --out") from error
+    write_comparison({name: gather(path) for name, path in zip(_names(paths), paths)}, out, failed)
+    return out / "report.html"
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The folders' names, with as many parents as tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
