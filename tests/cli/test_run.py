@@ -122,6 +122,19 @@ def test_adapter_loads_with_peft(finished, tiny_folder):
         assert str(tiny_folder.parent) not in text, "no path of this machine in what is shared"
 
 
+def test_a_sceptic_finds_the_same_numbers(finished, tmp_path):
+    walk = [sys.executable, str(Path(__file__).parents[2] / "examples" / "sceptics_walk.py")]
+    done = subprocess.run([*walk, str(finished / "out"), "200"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("  agrees") == 6, done.stdout + done.stderr
+    # It would find one that does not.
+    shutil.copytree(finished / "out", tmp_path / "out")
+    frame = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    frame.loc[frame["arm"] == "adapter+probe", "score"] = frame.loc[frame["arm"] == "adapter+probe", "label"].fillna(0)
+    frame.to_parquet(tmp_path / "out" / "predictions.parquet")
+    done = subprocess.run([*walk, str(tmp_path / "out"), "20"], capture_output=True, text=True)
+    assert done.returncode == 1 and "DOES NOT AGREE" in done.stdout
+
+
 def test_report_is_self_contained(finished):
     page = (finished / "out" / "report.html").read_text()
     # One script, the one that the policy names; the data stand in a block that is no script.

@@ -22,12 +22,14 @@ from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
+from adapterprobe.pipeline.adapter_controls import UNLABELLED
 from adapterprobe.pipeline.adapters import FIXED_BATCH
 from adapterprobe.pipeline.arms import all_rows
 from adapterprobe.pipeline.belief_prompts import BeliefPrompts, Rounds
 from adapterprobe.pipeline.fitted import SearchJob
 from adapterprobe.pipeline.held import adapted_weights, counted, free_memory, size_of, watched
 from adapterprobe.pipeline.learning_curve import DRAWS, INNER
+from adapterprobe.pipeline.shifts import MOST_GROUPS
 from adapterprobe.pipeline.steering import DOSES, MOST_PROMPTS, RANDOM
 from adapterprobe.pipeline.views import sight_of
 from adapterprobe.probes.select import settings_of
@@ -39,6 +41,8 @@ ALLOCATOR = 0.15
 to 0.24)."""
 GUARANTEES = 0.1
 """Seconds that a detector's calibration and conformal sets take."""
+LESS_SHARED = 2.0
+"""How much longer a prompt that is asked otherwise takes than one of the run, as a rule of thumb."""
 STANDING = 0.3
 """Share of groups that are still asked in a second round about what the model knows, as a rule of thumb."""
 
@@ -98,6 +102,7 @@ class Trial:
             self.seconds["layers below the adapter"] = self.tokens * per_token * below
         self.seconds["train adapters"] = seeds * trained
         if self.whole:
+            self.seconds["what detectors are held against"] = self._challenge(trained, per_token, below)
             self.seconds["probes, controls, statistics, report"] = self._statistics(seeds, per_token)
         state = (n_layers + 1) * self.lm.structure.width * 2 if self.lm.dtype != torch.float32 else 0
         state = state or (n_layers + 1) * self.lm.structure.width * 4
@@ -261,6 +266,17 @@ class Trial:
         rest = sum(memory.values()) - own
         each = max(1, own // max(1, self.config.adapter.micro_batch))
         return max(0, int((free - rest) * 0.9) // each)
+
+    def _challenge(self, trained: float, per_token: float, below: float) -> float:
+        """Seconds of adapters that must not work (one more training, two more passes) and of asking otherwise (off and on)."""
+        settings, found = self.config.evaluate, 0.0
+        if settings.adapter_controls:
+            labelled = self.config.adapter.objective not in UNLABELLED
+            found += labelled * trained + (1 + labelled) * self.tokens * per_token * (1 - below)
+        test = [p.example.group for p in self.encoded.prompts if p.split == "test"]
+        asked = len(test) * min(1.0, MOST_GROUPS / max(1, len(set(test)))) / max(1, len(self.encoded))
+        # Prompts of one way share their demonstrations less often than those of the whole run.
+        return found + LESS_SHARED * len(settings.shifts) * 2 * asked * self.tokens * per_token
 
     def _statistics(self, seeds: int, per_token: float) -> float:
         """Seconds of what comes after the passes: probes are tried out on noise of the right shape, and the rest goes with
