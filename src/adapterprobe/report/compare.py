@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from adapterprobe.cache import write_atomic
@@ -23,16 +18,13 @@ from adapterprobe.report.canvas import (
     SPLIT_TITLES,
     canvas,
     legend,
-    plain_text,
-    themed,
     tip,
     titles,
-    to_png,
-    to_svg,
 )
 from adapterprobe.report.challenge_figures import heat
 from adapterprobe.report.gather import Gathered
 from adapterprobe.report.markdown import harmless, to_markdown
+from adapterprobe.report.page import draw_all, render_page
 from adapterprobe.report.summary import shown
 
 CARRIED = ("base", "adapter", "base+probe", "base+probe@matched", "adapter+probe")
@@ -213,17 +205,7 @@ def write_comparison(runs: dict[str, Gathered], out: Path, failed: Sequence[dict
     """Write `report.html`, `report.md`, `compare.json` and figures. Returns the differences from the first run."""
     sides = [Side.of(name, run.predictions, run.config.evaluate.probe) for name, run in runs.items()]
     records = difference_records(sides, max(run.config.evaluate.resamples for run in runs.values()))
-    drawn = {}
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, draw in (("arms", arms_figure), ("transfer", transfer_figure)):
-        with plain_text():
-            figure = draw(runs)
-        if figure is None:
-            continue
-        svg = to_svg(figure, name)
-        drawn[name] = Markup(themed(svg, name))
-        write_atomic(out / "figures" / f"{name}.svg", svg)
-        write_atomic(out / "figures" / f"{name}.png", to_png(figure))
+    drawn = draw_all({"arms": arms_figure, "transfer": transfer_figure}, runs, out)
     tables = {
         "What differs": settings_table(runs),
         "Arms": arms_table(runs),
@@ -232,15 +214,8 @@ def write_comparison(runs: dict[str, Gathered], out: Path, failed: Sequence[dict
         "On each data set": transfer_table(runs),
     }
     sentence = headline(runs, records)
-    folder = resources.files("adapterprobe.report")
-    script = (folder / "page.js").read_text("utf-8").strip()
-    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(
-        (folder / "compare.html.j2").read_text("utf-8")
-    )
-    html = page.render(
-        css=Markup((folder / "page.css").read_text("utf-8")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    html = render_page(
+        "compare.html.j2",
         tables={title: table for title, table in tables.items() if not table.empty},
         figures=drawn,
         headline=sentence,

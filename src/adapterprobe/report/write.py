@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from importlib import resources
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from adapterprobe.cache import write_atomic
 from adapterprobe.report import challenge_tables, probe_tables, summary
-from adapterprobe.report.canvas import COLOURS, SPLIT_TITLES, plain_text, splits_of, themed, to_png, to_svg
+from adapterprobe.report.canvas import COLOURS, SPLIT_TITLES, splits_of
 from adapterprobe.report.examples import examples, layer_data
 from adapterprobe.report.figures import FIGURES
 from adapterprobe.report.gather import Gathered, gather
 from adapterprobe.report.markdown import fenced, harmless, to_markdown
 from adapterprobe.report.method import method, registered
+from adapterprobe.report.page import draw_all, in_script, render_page
 
 
 def write_report(folder: Path) -> None:
@@ -29,34 +25,17 @@ def write_report(folder: Path) -> None:
         OutputError: the folder is not a finished run.
     """
     run = gather(Path(folder))
-    target = run.folder / "figures"
-    target.mkdir(exist_ok=True)
-    inline = {}
-    for name, draw in FIGURES.items():
-        with plain_text():
-            figure = draw(run)
-        if figure is None:
-            continue
-        svg = to_svg(figure, name)
-        inline[name] = Markup(themed(svg, name))
-        write_atomic(target / f"{name}.svg", svg)
-        write_atomic(target / f"{name}.png", to_png(figure))
+    inline = draw_all(FIGURES, run, run.folder)
     write_atomic(run.folder / "report.html", _page(run, inline))
     write_atomic(run.folder / "report.md", _markdown(run, set(inline)))
 
 
 def _page(run: Gathered, figures: dict[str, Markup]) -> str:
-    folder = resources.files("adapterprobe.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    script = (folder / "page.js").read_text("utf-8").strip()
-    template = environment.from_string((folder / "page.html.j2").read_text("utf-8"))
     titles = [(SPLIT_TITLES[split], split) for split in splits_of(run)]
-    return template.render(
+    return render_page(
+        "page.html.j2",
         run=run,
         model=run.about["model"],
-        css=Markup((folder / "page.css").read_text("utf-8")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         layer_data=in_script(layer_data(run, COLOURS, SPLIT_TITLES)),
         examples=examples(run),
         method=method(run),
@@ -85,12 +64,6 @@ def _page(run: Gathered, figures: dict[str, Markup]) -> str:
         splits=pd.DataFrame(run.about["splits"]),
         timings=timings_table(run),
     )
-
-
-def in_script(content: dict) -> Markup:
-    """JSON that may stand in a `script` element: nothing in it can end the element."""
-    text = json.dumps(content, ensure_ascii=True)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def adapters_table(run: Gathered) -> pd.DataFrame:
