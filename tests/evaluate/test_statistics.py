@@ -346,9 +346,10 @@ def simulated(rng, n_groups, aurocs, correlation):
 def test_interval_coverage(n_groups, auroc):
     rng = np.random.default_rng([n_groups, int(auroc * 100)])
     weights = resample(n_groups, 2000, 0)
-    intervals = [share_interval(simulated(rng, n_groups, [auroc], 0.0)[0], weights) for _ in range(600)]
+    intervals = [share_interval(simulated(rng, n_groups, [auroc], 0.0)[0], weights) for _ in range(2000)]
     covered = np.mean([i.low <= auroc <= i.high for i in intervals])
-    assert 0.92 <= covered <= 0.985
+    print(f"{n_groups} groups, AUROC {auroc}: {covered:.3f}")
+    assert 0.92 <= covered <= 0.98
 
 
 @pytest.mark.slow
@@ -360,6 +361,7 @@ def test_equal_arms_are_rarely_told_apart():
     for _ in range(1000):
         measured = [(*difference(*simulated(rng, 100, [0.85, 0.85], 0.5), weights), 100) for _ in hypotheses]
         false += any(r["verdict"] == "supported" for r in judge(hypotheses, measured, 0.02, 3))
+    print(f"any false 'supported' in {false} of 1000")
     assert false <= 50
 
 
@@ -369,10 +371,11 @@ def test_power():
     weights = resample(300, 2000, 0)
     hypothesis = [parse_hypothesis("adapter+probe > adapter on test")]
     found = 0
-    for _ in range(200):
+    for _ in range(1000):
         worse, better = simulated(rng, 300, [0.85, 0.90], 0.5)
         found += judge(hypothesis, [(*difference(better, worse, weights), 300)], 0.02, 3)[0]["verdict"] == "supported"
-    assert found >= 160
+    print(f"supported in {found} of 1000")
+    assert found >= 800
 
 
 def test_gaps_and_carried_thresholds():

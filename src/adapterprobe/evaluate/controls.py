@@ -91,10 +91,10 @@ def chance_records(
 
 
 def beaten_records(frame: pd.DataFrame, pairs: Sequence[tuple[str, str]], probe: str, resamples: int) -> list[dict]:
-    """Detectors against others that must not be as good: each must surely exceed its own.
+    """Detectors, means over their seeds, against others that must not be as good: each must surely exceed its own.
 
     Args:
-        frame: predictions of both, of one seed, for truth.
+        frame: predictions of both for truth; a control has the lowest seed alone.
         pairs: (detector, control), arms of the frame; those with a `+probe` are of `probe`.
     """
     records = []
@@ -102,7 +102,8 @@ def beaten_records(frame: pd.DataFrame, pairs: Sequence[tuple[str, str]], probe:
         evaluation = Evaluation(frame, split, resamples)
         for arm, control in pairs:
             names = [probe if name.endswith("+probe") else None for name in (arm, control)]
-            statistics = [evaluation.arm_auroc(name, own) for name, own in zip((arm, control), names)]
+            seeds = (None, evaluation.seeds[:1])
+            statistics = [evaluation.arm_auroc(a, own, seeds=s) for a, own, s in zip((arm, control), names, seeds)]
             if None in statistics:
                 continue
             interval = share_interval(statistics[1], evaluation.weights)

@@ -72,8 +72,8 @@ def random_adapter(lm: LanguageModel, config: RunConfig, trained: TrainedAdapter
 
 
 def adapter_controls(run: OnRecord) -> tuple[list[dict], pd.DataFrame]:
-    """Records of both controls for the adapter's own answer and for the main probe on its states, of the lowest seed, and
-    their scores as rows of `predictions.parquet`."""
+    """Records of both controls, made of the lowest seed's adapter, for the adapter's own answer and for the main probe on its
+    states; and their scores as rows of `predictions.parquet`."""
     config, lm, engine, encoded = run.config, run.lm, run.engine, run.encoded
     seed = min(run.adapters)
     trained = run.adapters[seed]
@@ -94,7 +94,7 @@ def adapter_controls(run: OnRecord) -> tuple[list[dict], pd.DataFrame]:
         (probed,) = probe_detectors([replace(fit, arm=f"{name}+probe")])
         detectors += [own, probed]
     scores = predictions(run.shown, run.labels, detectors, axes=["truth"])
-    main = run.frame[(run.frame["axis"] == "truth") & (run.frame["seed"] == seed)]
+    main = run.frame[run.frame["axis"] == "truth"]
     main = main[main["probe"].isna() | (main["probe"] == config.evaluate.probe)]
     together = pd.concat([main, scores], ignore_index=True)
     pairs = [(arm, f"{name}{suffix}") for name in makers for arm, suffix in ARMS]

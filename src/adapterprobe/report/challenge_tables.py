@@ -97,8 +97,8 @@ def notes(run: Gathered) -> list[str]:
         others = [name for name in names if name not in worthless]
         if worthless:
             found.append(
-                f"{arm} is explained by a control: it does not surely exceed what a worthless adapter gives (lowest seed; "
-                f"{', '.join(worthless)}), so what it has there is not what the adapter learned."
+                f"{arm} is explained by a control: it does not surely exceed what a worthless adapter gives "
+                f"({', '.join(worthless)}), so what it has there is not what the adapter learned."
             )
         if others:
             found.append(
