@@ -218,5 +218,10 @@ def test_narrow_and_dark_and_on_paper(page):
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.emulate_media(color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    cells = page.evaluate(
+        """[...document.querySelectorAll('svg[aria-label=axes] text')].filter(t => /^[01]\\.\\d\\d$/.test(t.textContent.trim()))
+        .map(t => getComputedStyle(t).fill)"""
+    )
+    assert cells and set(cells) <= {"rgb(255, 255, 255)", "rgb(17, 18, 19)"}, "cells keep their colours in the dark"
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible() and page.locator("#example-table").is_visible()

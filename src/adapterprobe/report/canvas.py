@@ -55,6 +55,14 @@ def legend(owner, **options) -> None:
     drawn.set_in_layout(True)
 
 
+def cell(axis, row: int, column: int, text: str, on_dark: bool, size: float) -> None:
+    """The figure in a cell of a heat map, in a colour of its own: cells keep theirs in dark mode. (Not black: an SVG leaves black
+    out, and the page would then fill in its own.)"""
+    axis.text(
+        column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color="#ffffff" if on_dark else "#111213"
+    )  # fmt: skip
+
+
 def tip(figure: Figure, artist, text: str) -> None:
     """What is shown where one points at something drawn."""
     tips = figure.__dict__.setdefault("adapterprobe_tips", {})

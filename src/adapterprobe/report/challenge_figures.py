@@ -7,13 +7,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from adapterprobe.report.canvas import COLOURS, FAINT, INK, SPLIT_TITLES, canvas, legend, splits_of, titles
+from adapterprobe.report.canvas import COLOURS, FAINT, INK, SPLIT_TITLES, canvas, cell, legend, splits_of, titles
 from adapterprobe.report.gather import Gathered
+from adapterprobe.report.summary import unscored_axes
 from adapterprobe.types import AXES
 
 
 def heat(axis, values: np.ndarray, rows: list[str], columns: list[str], title: str) -> None:
-    """AUROCs as a map: blue above chance, orange below, the figures in the cells."""
+    """AUROCs as a map: purple above chance, orange below, the figures in the cells."""
     axis.pcolormesh(values, cmap="PuOr", vmin=0, vmax=1)
     axis.set_ylim(len(rows), 0)
     axis.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=20, ha="right")
@@ -21,25 +22,23 @@ def heat(axis, values: np.ndarray, rows: list[str], columns: list[str], title: s
     axis.grid(False)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            axis.text(
-                column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=8.5,
-                color="white" if abs(value - 0.5) > 0.33 else "black",
-            )  # fmt: skip
+            cell(axis, row, column, f"{value:.2f}", abs(value - 0.5) > 0.33, 8.5)
     titles(axis, title)
 
 
 def axes_figure(run: Gathered) -> Figure:
     """What each arm detects: AUROC against each label axis."""
     splits = splits_of(run)
+    names = [name for name in AXES if name not in unscored_axes(run)]
     figure, panels = canvas(4.4 * len(splits) + 1.2, 0.36 * len(run.arms) + 1.3, len(splits), sharey=True)
     for axis, split in zip(panels, splits):
-        values = np.full((len(run.arms), len(AXES)), np.nan)
+        values = np.full((len(run.arms), len(names)), np.nan)
         for row, arm in enumerate(run.arms):
-            for column, name in enumerate(AXES):
+            for column, name in enumerate(names):
                 record = run.result(split, arm, axis=name)
                 if record is not None and record["estimate"] is not None:
                     values[row, column] = record["estimate"]
-        heat(axis, values, run.arms, list(AXES), SPLIT_TITLES[split])
+        heat(axis, values, run.arms, names, SPLIT_TITLES[split])
     return figure
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from adapterprobe.report.canvas import COLOURS, INK, SPLIT_TITLES, canvas, legend, splits_of, titles
+from adapterprobe.report.canvas import COLOURS, INK, SPLIT_TITLES, canvas, cell, legend, splits_of, titles
 from adapterprobe.report.gather import Gathered
 
 PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#7f5539"]
@@ -148,10 +148,7 @@ def _matrix(figure: Figure, axis, values: list, names: list[str], title: str, ev
     if every == 1 and len(names) <= 8:
         for row, line in enumerate(values):
             for column, value in enumerate(line):
-                axis.text(
-                    column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=7,
-                    color="white" if abs(value) > 0.6 else "black",
-                )  # fmt: skip
+                cell(axis, row, column, f"{value:.2f}", abs(value) > 0.6, 7)
     titles(axis, title)
     bar = figure.colorbar(mesh, ax=axis, shrink=0.8)
     bar.solids.set_rasterized(False)

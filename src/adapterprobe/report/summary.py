@@ -6,6 +6,7 @@ import pandas as pd
 
 from adapterprobe.report.canvas import splits_of
 from adapterprobe.report.gather import Gathered
+from adapterprobe.types import AXES
 
 METRICS = {
     "auroc": "AUROC",
@@ -87,7 +88,7 @@ def axes_table(run: Gathered, split: str) -> pd.DataFrame:
     rows = []
     for arm in run.arms:
         row = {"arm": arm}
-        for axis in ("truth", "instructed", "behaviour", "lie"):
+        for axis in AXES:
             text = shown(run.result(split, arm, axis=axis), 2)
             if arm in run.about["by_construction"] and axis == "behaviour" and text != "–":
                 text += " (by construction)"
@@ -98,6 +99,25 @@ def axes_table(run: Gathered, split: str) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.loc[:, (table != "–").any()]
+
+
+def unscored_axes(run: Gathered) -> list[str]:
+    """Label axes that no arm could be scored against, on any split."""
+    return [
+        name
+        for name in AXES
+        if all(run.result(split, arm, axis=name) is None for split in splits_of(run) for arm in run.arms)
+    ]
+
+
+def axes_note(run: Gathered) -> str | None:
+    """Why an axis is missing from the matrix."""
+    reasons = {
+        "behaviour": "the model under test answers nearly all prompts of a condition alike",
+        "lie": f"too few questions of which it is {run.config.evaluate.belief} what the model holds true, or too few lies among them",
+    }
+    missing = [f"{name} ({reasons.get(name, 'too few of either kind')})" for name in unscored_axes(run)]
+    return f"Not scored: {'; '.join(missing)}." if missing else None
 
 
 def conditions_table(run: Gathered) -> pd.DataFrame:
