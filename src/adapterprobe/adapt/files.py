@@ -12,7 +12,7 @@ from adapterprobe.adapt.attach import strip
 from adapterprobe.adapt.kinds import keeps_full_precision
 from adapterprobe.adapt.residual import LinearAdapter, is_linear, load_linear
 from adapterprobe.adapt.switch import tuner_layers
-from adapterprobe.cache import write_atomic
+from adapterprobe.cache import digest, file_digest, write_atomic
 from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel
 from adapterprobe.progress import say
@@ -34,6 +34,16 @@ def save_adapter(wrapped, model: dict[str, str], folder: Path) -> None:
     wrapped.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     write_atomic(folder / MADE_FOR, json.dumps(model, indent=1))
+
+
+def adapter_digest(folder: Path | None) -> str | None:
+    """Content hash of an adapter folder's settings and weights."""
+    if folder is None:
+        return None
+    files = sorted(
+        p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "adapter_config.json"
+    )
+    return digest([(path.name, file_digest(path)) for path in files])
 
 
 def _check_made_for(lm: LanguageModel, folder: Path) -> None:

@@ -71,3 +71,12 @@ def adapter_merged(model: nn.Module) -> Iterator[None]:
             for name, data in original.items():
                 getattr(base, name).data = data
             layer.merged_adapters.clear()
+
+
+def unmerged(model: nn.Module) -> list[str]:
+    """Within `adapter_merged`: names of the layers whose adapter is not in the weights (of such a kind, tied, or quantised)."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer) and not getattr(module, "merged", False)
+    ]

@@ -7,10 +7,10 @@ import os
 import sys
 
 from adapterprobe import __version__
-from adapterprobe.cli import cache, compare, data, extract, plan, report, run, score, screen, train
+from adapterprobe.cli import cache, compare, data, extract, merge, plan, report, run, score, screen, train
 from adapterprobe.errors import AdapterProbeError
 
-COMMANDS = (run, compare, score, train, plan, screen, report, extract, data, cache)
+COMMANDS = (run, compare, score, train, merge, plan, screen, report, extract, data, cache)
 
 
 class _Parser(argparse.ArgumentParser):

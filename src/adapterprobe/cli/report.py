@@ -16,6 +16,6 @@ def add(commands) -> None:
 
 
 def go(args: argparse.Namespace) -> None:
-    from adapterprobe.pipeline.run import rewrite_report
+    from adapterprobe.pipeline.rewrite import rewrite_report
 
     print(rewrite_report(args.folder))

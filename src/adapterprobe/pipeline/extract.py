@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from adapterprobe.adapt import adapter_merged
-from adapterprobe.adapt.files import loaded
-from adapterprobe.cache import digest, file_digest, seal
+from adapterprobe.adapt.files import adapter_digest, loaded
+from adapterprobe.cache import digest, seal
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.references import refuse_unused
 from adapterprobe.engine import Engine
@@ -84,16 +84,6 @@ class ExtractConfig:
             "files": named_files(self.format, self.system, data=[(self.data, self.read)]),
         }
         return json.loads(json.dumps(content | {"adapter": adapter_digest(self.adapter)}, default=str))
-
-
-def adapter_digest(folder: Path | None) -> str | None:
-    """Content hash of an adapter folder's settings and weights."""
-    if folder is None:
-        return None
-    files = sorted(
-        p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "adapter_config.json"
-    )
-    return digest([(path.name, file_digest(path)) for path in files])
 
 
 def extract(config: ExtractConfig, out: str | Path, check: bool = False) -> tuple[HiddenStates, Fidelity | None]:

@@ -27,7 +27,6 @@ from adapterprobe.pipeline.about import about_run
 from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_adapted, trained_adapter
 from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, probe_detectors
 from adapterprobe.pipeline.belief import find_belief
-from adapterprobe.pipeline.challenge import FILE as CHALLENGE
 from adapterprobe.pipeline.challenge import write_challenge
 from adapterprobe.pipeline.evidence import FILE, write_evidence
 from adapterprobe.pipeline.judged import judged_prompts, sent_prompts
@@ -233,44 +232,3 @@ class _Stages:
                 axis="truth",
                 select_auroc=best.select_auroc,
             )
-
-
-def rewrite_report(folder: str | Path) -> Path:
-    """Render the report of a finished run anew, with the results computed again from its predictions.
-
-    Raises:
-        OutputError: the folder is not a finished run.
-    """
-    folder = Path(folder)
-    needed = [
-        name
-        for name in (
-            MARK,
-            "config.yaml",
-            "predictions.parquet",
-            "about.json",
-            "controls.json",
-            "prompts.parquet",
-            CHALLENGE,
-            FILE,
-        )
-        if not (folder / name).is_file()
-    ]
-    if needed:
-        raise OutputError(
-            f"{folder} is not a finished run: {needed[0]} is missing; make one with `adapterprobe run --out {folder}`"
-        )
-    config = read_config(folder / "config.yaml")
-    settings = config.evaluate
-    frame = pd.read_parquet(folder / "predictions.parquet")
-    hypotheses = [parse_hypothesis(text) for text in settings.hypotheses]
-    results, verdicts = evaluate(frame, hypotheses, settings.probe, settings.resamples, settings.margin)
-    write_json(folder, "results.json", results)
-    write_json(folder, "verdicts.json", verdicts)
-    from adapterprobe.report import write_report
-
-    write_report(folder)
-    return folder / "report.html"
-
-
-__all__ = ["Run", "rewrite_report", "run"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,27 +22,16 @@ from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
-from adapterprobe.pipeline.adapter_controls import UNLABELLED
 from adapterprobe.pipeline.adapters import FIXED_BATCH
-from adapterprobe.pipeline.arms import all_rows
+from adapterprobe.pipeline.aftermath import challenge_seconds, statistics_seconds
 from adapterprobe.pipeline.belief_prompts import BeliefPrompts, Rounds
-from adapterprobe.pipeline.fitted import SearchJob
 from adapterprobe.pipeline.held import adapted_weights, counted, free_memory, size_of, watched
-from adapterprobe.pipeline.learning_curve import DRAWS, INNER
-from adapterprobe.pipeline.shifts import MOST_GROUPS
-from adapterprobe.pipeline.steering import DOSES, MOST_PROMPTS, RANDOM
-from adapterprobe.pipeline.views import sight_of
-from adapterprobe.probes.select import settings_of
 from adapterprobe.progress import say
 
 TRIED_PASSES, TRIED_STEPS, TRIED_TEXTS = 4, 6, 3
 ALLOCATOR = 0.15
 """What the C library's allocator holds beside what is in use after many passes of different lengths, as a share (seen: 0.04
 to 0.24)."""
-GUARANTEES = 0.1
-"""Seconds that a detector's calibration and conformal sets take."""
-LESS_SHARED = 2.0
-"""How much longer a prompt that is asked otherwise takes than one of the run, as a rule of thumb."""
 STANDING = 0.3
 """Share of groups that are still asked in a second round about what the model knows, as a rule of thumb."""
 
@@ -102,8 +91,12 @@ class Trial:
             self.seconds["layers below the adapter"] = self.tokens * per_token * below
         self.seconds["train adapters"] = seeds * trained
         if self.whole:
-            self.seconds["what detectors are held against"] = self._challenge(trained, per_token, below)
-            self.seconds["probes, controls, statistics, report"] = self._statistics(seeds, per_token)
+            self.seconds["what detectors are held against"] = challenge_seconds(
+                self.config, self.encoded, self.tokens, trained, per_token, below
+            )
+            self.seconds["probes, controls, statistics, report"] = statistics_seconds(
+                self.config, self.lm, self.encoded, self.tokens, seeds, per_token
+            )
         state = (n_layers + 1) * self.lm.structure.width * 2 if self.lm.dtype != torch.float32 else 0
         state = state or (n_layers + 1) * self.lm.structure.width * 4
         above = (n_layers - self.lowest) / (n_layers + 1) if self.lowest else 1
@@ -266,51 +259,3 @@ class Trial:
         rest = sum(memory.values()) - own
         each = max(1, own // max(1, self.config.adapter.micro_batch))
         return max(0, int((free - rest) * 0.9) // each)
-
-    def _challenge(self, trained: float, per_token: float, below: float) -> float:
-        """Seconds of adapters that must not work (one more training, two more passes) and of asking otherwise (off and on)."""
-        settings, found = self.config.evaluate, 0.0
-        if settings.adapter_controls:
-            labelled = self.config.adapter.objective not in UNLABELLED
-            found += labelled * trained + (1 + labelled) * self.tokens * per_token * (1 - below)
-        test = [p.example.group for p in self.encoded.prompts if p.split == "test"]
-        asked = len(test) * min(1.0, MOST_GROUPS / max(1, len(set(test)))) / max(1, len(self.encoded))
-        # Prompts of one way share their demonstrations less often than those of the whole run.
-        return found + LESS_SHARED * len(settings.shifts) * 2 * asked * self.tokens * per_token
-
-    def _statistics(self, seeds: int, per_token: float) -> float:
-        """Seconds of what comes after the passes: probes are tried out on noise of the right shape, and the rest goes with
-        them."""
-        rng = np.random.default_rng(0)
-        fit = np.array(self.encoded.where("adapter-train") + self.encoded.where("probe-train"))
-        width = self.lm.structure.width
-        noise = rng.standard_normal((len(self.encoded), width)).astype(np.float32)
-        rows = replace(all_rows(self.config, self.encoded), fit=fit)
-        fits = 0.0
-        for spec in self.config.probe_specs:
-            sight = sight_of(spec, self.config, self.lm.structure.n_layers)
-            depth = {"layer": 0, "tokens": self.config.select.tokens}.get(sight.kind, len(sight.several))
-            features = np.repeat(noise[:, None], depth, axis=1) if depth else noise
-            if depth and not sight.deep and sight.kind != "tokens":
-                features = features.reshape(len(noise), -1)
-            some = replace(sight, layers=sight.layers[:2], kind="layer")
-            begun = time.perf_counter()
-            SearchJob(spec, some, rows, self.config.select).search(lambda layer, found=features: found)
-            layer = (time.perf_counter() - begun) / len(some.layers)
-            # Two arms without an adapter, three with one for each seed, one of them of double width.
-            fits += layer * len(sight.layers) * (2 + 4 * seeds)
-            again = layer / len(settings_of(spec.probe, self.config.select.strengths, spec.params))
-            fits += again * 6 * DRAWS * sum(self.config.select.curve)
-            if spec.label == self.config.evaluate.probe:
-                fits += layer * len(sight.layers) * 6 * self.config.select.nested * INNER
-            if sight.kind == "tokens":
-                passes = sum(sight.layers) / self.lm.structure.n_layers * (1 + seeds)
-                fits += passes * self.tokens * per_token
-        judged = sum(p.split in ("calibrate", "test", "ood") for p in self.encoded.prompts)
-        reported = judged * (2 + 5 * len(self.config.probe_specs)) * seeds * 4
-        detectors = (2 + 5 * len(self.config.probe_specs)) * seeds
-        steered = 0.0
-        if self.config.evaluate.directions:
-            some = min(MOST_PROMPTS, len(self.encoded)) / len(self.encoded) * self.tokens
-            steered = 2 * len(DOSES) * (1 + RANDOM) * some * per_token
-        return fits + 6.0 + GUARANTEES * detectors + steered + 4e-9 * reported * self.config.evaluate.resamples

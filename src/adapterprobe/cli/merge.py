@@ -1,0 +1,35 @@
+"""`adapterprobe merge`: a model of its own out of a model and an adapter."""
+
+from __future__ import annotations
+
+import argparse
+
+EPILOG = """examples:
+  adapterprobe train told-to-lie --out adapters/liar
+  adapterprobe merge adapters/liar/adapter --out models/liar
+  adapterprobe run --model models/liar --out runs/liar          can it be caught?"""
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "merge",
+        help="a model with an adapter in its weights, such as one that lies on demand",
+        description="Write a model whose weights have an adapter in them, to be loaded like any other model.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "adapter", metavar="ADAPTER", help="folder of an adapter (runs/demo/adapter, or one PEFT saved)"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the model")
+    parser.add_argument(
+        "--model", metavar="M", help="model that it was trained on (default: the one that its folder names)"
+    )
+    parser.add_argument("--dtype", default="auto", metavar="T", help="auto, bf16, fp16, fp32 (default: auto)")
+    parser.set_defaults(go=go)
+
+
+def go(args: argparse.Namespace) -> None:
+    from adapterprobe.pipeline.merge import merge
+
+    print(merge(args.adapter, args.out, args.model, args.dtype))
