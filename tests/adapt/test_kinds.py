@@ -137,7 +137,10 @@ def test_saved_adapters_load_in_another_process(tiny_folder, tiny_lm, encoded, t
     assert np.allclose(json.loads(done.stdout.splitlines()[-1]), here, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["dora", "oft", "ln_tuning", "bias"])
+@pytest.mark.parametrize(
+    "kind",
+    ["oft", "ln_tuning", pytest.param("dora", marks=pytest.mark.slow), pytest.param("bias", marks=pytest.mark.slow)],
+)
 def test_whole_runs(kind, tiny_folder, tmp_path, cache, capsys):
     """Trained, recorded with the adapter on, saved and loaded: merged or not, in fp32 or with fp32 weights in bf16."""
     config = small_config("", adapter={"kind": kind, "lr": 0.05}, seeds=[0])

@@ -145,7 +145,7 @@ def test_scores_of_adapters_are_turned_by_their_objective():
     }
 
 
-@pytest.mark.parametrize("name", ["truth", "opposite"])
+@pytest.mark.parametrize("name", [pytest.param("truth", marks=pytest.mark.slow), "opposite"])
 def test_the_other_presets_on_a_tiny_model(name, tiny_folder, tmp_path, cache):
     config = shrunk(name, tiny_folder, data={"ood": ["elements"]})
     finished = run(config.model_copy(update={"seeds": [0]}), tmp_path / "out")

@@ -283,7 +283,9 @@ def test_two_processes_train_the_same_adapter(tiny_folder, tmp_path):
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 
-@pytest.mark.parametrize("kind", ["lora", "pissa", "bias"])
+@pytest.mark.parametrize(
+    "kind", ["lora", pytest.param("pissa", marks=pytest.mark.slow), pytest.param("bias", marks=pytest.mark.slow)]
+)
 def test_sharded_processes_train_the_same_adapter(tiny_folder, tmp_path, kind):
     """FSDP2 by accelerate's configuration; passes of a step that cannot be shared out evenly; what keeps text as it was."""
     steps = ["--steps", "6", "--adapter", kind, "--set", "adapter.batch_size=12", "--set", "adapter.micro_batch=4"]

@@ -22,7 +22,7 @@ def heat(axis, values: np.ndarray, rows: list[str], columns: list[str], title: s
     axis.grid(False)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            cell(axis, row, column, f"{value:.2f}", abs(value - 0.5) > 0.33, 8.5)
+            cell(axis, row, column, f"{value:.2f}", abs(value - 0.5) > 0.3, 8.5)
     titles(axis, title)
 
 
