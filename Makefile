@@ -11,10 +11,10 @@ demo: $(STAMP)
 	$(BIN)/adapterprobe run --out runs/demo
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(STAMP) check
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# One thread a process: tiny tensors gain nothing from a second one, and two processes share the cores (`make test`).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -37,11 +40,6 @@ FAMILIES = {
     "mistral": LLAMA | {"sliding_window": 16},
 }
 SEVERAL = pytest.mark.parametrize("family", sorted(FAMILIES))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _quiet_threads():
-    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,10 @@ def test_what_cannot_be_compared(finished_run, tmp_path, capsys):
     shutil.copytree(here, tmp_path / "other")
     assert main(["compare", here, str(tmp_path / "other"), "--out", here]) == 2
     assert "holds a run" in capsys.readouterr().err
+    mark = json.loads((tmp_path / "other" / "run.json").read_text())
+    (tmp_path / "other" / "run.json").write_text(json.dumps(mark | {"finished": False}))
+    assert main(["compare", here, str(tmp_path / "other"), "--out", str(tmp_path / "c")]) == 2
+    assert "other is not a finished run" in capsys.readouterr().err, "begun anew, with old results beside it"
 
 
 def test_transfer_deals_out_the_data():

@@ -153,3 +153,32 @@ def test_answers_hold_what_they_promise():
     assert 0.77 < np.mean(held) < 0.9
     said, _, reason = answers(rows(8), np.array([0.5]), 0.95)
     assert said is None and "needed" in reason
+
+
+def test_columns_that_begin_empty_and_mixed_numbers(finished_run, tmp_path, monkeypatch):
+    rows = [
+        {"statement": f"{n} is a number", "note": None if n < 7 else "late", "n": n if n < 9 else n / 2}
+        for n in range(14)
+    ]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(module, "PIECE", 5)
+    out = tmp_path / "o.parquet"
+    command = ["score", str(finished_run / "out"), str(tmp_path / "s.jsonl"), "--out", str(out)]
+    assert main(command) == 0
+    found = pd.read_parquet(out)
+    assert list(found["note"].fillna("")) == [row["note"] or "" for row in rows] and list(found["n"]) == [row["n"] for row in rows]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("o.")] == ["o.parquet"]
+
+
+def test_nothing_is_overwritten(finished_run, tmp_path, capsys):
+    (tmp_path / "s.jsonl").write_text('{"statement": "one is a number"}')
+    argv = ["score", str(finished_run / "out"), str(tmp_path / "s.jsonl"), "--out", str(tmp_path / "s.jsonl")]
+    assert main(argv) == 2
+    assert "is there already" in capsys.readouterr().err
+    (tmp_path / "m.jsonl").write_text('{"statement": "a is b", "n": 1}\n{"statement": "b is a", "n": "one"}')
+    assert main([*argv[:2], str(tmp_path / "m.jsonl"), "--out", str(tmp_path / "m.parquet")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "values of several types" in error and len(error.splitlines()) == 1
+    (tmp_path / "e.jsonl").write_text("")
+    assert main([*argv[:2], str(tmp_path / "e.jsonl"), "--out", str(tmp_path / "e.parquet")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

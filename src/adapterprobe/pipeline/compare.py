@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def compare(folders: Sequence[str | Path], out: str | Path, failed: Sequence[dic
     if len({path.resolve() for path in paths}) < 2:
         raise OutputError(f"at least two different runs are compared, got {[str(path) for path in paths]}")
     for path in paths:
-        if not (path / MARK).is_file():
+        if not _finished(path):
             raise OutputError(f"{path} is not a finished run; make one with `adapterprobe run --out {path}`")
     out = Path(out)
     if (out / MARK).exists():
@@ -36,6 +37,13 @@ def compare(folders: Sequence[str | Path], out: str | Path, failed: Sequence[dic
         raise OutputError(f"cannot write to {out} ({error.strerror}); choose another with --out") from error
     write_comparison({name: gather(path) for name, path in zip(_names(paths), paths)}, out, failed)
     return out / "report.html"
+
+
+def _finished(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / MARK).read_text("utf-8")).get("finished"))
+    except (OSError, ValueError):
+        return False
 
 
 def _names(paths: list[Path]) -> list[str]:

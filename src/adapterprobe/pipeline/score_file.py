@@ -42,6 +42,8 @@ def score_file(
     source = open_file(file)
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
+    if out is not None and Path(out).exists():
+        raise OutputError(f"--out {out} is there already; remove it, or choose another")
     scorer = Scorer(run)
     asker = Asker(
         scorer.config,
@@ -118,13 +120,33 @@ def _each(
 
 
 def _to_parquet(lines: Path, out: Path) -> None:
-    """The same rows; written whole or not at all."""
-    import pyarrow.json
+    """The same rows; written whole or not at all. A column may be empty in one piece and whole or broken numbers in others: the
+    types that hold all of them are found first."""
+    import pyarrow as pa
     import pyarrow.parquet
 
+    try:
+        schema = pa.unify_schemas([table.schema for table in _tables(lines)], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise OutputError(
+            f"a column of the file holds values of several types ({reason}); the scores are in {lines}, one line each: give "
+            "--out the ending .jsonl"
+        ) from error
     target = out.with_name(out.name + ".tmp")
-    reader = pyarrow.json.open_json(lines)
-    with pyarrow.parquet.ParquetWriter(target, reader.schema, compression="zstd") as writer:
-        for batch in reader:
-            writer.write_batch(batch)
+    with pyarrow.parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+        for rows in _pieces(lines):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     target.replace(out)
+
+
+def _pieces(lines: Path) -> Iterator[list[dict]]:
+    with open(lines, encoding="utf-8") as found:
+        while piece := [json.loads(line) for line in itertools.islice(found, PIECE)]:
+            yield piece
+
+
+def _tables(lines: Path) -> Iterator:
+    import pyarrow as pa
+
+    return (pa.Table.from_pylist(rows) for rows in _pieces(lines))
