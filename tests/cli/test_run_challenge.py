@@ -122,6 +122,35 @@ def test_hypotheses_changed_afterwards_are_called_so(finished, tmp_path):
     assert "POST HOC" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_the_first_sentence_says_what_takes_away_from_it(finished, tmp_path):
+    from adapterprobe.report.gather import gather
+    from adapterprobe.report.headline import headline
+
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    verdicts, controls = load(out, "verdicts.json"), load(out, "controls.json")
+    main_one = next(v for v in verdicts if v["hypothesis"] == "adapter+probe > base+probe@matched on ood")
+    main_one |= {"verdict": "supported", "seeds": 5, "recipe_low": 0.01, "recipe_high": 0.2}
+    for control in controls:
+        control["met"] = True
+    mine = next(
+        c for c in controls if (c["control"], c["arm"], c["split"]) == ("random adapter", "adapter+probe", "ood")
+    )
+
+    def said():
+        (out / "verdicts.json").write_text(json.dumps(verdicts))
+        (out / "controls.json").write_text(json.dumps(controls))
+        return headline(gather(out))
+
+    assert said().endswith("groups).")
+    main_one["recipe_low"] = -0.1
+    assert said().endswith("over 5 seeds the difference lies in [-0.100, +0.200].")
+    mine["met"] = False
+    assert "; but a control does as well as adapter+probe (random adapter); of this way" in said()
+    main_one["verdict"] = "refuted"
+    assert said().endswith("groups)."), "nothing is claimed that could be taken away from"
+
+
 @pytest.fixture(scope="module")
 def page(finished):
     """The report in headless Chromium, with all that its console said and all that it asked for."""

@@ -166,7 +166,9 @@ def test_columns_that_begin_empty_and_mixed_numbers(finished_run, tmp_path, monk
     command = ["score", str(finished_run / "out"), str(tmp_path / "s.jsonl"), "--out", str(out)]
     assert main(command) == 0
     found = pd.read_parquet(out)
-    assert list(found["note"].fillna("")) == [row["note"] or "" for row in rows] and list(found["n"]) == [row["n"] for row in rows]
+    assert list(found["note"].fillna("")) == [row["note"] or "" for row in rows] and list(found["n"]) == [
+        row["n"] for row in rows
+    ]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("o.")] == ["o.parquet"]
 
 

@@ -118,7 +118,8 @@ def import_file(path: str) -> None:
 def closing(finished) -> str:
     """What a terminal shows at the end: the headline, the verdicts, and where the report is."""
     from adapterprobe.report.gather import gather
-    from adapterprobe.report.summary import gap, headline
+    from adapterprobe.report.headline import headline
+    from adapterprobe.report.summary import gap
 
     gathered = gather(finished.folder)
     lines = ["", headline(gathered), ""]

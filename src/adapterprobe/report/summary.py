@@ -35,24 +35,6 @@ def gap(verdict: dict) -> str:
     return f"{verdict['difference']:+.3f} [{verdict['low']:+.3f}, {verdict['high']:+.3f}]"
 
 
-def headline(run: Gathered) -> str:
-    """One sentence that answers the question."""
-    splits = splits_of(run)
-    split = "ood" if "ood" in splits else "test"
-    kind = "kinds of question never trained on" if split == "ood" else "held-out questions"
-    records = {arm: run.result(split, arm) for arm in run.arms}
-    records = {arm: record for arm, record in records.items() if record is not None}
-    best = max(records, key=lambda arm: records[arm]["estimate"])
-    sentence = f"On {kind}, the highest AUROC for truth is {best}'s, {shown(records[best], 2)}"
-    if "base" in records and best != "base":
-        sentence += f"; the model's own answer has {shown(records['base'], 2)}"
-    main = next((v for v in run.verdicts if v["hypothesis"].endswith(f"on {split}")), None)
-    if main is not None:
-        claim = main["hypothesis"].rsplit(" on ", 1)[0].replace(">", "beats")
-        sentence += f". That {claim} there is {main['verdict']} (difference {gap(main)}, {main['n_groups']} groups)"
-    return sentence + "."
-
-
 def arms_table(run: Gathered) -> pd.DataFrame:
     """AUROC and balanced accuracy of every arm on every judged data set, and on average."""
     rows = []

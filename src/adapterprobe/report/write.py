@@ -13,6 +13,7 @@ from adapterprobe.report.canvas import COLOURS, SPLIT_TITLES, splits_of
 from adapterprobe.report.examples import examples, layer_data
 from adapterprobe.report.figures import FIGURES
 from adapterprobe.report.gather import Gathered, gather
+from adapterprobe.report.headline import headline
 from adapterprobe.report.markdown import fenced, harmless, to_markdown
 from adapterprobe.report.method import method, registered
 from adapterprobe.report.page import draw_all, in_script, render_page
@@ -45,7 +46,7 @@ def _page(run: Gathered, figures: dict[str, Markup]) -> str:
         shifts=challenge_tables.shifts_table(run),
         answers=challenge_tables.answers_table(run),
         figures=figures,
-        headline=summary.headline(run),
+        headline=headline(run),
         notes=[*challenge_tables.notes(run), *summary.notes(run)],
         verdicts=summary.verdict_table(run),
         arms=summary.arms_table(run),
@@ -114,7 +115,7 @@ def _section(title: str, table: pd.DataFrame, figure: str | None, drawn: set[str
 def _markdown(run: Gathered, drawn: set[str]) -> str:
     parts = [
         f"# {harmless(run.config.name)}",
-        summary.headline(run),
+        headline(run),
         "![AUROC of every arm](figures/arms.png)",
         "## Verdicts",
         to_markdown(summary.verdict_table(run)),

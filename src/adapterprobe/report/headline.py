@@ -1,0 +1,43 @@
+"""The one sentence that answers the question."""
+
+from __future__ import annotations
+
+from adapterprobe.report.canvas import splits_of
+from adapterprobe.report.challenge_tables import explained
+from adapterprobe.report.gather import Gathered
+from adapterprobe.report.summary import gap, shown
+
+
+def headline(run: Gathered) -> str:
+    """On the hardest split: the best arm, the model's own answer, the first hypothesis, and what takes away from it."""
+    splits = splits_of(run)
+    split = "ood" if "ood" in splits else "test"
+    kind = "kinds of question never trained on" if split == "ood" else "held-out questions"
+    records = {arm: run.result(split, arm) for arm in run.arms}
+    records = {arm: record for arm, record in records.items() if record is not None}
+    best = max(records, key=lambda arm: records[arm]["estimate"])
+    sentence = f"On {kind}, the highest AUROC for truth is {best}'s, {shown(records[best], 2)}"
+    if "base" in records and best != "base":
+        sentence += f"; the model's own answer has {shown(records['base'], 2)}"
+    main = next((v for v in run.verdicts if v["hypothesis"].endswith(f"on {split}")), None)
+    if main is not None:
+        claim = main["hypothesis"].rsplit(" on ", 1)[0].replace(">", "beats")
+        sentence += f". That {claim} there is {main['verdict']} (difference {gap(main)}, {main['n_groups']} groups)"
+        sentence += "".join(f"; {doubt}" for doubt in _doubts(run, main, split))
+    return sentence + "."
+
+
+def _doubts(run: Gathered, verdict: dict, split: str) -> list[str]:
+    """What takes away from a supported hypothesis: a control that does as well, or seeds that do not agree."""
+    if verdict["verdict"] != "supported":
+        return []
+    arm = verdict["hypothesis"].split(" > ")[0]
+    here = f" ({split})"
+    controls = [name.removesuffix(here) for name in explained(run).get(arm, []) if name.endswith(here)]
+    found = [f"but a control does as well as {arm} ({', '.join(controls)})"] if controls else []
+    if verdict["recipe_low"] is not None and verdict["recipe_low"] <= 0:
+        found.append(
+            f"of this way of training nothing can be said: over {verdict['seeds']} seeds the difference lies in "
+            f"[{verdict['recipe_low']:+.3f}, {verdict['recipe_high']:+.3f}]"
+        )
+    return found
