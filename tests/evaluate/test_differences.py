@@ -18,7 +18,7 @@ def predictions(shift, seed, groups=range(60), prefix="p"):
                 pd.DataFrame({"label": pd.array(label, dtype="Int8"), "score": rng.normal(size=len(label)) + shift * label}).assign(
                     group=[f"g{g}" for g in np.repeat(list(groups), 2)], dataset=dataset, split=split, condition="truth", seed=0,
                     axis="truth", arm=arm, probe=pd.Series([probe] * len(label), dtype="string"), threshold=0.5,
-                    prompt_id=[f"{prefix}{dataset}{g}-{i}" for g in groups for i in (0, 1)],
+                    prompt_id=[f"{prefix}{dataset}{g}-{i}" for g in groups for i in (0, 1)], template="t",
                 )
             )  # fmt: skip
     return pd.concat(parts, ignore_index=True)

@@ -34,12 +34,16 @@ class Evaluation:
         self.frame = frame[frame["split"] == split].copy()
         self.group_names, codes = np.unique(self.frame["group"].to_numpy(str), return_inverse=True)
         self.frame["group_code"] = codes
+        # Numbers instead of texts: rows are picked many times.
+        for name in ("group", "template", "prompt_id"):
+            self.frame[name] = pd.factorize(self.frame[name])[0]
         self.weights = resample(len(self.group_names), resamples, seed)
         keys = ["arm", "probe", "axis", "dataset", "condition", "seed"]
         self._cells = {
-            tuple(None if part is pd.NA or part != part else part for part in key): cell
+            tuple(None if part is pd.NA or part != part else part for part in key): cell.drop(columns=keys)
             for key, cell in self.frame.groupby(keys, dropna=False, observed=True, sort=False)
         }
+        self._measured: dict[tuple, dict[str, Statistic]] = {}
         self.datasets = sorted(self.frame["dataset"].unique())
         self.conditions = sorted(self.frame["condition"].unique())
         self.seeds = sorted(int(s) for s in self.frame["seed"].unique())
@@ -72,8 +76,12 @@ class Evaluation:
         if len(np.unique(labels)) < 2:
             return {}
         common = (labels, rows["score"].to_numpy(float), rows["group_code"].to_numpy(), len(self.group_names))
-        found = {"auroc": metrics.auroc(*common)}
         threshold = float(rows["threshold"].iloc[0])
+        # Arms without an adapter have the same scores for every training seed.
+        key = (*(part.tobytes() for part in common[:3]), rows["prompt_id"].to_numpy().tobytes(), threshold, full)
+        if key in self._measured:
+            return self._measured[key]
+        found = {"auroc": metrics.auroc(*common)}
         if np.isfinite(threshold):
             found["balanced_accuracy"] = metrics.balanced_accuracy(*common, threshold)
         if full:
@@ -89,7 +97,8 @@ class Evaluation:
                     found[f"recall_at_{round(rate * 100)}pct_fpr"] = metrics.recall_at_fpr(*common, rate)
             found["ece"] = metrics.ece(*common)
             found["brier"] = metrics.brier(*common)
-        return {name: self.remember(statistic) for name, statistic in found.items()}
+        self._measured[key] = {name: self.remember(statistic) for name, statistic in found.items()}
+        return self._measured[key]
 
     def _within_templates(self, rows: pd.DataFrame) -> list[Statistic]:
         """AUROC among prompts of one wording, for each: how a detector ranks where the wording cannot matter."""
