@@ -7,7 +7,7 @@ import argparse
 EPILOG = """examples:
   adapterprobe train told-to-lie --out adapters/liar
   adapterprobe merge adapters/liar/adapter --out models/liar
-  adapterprobe run --model models/liar --out runs/liar          can it be caught?"""
+  adapterprobe run liar --model models/liar --out runs/liar     can it be caught?"""
 
 
 def add(commands) -> None:
