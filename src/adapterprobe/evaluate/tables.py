@@ -121,6 +121,8 @@ class Evaluation:
                     yield from self._detector_records(arm, probe, axis, kept)
 
     def _detector_records(self, arm: str, probe: str | None, axis: str, kept: str) -> Iterator[dict]:
+        # Seeds of one detector may be alike; what others measured would only fill the memory.
+        self._measured.clear()
         collected: dict[str, dict[tuple[str, str], tuple[Statistic, int, set]]] = {}
         for dataset in self.datasets:
             for condition in self.conditions:
@@ -216,6 +218,7 @@ class Evaluation:
         Raises:
             KeyError: the frame has no such arm.
         """
+        self._measured.clear()
         parts = []
         for dataset in self.datasets:
             for condition in self.conditions:
