@@ -94,8 +94,8 @@ def reference(config: RunConfig) -> tuple[dict[str, float], dict[str, float]]:
 
     lm = load_model()
     prompts, belief = prepare_prompts(config, prepare_questions(config), lm.tokenizer)
-    encoded = encode(lm.tokenizer, prompts, lm.context_length)
-    asked = encode(lm.tokenizer, belief.known[0], lm.context_length)
+    encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
+    asked = encode(lm.tokenizer, belief.known[0], lm.context_length, lm.vocabulary)
     ids = [list(row) for row in encoded.ids]
     base, base_says = timed("adapter off", lambda: _states(lm.model, ids, encoded))
     timed("what the model knows, one draw", lambda: _states(lm.model, [list(row) for row in asked.ids], asked))

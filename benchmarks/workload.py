@@ -43,14 +43,14 @@ def few_shot(limit: int, shots: int = 4) -> Encoded:
         found += dataset_prompts(DatasetSpec("capitals", shots=shots, seed=seed), lm.tokenizer)
         if len(found) >= limit:
             break
-    return encode(lm.tokenizer, found[:limit], lm.context_length)
+    return encode(lm.tokenizer, found[:limit], lm.context_length, lm.vocabulary)
 
 
 def demo() -> tuple[RunConfig, Encoded]:
     """The demo's configuration and prompts."""
     config, lm = read_config("demo"), model()
     prompts, _ = prepare_prompts(config, prepare_questions(config), lm.tokenizer)
-    return config, encode(lm.tokenizer, prompts, lm.context_length)
+    return config, encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
 
 
 def side_by_side(

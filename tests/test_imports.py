@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-ORDER = ["errors", "hints", "types", "progress", "cache", "cache_entries", "config", "config_files", "data", "elicit", "models", "engine", "adapt", "hidden", "evaluate",
+ORDER = ["errors", "system_errors", "terminal", "hints", "small_files", "safe_yaml", "output_lock", "types", "progress", "cache", "cache_entries", "config", "config_files", "data", "elicit", "models", "engine", "adapt", "hidden", "evaluate",
          "probes", "report", "pipeline", "cli"]  # fmt: skip
 ROOT = Path(__file__).parents[1] / "src" / "adapterprobe"
 

@@ -36,7 +36,7 @@ def prompts(count: int, conditions=("truth",), templates=("ask",)):
 
 
 def test_it_knows_more_than_it_says(lm):
-    encoded = encode(lm.tokenizer, prompts(150), lm.context_length)
+    encoded = encode(lm.tokenizer, prompts(150), lm.context_length, lm.vocabulary)
     states = record(Engine(lm.model, lm.structure), encoded, lm.fingerprint, [18])
     truth = np.array([int(p.example.truth) for p in encoded.prompts])
     groups = np.unique([p.example.group for p in encoded.prompts], return_inverse=True)[1]
@@ -50,7 +50,7 @@ def test_it_knows_more_than_it_says(lm):
 
 def test_engine_equals_plain_forward_in_fp32():
     lm = load_model(dtype="fp32")
-    encoded = encode(lm.tokenizer, prompts(5, ("truth", "lie")), lm.context_length)
+    encoded = encode(lm.tokenizer, prompts(5, ("truth", "lie")), lm.context_length, lm.vocabulary)
     engine = Engine(lm.model, lm.structure)
     assert engine.share
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_engine_equals_plain_forward_in_fp32():
 
 
 def test_adapter_off_to_the_bit_in_its_own_dtype(lm):
-    encoded = encode(lm.tokenizer, prompts(3), lm.context_length)
+    encoded = encode(lm.tokenizer, prompts(3), lm.context_length, lm.vocabulary)
     engine = Engine(lm.model, lm.structure)
 
     @torch.no_grad()

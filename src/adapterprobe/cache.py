@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from adapterprobe.errors import CacheError, OutputError
@@ -42,33 +42,70 @@ def file_digest(path: Path) -> str:
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file or nothing."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(part, path)
+    part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        os.replace(part, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def reserve(path: Path, size: int) -> None:
+    """Take the space of a file that is to be written in place: a full disk is told now. Without that, a write through a memory
+    map ends the process on a disk that is full, without a word.
+
+    Raises:
+        OSError: there is not so much space.
+    """
+    with open(path, "wb") as file:
+        if size:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+
+
+def checksums(folder: Path, leave_out: Collection[str] = (MANIFEST,)) -> dict[str, list]:
+    """Size and checksum of every file below a folder, by its path in it.
+
+    Args:
+        leave_out: names directly in the folder that do not count; nor do hidden ones, which are unfinished.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {str(path.relative_to(folder)): path for path in files}
+    kept = {name: path for name, path in names.items() if name not in leave_out and not name.startswith(".")}
+    return {name: [path.stat().st_size, file_digest(path)] for name, path in kept.items()}
 
 
 def seal(folder: Path) -> None:
     """Record size and checksum of every file in the folder."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    sums = {str(p.relative_to(folder)): [p.stat().st_size, file_digest(p)] for p in files}
-    write_atomic(folder / MANIFEST, json.dumps(sums, indent=1))
+    write_atomic(folder / MANIFEST, json.dumps(checksums(folder), indent=1))
+
+
+def changed_files(folder: Path, sums: Mapping[str, Sequence]) -> dict[str, str]:
+    """By file, what is not as `checksums` recorded it: missing, of another size, or changed."""
+    found = {}
+    for name, (size, checksum) in sums.items():
+        path = folder / name
+        if not path.is_file():
+            found[name] = "is missing"
+        elif path.stat().st_size != size:
+            found[name] = f"has {path.stat().st_size} bytes, {size} were written"
+        elif file_digest(path) != checksum:
+            found[name] = "has changed since it was written"
+    return found
 
 
 def damaged(folder: Path) -> str | None:
     """What is wrong with a sealed folder, or None: a missing, truncated or changed file is named."""
     try:
         sums = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+        found = changed_files(folder, sums)
+    except (OSError, ValueError, TypeError, AttributeError):
         return f"{folder / MANIFEST} is missing or unreadable"
-    for name, (size, checksum) in sums.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{path} is missing"
-        if path.stat().st_size != size:
-            return f"{path} has {path.stat().st_size} bytes, {size} were written"
-        if file_digest(path) != checksum:
-            return f"{path} has changed since it was written"
-    return None
+    return next((f"{folder / name} {what}" for name, what in found.items()), None)
 
 
 def make_lock(path: Path) -> Path:

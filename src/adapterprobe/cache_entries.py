@@ -109,14 +109,22 @@ def prune(
 
 def _remove(entry: CacheEntry) -> bool:
     """Remove an entry under its locks, so that no run takes it meanwhile. False: a run was faster."""
-    with open(make_lock(entry.path), "a+") as handle, open(use_lock(entry.path), "a+") as users:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        if entry.path.is_dir():
-            shutil.rmtree(entry.path)
-        else:
-            entry.path.unlink(missing_ok=True)
+    try:
+        with open(make_lock(entry.path), "a+") as handle, open(use_lock(entry.path), "a+") as users:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if entry.path.is_dir():
+                # Not whole any longer before its first file goes: a pruning that is stopped leaves nothing that looks finished.
+                (entry.path / MANIFEST).unlink(missing_ok=True)
+                shutil.rmtree(entry.path)
+            else:
+                entry.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CacheError(
+            f"cannot remove {entry.path} from the cache ({error.strerror or error}); check who owns it and whether its disk can be "
+            "written to (ADAPTERPROBE_CACHE moves the cache)"
+        ) from error
     return True

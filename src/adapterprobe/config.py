@@ -6,7 +6,7 @@ A field's description is its help text. Nothing here executes anything.
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -14,7 +14,7 @@ from adapterprobe.types import FORMS
 
 
 class Stage(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 LayerSpec = Annotated[str, BeforeValidator(lambda spec: str(spec) if isinstance(spec, int) else spec)]
@@ -32,7 +32,15 @@ class ModelConfig(Stage):
     quantize: Literal["8bit", "4bit"] | None = Field(
         None, description="load weights in 8 or 4 bits (bitsandbytes); null: as they are"
     )
-    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+    trust_remote_code: bool = Field(
+        False,
+        exclude=True,
+        description="run Python code that comes with the model; never taken from a file: give --trust-remote-code every time",
+    )
+
+    def arguments(self) -> dict[str, Any]:
+        """As arguments of `load_model`; the permission to run code is among them, and in no file that is written."""
+        return self.model_dump() | {"trust_remote_code": self.trust_remote_code}
 
 
 class ReadConfig(Stage):
@@ -46,6 +54,14 @@ class ReadConfig(Stage):
     )
     split: str | None = Field(None, description="split of a data set that has several")
     config: str | None = Field(None, description="configuration of a hub data set that has several")
+    exact: bool = Field(
+        False,
+        description="take statements exactly as they stand; false: a closing stop goes and a first 'The' becomes small, so that "
+        "they stand inside a question",
+    )
+    contradictions: Literal["stop", "drop"] = Field(
+        "stop", description="claims that stand there as true and as false: stop and name them, or leave both out"
+    )
     skip_bad: int = Field(0, ge=0, description="leave out up to so many rows that cannot be used, rather than stop")
     max_rows: int = Field(20_000, ge=10, description="most rows kept in memory, by a seeded choice, balanced by class")
     max_chars: int | None = Field(None, ge=1, description="leave out rows with longer texts")

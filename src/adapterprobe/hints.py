@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 
@@ -14,5 +15,7 @@ def nearest(got: str, known: Iterable[str]) -> str:
     >>> nearest("zzz", ["capitals"])
     ''
     """
-    close = difflib.get_close_matches(got, list(known), n=2, cutoff=0.6)
+    # Of very many or very long names the comparison itself would take minutes.
+    names = list(itertools.islice((name for name in known if len(name) <= 100), 500))
+    close = difflib.get_close_matches(got[:100], names, n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""

@@ -9,15 +9,25 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from adapterprobe.terminal import printable
+
 
 def bar(total: int, what: str, unit: str = "prompt", done: int = 0) -> tqdm:
     """A bar on stderr that shows itself after two seconds, and only on a terminal."""
-    return tqdm(total=total, initial=done, desc=what, unit=unit, delay=2, disable=not sys.stderr.isatty(), leave=False)
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=printable(what),
+        unit=unit,
+        delay=2,
+        disable=not sys.stderr.isatty(),
+        leave=False,
+    )
 
 
 def say(text: str) -> None:
     """A line for people on stderr (never mixed with a bar)."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 class Timings:

@@ -35,6 +35,8 @@ class Example:
     truth: bool
     texts: Mapping[str, str] = field(hash=False)
     """What a template can place: `statement`, `query`, `answer` ..., whatever the data set has."""
+    line: int | None = None
+    """Where its row stands in the file it was read from, counted from 1; None for built-in facts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,3 +123,99 @@ def test_an_adapter_of_another_model(tiny_folder, adapter, tmp_path, cache, caps
     (adapter / "adapter_config.json").write_text(json.dumps(settings | {"r": 3}))
     assert main([*argv, "--adapter", str(adapter), "--out", str(tmp_path / "b")]) == 2
     assert "does not fit the model" in capsys.readouterr().err
+
+
+def claims_file(folder, rows):
+    pd.DataFrame(rows).to_csv(folder / "claims.csv", index=False)
+    return str(folder / "claims.csv")
+
+
+def test_rows_come_out_as_they_went_in(tiny_folder, tmp_path, cache, capsys):
+    """In their order, repeats and more of one class than of the other among them, with all their columns."""
+    rows = [
+        {
+            "id": f"r{i}",
+            "statement": f"The stone {i % 17} is blue.",
+            "label": int(i % 3 == 0),
+            "note": i * 0.5,
+            "text": "mine",
+        }
+        for i in range(20)
+    ]
+    path = claims_file(tmp_path, rows)
+    argv = [
+        "extract",
+        "--model",
+        str(tiny_folder),
+        "--data",
+        path,
+        "--dtype",
+        "fp32",
+        "--shots",
+        "0",
+        "--template",
+        "{Statement}?",
+    ]
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 0, capsys.readouterr().err
+    assert "left out" not in capsys.readouterr().err
+    table = pd.read_parquet(tmp_path / "s" / "prompts.parquet")
+    assert table["row"].tolist() == list(range(20)) and table["line"].tolist() == list(range(2, 22))
+    source = pd.read_csv(path)
+    for name in ("id", "statement", "label", "note"):
+        assert table[name].astype(str).tolist() == source[name].astype(str).tolist()
+    assert table["source_text"].tolist() == ["mine"] * 20, "a column of theirs with a name of ours"
+    assert table["text"].str.contains("The stone 3 is blue\\?").sum() == 2
+    states = hidden.open(tmp_path / "s").layer(2)
+    assert np.allclose(states[0], states[17], atol=1e-5) and not np.allclose(states[0], states[1], atol=1e-3)
+
+
+def test_what_is_left_out_is_said(tiny_folder, tmp_path, cache, capsys):
+    rows = [{"statement": f"The stone {w}{i} is blue", "label": i % 2} for i in range(40) for w in ("a", "b")]
+    path = claims_file(tmp_path, rows)
+    argv = ["extract", "--model", str(tiny_folder), "--data", path, "--dtype", "fp32", "--shots", "2", "--limit", "20"]
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 0
+    told = capsys.readouterr().err
+    assert "2 demonstrations come from" in told and "the first 20 of" in told
+    table = pd.read_parquet(tmp_path / "s" / "prompts.parquet")
+    assert table["row"].is_monotonic_increasing and (table.groupby("row").size() == 2).all(), (
+        "truth and lie of each row"
+    )
+
+
+def test_a_text_exactly_as_it_is(tiny_folder, tmp_path, cache):
+    rows = [{"statement": f"The Stone {i} Is Blue.", "label": i % 2} for i in range(12)]
+    argv = [
+        "extract",
+        "--model",
+        str(tiny_folder),
+        "--data",
+        claims_file(tmp_path, rows),
+        "--dtype",
+        "fp32",
+        "--shots",
+        "0",
+        "--template",
+        "So: {statement}",
+    ]
+    texts = {}
+    for name, more in (("exact", ["--exact"]), ("usual", [])):
+        assert main([*argv, *more, "--out", str(tmp_path / name)]) == 0
+        texts[name] = pd.read_parquet(tmp_path / name / "prompts.parquet")["text"].iloc[3]
+    assert "So: The Stone 3 Is Blue." in texts["exact"] and "So: the Stone 3 Is Blue\n" in texts["usual"]
+
+
+def test_one_class_alone_can_be_extracted(tiny_folder, tmp_path, cache):
+    rows = [{"statement": f"The stone {i} is blue", "label": 1} for i in range(12)]
+    argv = [
+        "extract",
+        "--model",
+        str(tiny_folder),
+        "--data",
+        claims_file(tmp_path, rows),
+        "--dtype",
+        "fp32",
+        "--shots",
+        "0",
+    ]
+    assert main([*argv, "--out", str(tmp_path / "s")]) == 0
+    assert len(pd.read_parquet(tmp_path / "s" / "prompts.parquet")) == 12

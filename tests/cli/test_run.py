@@ -240,7 +240,7 @@ def test_bad_yaml_and_bad_folders(tmp_path, capsys, finished):
     assert main(["run", str(finished / "run.yaml"), "--set", "adapter.rank=5", "--out", str(finished / "out")]) == 2
     shown = capsys.readouterr().err
     for text in (
-        "is not YAML",
+        "in YAML",
         "expected keys and values",
         "cannot write to the output folder",
         "not empty",

@@ -118,7 +118,7 @@ def test_hypotheses_changed_afterwards_are_called_so(finished, tmp_path):
     changed = config.read_text().replace("- adapter+probe > adapter on ood", "- diff+probe > adapter on ood")
     assert changed != config.read_text()
     config.write_text(changed)
-    assert main(["report", str(tmp_path / "out")]) == 0
+    assert main(["report", str(tmp_path / "out"), "--accept-changes"]) == 0
     assert "POST HOC" in (tmp_path / "out" / "report.html").read_text()
 
 

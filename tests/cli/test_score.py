@@ -107,8 +107,8 @@ def test_a_stopped_scoring_goes_on_where_it_was(finished_run, tmp_path, monkeypa
     ("content", "message"),
     [
         ('{"claim": "x"}', "expected 'prompt'"),
-        ('{"statement": ""}', "row 1: 'statement' is ''"),
-        ('{"prompt": "a"}\nnot json', "row 2"),
+        ('{"statement": ""}', "line 1: 'statement' is empty"),
+        ('{"prompt": "a"}\nnot json', "line 2"),
         ('{"prompt": "a", "condition": "neutral"}', "condition 'neutral', expected one of truth, lie"),
     ],
 )
@@ -128,6 +128,13 @@ def test_bad_runs(finished_run, tmp_path, capsys):
     text = config.read_text()
     start = text.index("model:", text.index("hashes:"))
     config.write_text(text[:start] + "model: other\n" + text[text.index("\n", start) + 1 :])
+    assert main(["score", str(tmp_path / "out"), str(tmp_path / "s.jsonl")]) == 2
+    assert "config.yaml has" in capsys.readouterr().err
+    # Whoever writes the record anew as well is found out by the model itself.
+    mark = tmp_path / "out" / "run.json"
+    content = json.loads(mark.read_text())
+    content["checksums"].pop("config.yaml")
+    mark.write_text(json.dumps(content))
     assert main(["score", str(tmp_path / "out"), str(tmp_path / "s.jsonl")]) == 2
     assert "the run was made with other" in capsys.readouterr().err
 
@@ -184,3 +191,60 @@ def test_nothing_is_overwritten(finished_run, tmp_path, capsys):
     (tmp_path / "e.jsonl").write_text("")
     assert main([*argv[:2], str(tmp_path / "e.jsonl"), "--out", str(tmp_path / "e.parquet")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_columns_of_numbers_are_no_answers(finished_run, tmp_path, capsys):
+    """A table of votes has columns `positive` and `negative` too."""
+    rows = [{"statement": f"The capital of {c} is Paris"} for c in ("France", "Japan", "Peru")]
+    for name, more in (
+        ("plain", {}),
+        ("votes", {"positive": "3", "negative": "6"}),
+        ("ints", {"positive": 3, "negative": 0}),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row | more) + "\n" for row in rows))
+        argv = [
+            "score",
+            str(finished_run / "out"),
+            str(tmp_path / f"{name}.jsonl"),
+            "--out",
+            str(tmp_path / f"{name}.out.jsonl"),
+        ]
+        assert main(argv) == 0
+    assert capsys.readouterr().err.count("do not both hold words") == 2
+    plain, votes, ints = (
+        [json.loads(line)["detectors"] for line in (tmp_path / f"{n}.out.jsonl").read_text().splitlines()]
+        for n in ("plain", "votes", "ints")
+    )
+    assert plain == votes == ints
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (
+            "ragged.jsonl",
+            b'{"statement": "a", "id": 1}\n{"id": 2}\n{"statement": "b"}\n{"id": 4}\n',
+            ["2 of its rows", "lines 2, 4: 'statement' is missing"],
+        ),
+        ("late.jsonl", b'{"id": 0}\n{"statement": "a"}\n', ["line 1: 'statement' is missing"]),
+        ("latin.csv", "statement\nThe café\nfine\nOrlé\n".encode("latin-1"), ["lines 2, 4: 'statement' is not UTF-8"]),
+        ("prompts.csv", "prompt\nOrlé?\n".encode("latin-1"), ["line 2: 'prompt' is not UTF-8"]),
+        ("other.csv", "prompt,note\na?,b\nb?,Orlé\n".encode("latin-1"), ["line 3: 'note' is not UTF-8"]),
+        ("cells.csv", b"prompt,note\na?\nb?,c,d\n", ["line 2: has 1 cells", "line 3: has 3 cells"]),
+        ("surrogate.jsonl", b'{"prompt": "\\ud800"}\n', ["line 1: 'prompt' is not UTF-8"]),
+    ],
+)
+def test_all_broken_rows_are_told_before_any_is_scored(
+    finished_run, tmp_path, capsys, monkeypatch, name, content, words
+):
+    from adapterprobe.pipeline import score_file
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("no model is loaded for a file that is broken")
+
+    monkeypatch.setattr(score_file, "Scorer", refuse)
+    (tmp_path / name).write_bytes(content)
+    assert main(["score", str(finished_run / "out"), str(tmp_path / name), "--out", str(tmp_path / "o.parquet")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert all(word in error for word in words) and len(error.splitlines()) == 1
+    assert not (tmp_path / "o.parquet").exists() and not list(tmp_path.glob("*.part*"))

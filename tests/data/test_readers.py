@@ -506,3 +506,101 @@ def _loads_or_refuses(path, skip):
         for example in dataset.examples(dataset.groups, form, 0):
             assert example.group and example.positive != example.negative
             json.dumps(example.texts, ensure_ascii=False).encode()
+
+
+TSV = [
+    f"Zor{i}\tThe stone Zor{i} is {colour}\t{label}" for i in range(20) for colour, label in (("blue", 1), ("red", 0))
+]
+
+
+def test_a_stray_quote_in_tab_separated_values(tmp_path):
+    """It opens one line's last text, another ends a text lines below: nothing between them is swallowed."""
+    lines = list(TSV)
+    lines[10] = lines[10].replace("\tThe", '\t"The')
+    lines[13] = lines[13].replace("red\t", 'red"\t')
+    for header, mine in (
+        ("thing\tstatement\tlabel", lines),
+        ("statement\tlabel", [line.split("\t", 1)[1] for line in lines]),
+    ):
+        (tmp_path / "x.tsv").write_text("\n".join([header, *mine]) + "\n")
+        items = load_data(str(tmp_path / "x.tsv"), ReadConfig(balance=False)).items
+        assert len(items) == 40 and not any("\t" in item.texts["statement"] for item in items)
+        assert [item.label for item in items] == [i % 2 == 0 for i in range(40)]
+
+
+def test_quotes_as_programs_for_tables_write_them(tmp_path):
+    lines = list(TSV)
+    lines[3] = 'Zor1\t"The ""stone"" Zor1\tis red"\t0'
+    (tmp_path / "x.tsv").write_text("\n".join(["thing\tstatement\tlabel", *lines]) + "\n")
+    items = load_data(str(tmp_path / "x.tsv"), ReadConfig(balance=False)).items
+    assert items[3].texts["statement"] == 'the "stone" Zor1\tis red' and len(items) == 40
+
+
+def test_a_stray_quote_in_csv(tmp_path):
+    rows = [line.replace("\t", ",") for line in TSV]
+    rows[10] = rows[10].replace(",The", ',"The')
+    rows[13] = rows[13].replace("red,", 'red",')
+    (tmp_path / "x.csv").write_text("\n".join(["thing,statement,label", *rows]) + "\n")
+    with pytest.raises(DataError, match="line 12: holds a quotation that runs over 3 lines"):
+        load_data(str(tmp_path / "x.csv"), ReadConfig(balance=False))
+    # A text of several lines is one.
+    rows = [line.replace("\t", ",") for line in TSV]
+    rows[10] = 'Zor5,"The stone Zor5\nis blue,\nand large",1'
+    (tmp_path / "y.csv").write_text("\n".join(["thing,statement,label", *rows]) + "\n")
+    assert len(load_data(str(tmp_path / "y.csv"), ReadConfig(balance=False)).items) == 40
+
+
+def test_two_columns_of_one_name(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"statement": [f"The {i} is blue" for i in range(20)], "label": [0, 1] * 10})
+    pq.write_table(table.append_column("label", pa.array([1, 0] * 10)), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="'label' more than once"):
+        load_data(str(tmp_path / "x.parquet"))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.csv").write_text(
+        "statement,label,label\n" + "".join(f"The {i} is blue,0,1\n" for i in range(20))
+    )
+    with pytest.raises(DataError, match="'label' more than once"):
+        load_data(str(tmp_path / "set"))
+
+
+def test_forms_of_unicode_are_one_group_and_one_text(tmp_path):
+    import unicodedata as u
+
+    rows = []
+    for i in range(30):
+        thing = f"São Ôrla {i}"
+        rows.append((u.normalize("NFC", thing), f"The river {u.normalize('NFC', thing)} is blue", 1))
+        rows.append((u.normalize("NFD", thing) + "\u200b", f"The river {u.normalize('NFD', thing)} is red", 0))
+    write(tmp_path / "x.csv", [dict(zip(("thing", "statement", "label"), row)) for row in rows])
+    grouped = load_data(str(tmp_path / "x.csv"), ReadConfig(group="thing"))
+    assert len(grouped.groups) == 30
+    assert len(load_data(str(tmp_path / "x.csv")).groups) == 30
+    both = [
+        *rows,
+        ("a", u.normalize("NFC", "The café is blue"), 1),
+        ("b", u.normalize("NFD", "The ca\u200bfé is blue."), 0),
+    ]
+    write(tmp_path / "y.csv", [dict(zip(("thing", "statement", "label"), row)) for row in both])
+    with pytest.raises(DataError, match="lines 62, 63: says what another row says"):
+        load_data(str(tmp_path / "y.csv"))
+
+
+@pytest.mark.parametrize("kind", ["chinese", "japanese", "thai"])
+def test_twins_in_scripts_without_spaces(kind, tmp_path):
+    """Two claims about one thing share most of their characters, and no word."""
+    rng = np.random.default_rng(0)
+    low, high = {"chinese": (0x4E00, 0x9000), "japanese": (0x3042, 0x3090), "thai": (0x0E01, 0x0E2E)}[kind]
+    names = ["".join(chr(c) for c in rng.integers(low, high, 4)) for _ in range(60)]
+    frames = {
+        "chinese": ("石头{}是蓝色的", "石头{}是红色的"),
+        "japanese": ("{}という石は青い", "{}という石は赤い"),
+        "thai": ("หิน{}เป็นสีฟ้า", "หิน{}เป็นสีแดง"),
+    }[kind]
+    rows = [{"statement": frame.format(name), "label": i} for name in names for i, frame in enumerate(frames)]
+    write(tmp_path / "x.csv", rows)
+    items = load_data(str(tmp_path / "x.csv")).items
+    together = [len({item.group for item in items if name in item.texts["statement"]}) == 1 for name in names]
+    assert sum(together) >= 55 and len({item.group for item in items}) >= 50

@@ -7,11 +7,13 @@ import warnings
 import torch
 from peft import PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 
 from adapterprobe.adapt.initial import Originals, initialise, is_quantized
 from adapterprobe.adapt.kinds import KINDS, kind_of, peft_config
 from adapterprobe.adapt.residual import LinearAdapter
 from adapterprobe.adapt.sharding import refuse_sharded
+from adapterprobe.adapt.untrusted import check_patterns
 from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
@@ -80,6 +82,11 @@ def attach(
     doubled = kind.initial is not None and not (kind.initial == "loftq" and any(map(is_quantized, targets)))
     size = {"rank": 2 * config.rank, "alpha": 2 * config.alpha} if doubled else {}
     settings = peft_config(config.model_copy(update=size), names, widths, transposed)
+    check_patterns(
+        "adapter.options",
+        {k: v for k, v in config.options.items() if isinstance(v, (str, list))},
+        [n for n, _ in model.named_modules()],
+    )
     torch.manual_seed(seed)
     try:
         with warnings.catch_warnings():
@@ -129,6 +136,8 @@ def strip(model: torch.nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, BaseTunerLayer):
                 setattr(parent, name, child.get_base_layer())
+            elif isinstance(child, AuxiliaryTrainingWrapper):
+                setattr(parent, name, child.original_module)
 
 
 def trainable(wrapped: PeftModel) -> dict[str, torch.nn.Parameter]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 
 import torch
 
 from adapterprobe.adapt.switch import adapter_off
 from adapterprobe.errors import DataError
+from adapterprobe.small_files import read_text
 
+MOST_BYTES = 1 << 26
+"""Of a user's own file."""
 LONGEST = 256
 """Tokens of a paragraph that are read."""
 
@@ -25,11 +27,10 @@ def neutral_paragraphs(path: str | None = None) -> tuple[list[str], list[str]]:
     Raises:
         DataError: unreadable, or fewer than two paragraphs.
     """
-    try:
-        file = Path(path) if path else resources.files("adapterprobe.adapt") / "neutral.txt"
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read adapter.neutral_text {path} ({error}); give a text file in UTF-8") from error
+    if path is None:
+        text = (resources.files("adapterprobe.adapt") / "neutral.txt").read_text("utf-8")
+    else:
+        text = read_text(path, "adapter.neutral_text", MOST_BYTES, DataError, "give a text file in UTF-8")
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
     if len(paragraphs) < 2:
         raise DataError(

@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from adapterprobe.adapt.files import MADE_FOR, seal_adapter
+from adapterprobe.small_files import read_json
+
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -40,4 +43,6 @@ def randomised(trained: Path, initial: Path | None, seed: int, target: Path) -> 
         sizes["random"] += float((made[name].double() - start.double()).norm()) ** 2
     shutil.copytree(trained, target, dirs_exist_ok=True)
     save_file(made, target / WEIGHTS, metadata={"format": "pt"})
+    if (target / MADE_FOR).is_file():
+        seal_adapter(target, read_json(target / MADE_FOR, "the record of the adapter"))
     return {name: value**0.5 for name, value in sizes.items()}

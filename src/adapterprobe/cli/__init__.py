@@ -8,14 +8,16 @@ import sys
 
 from adapterprobe import __version__
 from adapterprobe.cli import cache, compare, data, extract, merge, plan, report, run, score, screen, train
-from adapterprobe.errors import AdapterProbeError
+from adapterprobe.errors import AdapterProbeError, ConfigError
+from adapterprobe.system_errors import is_storage_error, told
+from adapterprobe.terminal import one_line, shortened
 
 COMMANDS = (run, compare, score, train, merge, plan, screen, report, extract, data, cache)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
-        self.exit(2, f"adapterprobe: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"adapterprobe: {one_line(message)}; see `{self.prog} --help`\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,13 +27,13 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for module in COMMANDS:
         module.add(commands)
-    args = parser.parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        _check_arguments(sys.argv[1:] if argv is None else argv)
+        args = parser.parse_args(argv)
         status = args.go(args)
     except AdapterProbeError as error:
-        print(f"adapterprobe: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _refuse(error)
     except KeyboardInterrupt:
         print(
             "adapterprobe: interrupted; what was finished is kept, the same command goes on from there",
@@ -41,4 +43,24 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
+        return _refuse(told(error))
     return status or 0
+
+
+def _refuse(reason: object) -> int:
+    print(f"adapterprobe: {one_line(reason)}", file=sys.stderr)
+    return 2
+
+
+def _check_arguments(argv: list[str]) -> None:
+    """Raises `ConfigError` where an argument can be neither a value nor a path."""
+    for text in argv:
+        if "\x00" in text:
+            raise ConfigError(f"the argument {shortened(text)} holds a NUL character; take it out")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ConfigError(f"the argument {shortened(text)} is not UTF-8; rename what it names") from None

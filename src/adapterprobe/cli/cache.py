@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from adapterprobe.terminal import echo
+
 PRUNE_HELP = """Remove entries of the cache. Whatever a finished run needs is in its own folder; the cache only spares
 computing things again. Entries that a run is using are left alone."""
 
@@ -45,10 +47,10 @@ def go_list(args: argparse.Namespace) -> None:
     from adapterprobe.cache_entries import cache_entries
 
     entries = cache_entries()
-    print(f"{'kind':<10}{'size':>11}{'days unused':>13}  {'state':<11} key")
+    echo(f"{'kind':<10}{'size':>11}{'days unused':>13}  {'state':<11} key")
     for entry in entries:
-        print(f"{entry.kind:<10}{size(entry.size):>11}{entry.idle_days:>13.1f}  {entry.state:<11} {entry.key}")
-    print(f"{len(entries)} entries, {size(sum(entry.size for entry in entries))} in {cache_root()}")
+        echo(f"{entry.kind:<10}{size(entry.size):>11}{entry.idle_days:>13.1f}  {entry.state:<11} {entry.key}")
+    echo(f"{len(entries)} entries, {size(sum(entry.size for entry in entries))} in {cache_root()}")
 
 
 def go_prune(args: argparse.Namespace) -> None:
@@ -61,6 +63,6 @@ def go_prune(args: argparse.Namespace) -> None:
         raise ConfigError(f"--older-than expects days of at least 0, got {args.older_than}")
     removed = prune(args.kind, args.older_than, args.unfinished, args.dry_run)
     for entry in removed:
-        print(f"{entry.kind}/{entry.key}  {size(entry.size)}")
+        echo(f"{entry.kind}/{entry.key}  {size(entry.size)}")
     verb = "would be removed" if args.dry_run else "removed"
-    print(f"{len(removed)} entries, {size(sum(entry.size for entry in removed))} {verb}")
+    echo(f"{len(removed)} entries, {size(sum(entry.size for entry in removed))} {verb}")

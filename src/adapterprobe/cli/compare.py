@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from adapterprobe.terminal import echo
+
 
 def add(commands) -> None:
     parser = commands.add_parser(
@@ -22,5 +24,5 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.pipeline.compare import compare
 
     report = compare(args.folders, args.out)
-    print((Path(args.out) / "report.md").read_text("utf-8").split("\n\n")[1])
-    print(f"\nreport: {report}")
+    echo((Path(args.out) / "report.md").read_text("utf-8").split("\n\n")[1])
+    echo(f"\nreport: {report}")

@@ -11,10 +11,12 @@ from adapterprobe.cli.options import (
     add_model_options,
     add_prompt_options,
     add_read_options,
+    add_trust_option,
     model_arguments,
     reading,
 )
 from adapterprobe.errors import AdapterProbeError, DataError, OutputError
+from adapterprobe.terminal import echo
 
 CHECK_EPILOG = """examples:
   adapterprobe data check mine.csv --group city --against capitals
@@ -61,6 +63,7 @@ def add(commands) -> None:
     add_prompt_options(check, FORMS)
     check.add_argument("--model", metavar="M", help=f"whose tokenizer and context are checked: {MODEL_HELP}")
     check.add_argument("--no-model", action="store_true", help="leave out what needs a tokenizer")
+    add_trust_option(check)
     add_read_options(check)
     check.set_defaults(go=go_check)
 
@@ -79,21 +82,21 @@ def _name(args: argparse.Namespace) -> str:
 def go_list(args: argparse.Namespace) -> None:
     from adapterprobe.data import hub_table, load_relation, relation_names
 
-    print(f"{'name':<18}{'facts':>6}{'groups':>8}{'objects':>9}  checked by     title")
+    echo(f"{'name':<18}{'facts':>6}{'groups':>8}{'objects':>9}  checked by     title")
     total = 0
     for name in relation_names():
         relation = load_relation(name)
         total += len(relation.facts)
         objects = len({fact.object for fact in relation.facts})
-        print(
+        echo(
             f"{name:<18}{len(relation.facts):>6}{len(relation.groups):>8}{objects:>9}  {relation.checked_by:<14} {relation.title}"
         )
-    print(f"{len(relation_names())} relations, {total} facts\n")
-    print(f"{'on the hub':<18}{'repository':<44}{'split':<12}title")
+    echo(f"{len(relation_names())} relations, {total} facts\n")
+    echo(f"{'on the hub':<18}{'repository':<44}{'split':<12}title")
     for name, entry in hub_table().items():
         where = f"{entry.hub}{f' ({entry.config})' if entry.config else ''}"
-        print(f"{name:<18}{where:<44}{entry.split:<12}{entry.title}")
-    print("others by hub:OWNER/NAME; your own .jsonl, .csv, .tsv, .parquet file or saved folder by its path")
+        echo(f"{name:<18}{where:<44}{entry.split:<12}{entry.title}")
+    echo("others by hub:OWNER/NAME; your own .jsonl, .csv, .tsv, .parquet file or saved folder by its path")
 
 
 def go_show(args: argparse.Namespace) -> None:
@@ -119,7 +122,7 @@ def go_show(args: argparse.Namespace) -> None:
     )
     refuse_unused([spec.name], spec.read)
     for line in show(spec, None if args.no_model else model_arguments(args)):
-        print(line)
+        echo(line)
 
 
 def go_check(args: argparse.Namespace) -> int:
@@ -139,17 +142,17 @@ def go_check(args: argparse.Namespace) -> int:
         )
         for name in names
     ]
-    reader = None if args.no_model else load_reader(args.model)
+    reader = None if args.no_model else load_reader(args.model, trust_remote_code=args.trust_remote_code)
     refuse_unused(names, specs[0].read)
     done, failed = [], None
     for spec in specs:
         try:
             done.append(check(spec, args.against, reader))
-            print(done[-1])
+            echo(done[-1])
         except AdapterProbeError as error:
             # The others are still worth checking; this one decides the exit status.
             if len(specs) > 1:
-                print(f"{spec.name}: cannot be checked")
+                echo(f"{spec.name}: cannot be checked")
             failed = failed or error
     if args.json:
         write_json(args.json, done)
@@ -159,9 +162,8 @@ def go_check(args: argparse.Namespace) -> int:
 
 
 def write_json(path: str, done) -> None:
-    from pathlib import Path
-
     from adapterprobe.cache import write_atomic
+    from adapterprobe.small_files import as_path
 
     content = [
         {
@@ -173,7 +175,10 @@ def write_json(path: str, done) -> None:
         }
         for c in done
     ]
+    target = as_path(path, OutputError)
+    if target.is_dir() or not target.name:
+        raise OutputError(f"cannot write {path}: it is a folder; give a file")
     try:
-        write_atomic(Path(path), json.dumps(content, indent=1, ensure_ascii=False))
+        write_atomic(target, json.dumps(content, indent=1, ensure_ascii=False))
     except OSError as error:
         raise OutputError(f"cannot write {path} ({error.strerror})") from error

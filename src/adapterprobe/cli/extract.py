@@ -13,6 +13,7 @@ from adapterprobe.cli.options import (
     model_arguments,
     reading,
 )
+from adapterprobe.terminal import echo
 
 EPILOG = """examples:
   adapterprobe extract --data capitals --layers 10-20 --out states/capitals
@@ -73,8 +74,8 @@ def go(args: argparse.Namespace) -> None:
     )
     states, fidelity = extract(config, args.out, args.fidelity)
     if fidelity is not None:
-        print(fidelity)
-    print(
+        echo(fidelity)
+    echo(
         f"{states.rows} prompts, layers {states.layers[0]} to {states.layers[-1]} ({len(states.layers)}), width "
         f"{states.width}, {states.dtype}: {args.out}"
     )

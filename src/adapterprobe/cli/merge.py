@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from adapterprobe.cli.options import add_trust_option
+from adapterprobe.terminal import echo
+
 EPILOG = """examples:
   adapterprobe train told-to-lie --out adapters/liar
   adapterprobe merge adapters/liar/adapter --out models/liar
@@ -26,10 +29,11 @@ def add(commands) -> None:
         "--model", metavar="M", help="model that it was trained on (default: the one that its folder names)"
     )
     parser.add_argument("--dtype", default="auto", metavar="T", help="auto, bf16, fp16, fp32 (default: auto)")
+    add_trust_option(parser)
     parser.set_defaults(go=go)
 
 
 def go(args: argparse.Namespace) -> None:
     from adapterprobe.pipeline.merge import merge
 
-    print(merge(args.adapter, args.out, args.model, args.dtype))
+    echo(merge(args.adapter, args.out, args.model, args.dtype, args.trust_remote_code))

@@ -8,12 +8,13 @@ import json
 from adapterprobe.errors import DataError
 
 FORMAT_HELP = (
-    "plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own template), or the path "
-    "of a .jinja file (default: plain)"
+    "plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own template; "
+    "chat:enable_thinking=true hands it a variable), or the path of a .jinja file (default: plain)"
 )
 DATA_HELP = "name (see `adapterprobe data list`), file (.jsonl, .csv, .tsv, .parquet), saved folder, or hub:OWNER/NAME"
 TEMPLATE_HELP = (
-    "wording by name, or a pattern of your own such as 'Is this so: {statement}?' (repeatable; default: all)"
+    "wording by name, or a pattern of your own such as 'Is this so: {statement}?' ({Statement}: with a capital letter; repeatable; "
+    "default: all)"
 )
 SYSTEM_HELP = "system prompts that push to truth or lie: all, a name of ours, or a .yaml file of your own (repeatable)"
 MODEL_HELP = "hub id, local folder or GGUF file (default: SmolLM2-135M-Instruct out of its package)"
@@ -24,6 +25,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--dtype", metavar="T", help="auto, bf16, fp16, fp32 (default: auto, bf16 where it is fast)")
     parser.add_argument("--quantize", choices=["8bit", "4bit"], help="load weights in 8 or 4 bits (needs bitsandbytes)")
+    add_trust_option(parser)
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the Python code that comes with the model; it can do whatever you can. No file can ask for it",
+    )
 
 
 def add_read_options(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +51,18 @@ def add_read_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config-name", metavar="C", help="configuration of a hub data set that has several")
     group.add_argument(
         "--skip-bad", type=int, metavar="N", help="leave out up to N rows that cannot be used, rather than stop"
+    )
+    group.add_argument(
+        "--drop-contradictions",
+        action="store_true",
+        default=None,
+        help="leave out claims that stand there as true and as false, rather than stop",
+    )
+    group.add_argument(
+        "--exact",
+        action="store_true",
+        default=None,
+        help="take statements exactly as they stand, with their closing stop and capital",
     )
     group.add_argument("--max-rows", type=int, metavar="N", help="most rows kept, by a seeded choice (default: 20000)")
     group.add_argument("--max-chars", type=int, metavar="N", help="leave out rows with longer texts")
@@ -67,6 +89,8 @@ def read_values(args: argparse.Namespace) -> dict:
         "split": args.split,
         "config": args.config_name,
         "skip_bad": args.skip_bad,
+        "contradictions": "drop" if args.drop_contradictions else None,
+        "exact": args.exact,
         "max_rows": args.max_rows,
         "max_chars": args.max_chars,
         "hub_folder": args.hub_folder,
@@ -110,7 +134,7 @@ def as_overrides(args: argparse.Namespace) -> list[str]:
         ("model.dtype", args.dtype),
         ("model.quantize", args.quantize),
     ]
-    overrides = [f"{key}={value}" for key, value in pairs if value is not None]
+    overrides = [f"{key}={json.dumps(value)}" for key, value in pairs if value is not None]
     if args.data:
         overrides.append(f"data.train={json.dumps(args.data)}")
     if args.ood:
@@ -125,4 +149,5 @@ def model_arguments(args: argparse.Namespace) -> dict:
         "device": args.device or "auto",
         "dtype": args.dtype or "auto",
         "quantize": args.quantize,
+        "trust_remote_code": args.trust_remote_code,
     }

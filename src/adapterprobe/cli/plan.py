@@ -7,6 +7,7 @@ import json
 
 from adapterprobe.cli.options import DATA_HELP, add_model_options, add_read_options, as_overrides
 from adapterprobe.cli.train import adapter_overrides, add_adapter_options
+from adapterprobe.terminal import echo
 
 EPILOG = """examples:
   adapterprobe plan                                          the demo on this machine
@@ -48,14 +49,14 @@ def go(args: argparse.Namespace) -> None:
     if args.batch is not None:
         overrides.append(f"adapter.micro_batch={args.batch}")
     name = args.config or ("train" if args.train else "demo")
-    config = read_config(name, overrides + args.set)
+    config = read_config(name, overrides + args.set, args.trust_remote_code)
     if args.batch is not None and args.batch > config.adapter.batch_size:
         # A pass is a part of a step.
-        config = read_config(name, [*overrides, *args.set, f"adapter.batch_size={args.batch}"])
+        config = read_config(name, [*overrides, *args.set, f"adapter.batch_size={args.batch}"], args.trust_remote_code)
     from adapterprobe.pipeline.plan import make_plan
 
     plan = make_plan(config, whole=not args.train, length=args.length)
-    print(json.dumps(plan.to_json(), indent=1) if args.json else text_of(plan))
+    echo(json.dumps(plan.to_json(), indent=1) if args.json else text_of(plan))
 
 
 def text_of(plan) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from adapterprobe.cli.options import DATA_HELP, add_model_options, add_read_options, as_overrides
+from adapterprobe.terminal import echo
 
 EPILOG = """examples:
   adapterprobe run --out runs/demo                        the demo on the default model
@@ -71,7 +72,7 @@ def go(args: argparse.Namespace) -> int | None:
     from adapterprobe.config_files import keys_help, read_config
 
     if args.keys:
-        print(keys_help())
+        echo(keys_help())
         return None
     for path in args.modules:
         import_file(path)
@@ -83,14 +84,15 @@ def go(args: argparse.Namespace) -> int | None:
         from adapterprobe.pipeline.grid import combinations, run_grid
 
         transfer, leave_out = ([part for part in (text or "").split(",") if part] for text in named)
-        report, failed = run_grid(combinations(args.config, overrides, args.grid, transfer, leave_out), args.out)
-        print((report.parent / "report.md").read_text("utf-8").split("\n\n")[1])
-        print(f"\nreport: {report}")
+        cells = combinations(args.config, overrides, args.grid, transfer, leave_out, args.trust_remote_code)
+        report, failed = run_grid(cells, args.out)
+        echo((report.parent / "report.md").read_text("utf-8").split("\n\n")[1])
+        echo(f"\nreport: {report}")
         return 2 if failed else None
-    config = read_config(args.config, overrides)
+    config = read_config(args.config, overrides, args.trust_remote_code)
     from adapterprobe.pipeline import run
 
-    print(closing(run(config, args.out)))
+    echo(closing(run(config, args.out)))
     return None
 
 

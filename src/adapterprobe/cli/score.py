@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from adapterprobe.cli.options import add_trust_option
+from adapterprobe.terminal import echo
+
 EPILOG = """examples:
   adapterprobe score runs/demo claims.csv --out claims.scored.parquet     a column `statement`
   adapterprobe score runs/demo prompts.jsonl                              a column `prompt`, sent as it is; lines to the terminal
@@ -35,12 +38,13 @@ def add(commands) -> None:
         metavar="C",
         help="what prompts push to where a row has no `condition` (default: the run's first)",
     )
+    add_trust_option(parser)
     parser.set_defaults(go=go)
 
 
 def go(args: argparse.Namespace) -> None:
     from adapterprobe.pipeline.score_file import score_file
 
-    count = score_file(args.run, args.file, args.out, args.condition, sys.stdout)
+    count = score_file(args.run, args.file, args.out, args.condition, sys.stdout, args.trust_remote_code)
     if args.out:
-        print(f"{count} rows: {args.out}")
+        echo(f"{count} rows: {args.out}")

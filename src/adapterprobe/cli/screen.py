@@ -11,8 +11,10 @@ from adapterprobe.cli.options import (
     SYSTEM_HELP,
     TEMPLATE_HELP,
     add_read_options,
+    add_trust_option,
     reading,
 )
+from adapterprobe.terminal import echo
 
 EPILOG = """examples:
   adapterprobe screen --out screens/default                     the default model, plain and chat, 1, 2 and 4 shots
@@ -42,6 +44,7 @@ def add(commands) -> None:
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", metavar="T", help="auto, bf16, fp16, fp32 (default: auto)")
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
+    add_trust_option(parser)
     add_read_options(parser)
     parser.set_defaults(go=go)
 
@@ -64,6 +67,6 @@ def go(args: argparse.Namespace) -> None:
         device=args.device,
         dtype=args.dtype,
     )
-    done = screen(config, args.out)
-    print(text_table(done.cells))
-    print(f"\n{done.advice}\n\nscreen: {done.folder / 'screen.html'}")
+    done = screen(config, args.out, args.trust_remote_code)
+    echo(text_table(done.cells))
+    echo(f"\n{done.advice}\n\nscreen: {done.folder / 'screen.html'}")

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from adapterprobe.cli.options import DATA_HELP, add_model_options, add_read_options, as_overrides
+from adapterprobe.terminal import echo
 
 EPILOG = """examples:
   adapterprobe train --data capitals --adapter lora --layers last:10 --out adapters/lora
@@ -80,18 +81,18 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.errors import OutputError
 
     if args.list:
-        print(listing())
+        echo(listing())
         return
     if args.out is None:
         raise OutputError("--out is missing; give a folder for the adapter")
     overrides = as_overrides(args) + adapter_overrides(args)
-    config = read_config(args.config, overrides + args.set)
+    config = read_config(args.config, overrides + args.set, args.trust_remote_code)
     from adapterprobe.adapt import processes
     from adapterprobe.pipeline.train import train
 
     done = train(config, args.out)
     if processes.is_main():
-        print(closing(done))
+        echo(closing(done))
 
 
 def closing(done) -> str:

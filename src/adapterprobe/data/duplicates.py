@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,20 +24,51 @@ BLOCK = 512
 COMMON = 200
 """A word in more rows than this, and in more than one of fifty, is left out: it weighs little and costs much."""
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf"  # Thai, Lao, Burmese, Khmer, Tai
+    "\u2e80-\u2fff\u3040-\u30ff\u3100-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua980-\ua9df\uf900-\ufaff"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff]+"  # Chinese and Japanese
+)
+"""Scripts whose words are written without spaces between them."""
+GRAM = 2
+"""Characters of which the parts of such texts are made: most of their words have one or two."""
+
+
+def plain_form(text: str) -> str:
+    """A text as it is compared, never as it is sent: compatibility forms of Unicode (NFKC), without case and without characters
+    that nobody sees (zero-width spaces and joiners, marks of direction).
+
+    >>> plain_form("Caf\\u00e9") == plain_form("CAFE\\u0301"), plain_form("Li\\u200bra")
+    (True, 'lira')
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return folded if folded.isascii() else "".join(c for c in folded if unicodedata.category(c) != "Cf")
 
 
 def words_of(text: str) -> list[str]:
-    """Words and signs, in lower case.
+    """Words and signs, in plain form (see `plain_form`); of scripts without spaces, overlapping pairs of characters.
 
-    >>> words_of("Is 2 + 2 'four'?")
-    ['is', '2', '+', '2', "'", 'four', "'", '?']
+    >>> words_of("Is 2 + 2 'four'?"), words_of("東京は首都")
+    (['is', '2', '+', '2', "'", 'four', "'", '?'], ['東京', '京は', 'は首', '首都'])
     """
-    return _WORD.findall(text.casefold())
+    found = []
+    for word in _WORD.findall(plain_form(text)):
+        if word.isascii() or not _UNSPACED.search(word):
+            found.append(word)
+            continue
+        at = 0
+        for run in _UNSPACED.finditer(word):
+            found += [word[at : run.start()]] if run.start() > at else []
+            part = run.group()
+            found += [part[i : i + GRAM] for i in range(max(1, len(part) - GRAM + 1))]
+            at = run.end()
+        found += [word[at:]] if at < len(word) else []
+    return found
 
 
 def normalised(text: str) -> str:
-    """The text by its words alone: case, spaces and closing stops do not count."""
-    return " ".join(words_of(text)).rstrip(" .!?")
+    """The text by its words alone: case, spaces, forms of Unicode and closing stops do not count."""
+    return " ".join(_WORD.findall(plain_form(text))).rstrip(" .!?。！？")
 
 
 def _vectors(texts: Sequence[str]) -> csr_matrix:

@@ -15,6 +15,7 @@ from adapterprobe.data.items import QUESTION_FORMS, Item
 from adapterprobe.data.readers import Source, open_repository
 from adapterprobe.data.shapes import BadRow, right_choice, text_of
 from adapterprobe.errors import DataError
+from adapterprobe.small_files import as_path
 from adapterprobe.types import Template, parse_templates
 
 
@@ -140,7 +141,7 @@ def open_entry(entry: HubEntry, split: str | None, folder: str | None) -> Source
     """
     where, revision = entry.hub, entry.revision
     if folder is not None:
-        where = str(Path(folder).expanduser() / entry.hub)
+        where = str(as_path(folder, DataError) / entry.hub)
         if not Path(where).is_dir():
             raise DataError(f"'{entry.name}' is {entry.hub} on the hub, and {where} is no folder; download it there")
     source = open_repository(entry.name, where, entry.config, split or entry.split, revision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -90,7 +90,8 @@ class ItemDataset:
                     rng = np.random.default_rng([seed, *example_key(self.name, "", item.texts).encode()])
                     other = item.answers[1 + int(rng.integers(len(item.answers) - 1))]
                     right, false = {"answer": item.answers[0]}, {"answer": other}
-                    made += answer_examples(self.name, group, form, item.texts, right, false)
+                    both = answer_examples(self.name, group, form, item.texts, right, false)
+                    made += [replace(example, line=item.line) for example in both]
                 else:
                     positive, negative = CHOICES[form]
                     made.append(
@@ -103,6 +104,7 @@ class ItemDataset:
                             negative=negative,
                             truth=bool(item.label) != (form == "negated"),
                             texts=item.texts,
+                            line=item.line,
                         )
                     )
         return made

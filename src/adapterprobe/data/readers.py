@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapterprobe.data.shapes import BadRow, check_text
 from adapterprobe.errors import DataError
+from adapterprobe.safe_yaml import parse_yaml
+from adapterprobe.small_files import parse_json, read_text
+from adapterprobe.terminal import shortened
 
 FILES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 BATCH = 1024
+BATCH_BYTES = 1 << 26
+"""About the most bytes of a Parquet file that are decoded at once."""
+ROW_BYTES = 1 << 20
+"""Bytes beyond which a row of a Parquet file, on average, is no text to be asked about."""
+MOST_CHARS = 1_000_000
+"""Characters of one cell."""
+LINE_CHARS = 1 << 26
+"""Characters of one line of a text file."""
+MOST_COLUMNS = 10_000
 
 Rows = Iterator[tuple[int, Mapping[str, object] | BadRow]]
 
@@ -49,14 +63,47 @@ def open_file(path: Path) -> Source:
         if path.stat().st_size == 0:
             raise DataError(f"{path.name} is empty")
         return reader(path)
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror or error})") from error
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines as text; bytes that are not UTF-8 become lone surrogates, which `check_text` finds."""
+    """Lines as text; bytes that are not UTF-8 become lone surrogates, which `check_text` finds.
+
+    Raises:
+        DataError: a line is so long that it cannot be one of a table.
+    """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        yield from file
+        number = 0
+        while text := file.readline(LINE_CHARS):
+            number += 1
+            if len(text) == LINE_CHARS and not text.endswith("\n"):
+                raise DataError(
+                    f"{path.name}: line {number} has more than {LINE_CHARS} characters; expected one row a line"
+                )
+            yield text
+
+
+def _checked_columns(name: str, columns: Iterable[str]) -> list[str]:
+    """Column names, each once.
+
+    Raises:
+        DataError: too many, one twice (which of the two would count could not be known), or one that is no text.
+    """
+    columns = list(columns)
+    if len(columns) > MOST_COLUMNS:
+        raise DataError(
+            f"{name} has {len(columns)} columns, at most {MOST_COLUMNS} are read; take out those not needed"
+        )
+    twice = sorted(column for column, count in Counter(columns).items() if count > 1)
+    if twice:
+        raise DataError(
+            f"{name}: expected different column names, got {', '.join(map(shortened, twice[:5]))} more than once; rename or take out one "
+            "of each"
+        )
+    return columns
 
 
 def _json_lines(path: Path) -> Source:
@@ -65,9 +112,9 @@ def _json_lines(path: Path) -> Source:
             if not text.strip():
                 continue
             try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                yield line, BadRow(f"is not JSON ({str(error).split(':')[0]})")
+                row = parse_json(text)
+            except ValueError as error:
+                yield line, BadRow(_why_no_json(error))
                 continue
             yield line, row if isinstance(row, dict) else BadRow(f"is not an object but {type(row).__name__}")
 
@@ -79,30 +126,21 @@ def _json_lines(path: Path) -> Source:
             break
     if not columns:
         raise DataError(f"{path.name} has no line that is a JSON object; expected one object per line")
-    return Source(path.name, list(columns), rows())
+    return Source(path.name, _checked_columns(path.name, columns), rows())
+
+
+def _why_no_json(error: ValueError) -> str:
+    text = str(error)
+    if "stands there twice" in text:
+        return f"says something twice ({text})"
+    return f"is not JSON ({text.split(':')[0][:80]})"
 
 
 def _table(path: Path) -> Source:
-    options = {"delimiter": "\t"} if path.suffix.casefold() == ".tsv" else {}
+    tabs = path.suffix.casefold() == ".tsv"
     csv.field_size_limit(2**27)
-
-    def cells() -> Iterator[tuple[int, list[str] | BadRow]]:
-        reader = csv.reader(_lines(path), strict=True, **options)
-        while True:
-            line = reader.line_num + 1
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                # An open quote swallows lines until the next one: each of them is lost.
-                for lost in range(line, max(reader.line_num, line) + 1):
-                    yield lost, BadRow(f"is not CSV, or follows an open quote ({error})")
-                continue
-            if row:
-                yield line, row
-
-    head = next(cells(), (1, []))[1]
+    cells = _tabbed_cells if tabs else _csv_cells
+    head = next(cells(path), (1, []))[1]
     if isinstance(head, BadRow):
         raise DataError(f"{path.name}: the first line {head}; expected column names")
     header = [cell.strip() for cell in head]
@@ -115,19 +153,77 @@ def _table(path: Path) -> Source:
         raise DataError(
             f"{path.name}: the columns seem to be parted by {other!r}; save it with commas, or with tabs as .tsv"
         )
-    twice = sorted({cell for cell in header if header.count(cell) > 1})
-    if not any(header) or twice:
-        raise DataError(f"{path.name}: expected different column names in the first line, got {header[:20]}")
+    if not any(header):
+        raise DataError(f"{path.name}: expected different column names in the first line, got {shortened(header)}")
+    _checked_columns(path.name, header)
 
     def rows() -> Rows:
-        found = cells()
+        found = cells(path)
         next(found)
         for line, row in found:
             if not isinstance(row, BadRow) and len(row) != len(header):
                 row = BadRow(f"has {len(row)} cells, the header has {len(header)}")
-            yield line, row if isinstance(row, BadRow) else dict(zip(header, row))
+            elif not isinstance(row, BadRow) and not tabs and (lost := _swallowed(row, len(header))):
+                row = BadRow(
+                    f"holds a quotation that runs over {lost} lines which look like rows; close or double the quote"
+                )
+            yield line, row if isinstance(row, BadRow) else dict(zip(header, row, strict=True))
 
     return Source(path.name, header, rows())
+
+
+def _csv_cells(path: Path) -> Iterator[tuple[int, list[str] | BadRow]]:
+    reader = csv.reader(_lines(path), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            # An open quote swallows lines until the next one: each of them is lost.
+            for lost in range(line, max(reader.line_num, line) + 1):
+                yield lost, BadRow(f"is not CSV, or follows an open quote ({error})")
+            continue
+        if row:
+            yield line, row
+
+
+def _swallowed(row: Sequence[str], columns: int) -> int:
+    """Lines inside a cell that look like rows themselves: a stray quote has swallowed them. 0 where there are none."""
+    for cell in row:
+        inner = cell.splitlines()[1:-1]
+        if not inner:
+            continue
+        parts = [next(csv.reader([line])) for line in inner]
+        if all(len(part) == columns for part in parts) and (
+            columns > 2
+            or (columns == 2 and all(any(len(text) <= 6 and " " not in text for text in part) for part in parts))
+        ):
+            return len(inner) + 1
+    return 0
+
+
+def _tabbed_cells(path: Path) -> Iterator[tuple[int, list[str] | BadRow]]:
+    """Rows of tab-separated values: one line a row. Cells in quotes are read as programs for tables write them (`"a ""b"" c"`);
+    where quotes do not pair off in a line, they are plain characters."""
+    header: int | None = None
+    for line, text in enumerate(_lines(path), 1):
+        text = text.rstrip("\r\n")
+        if not text:
+            continue
+        plain = text.split("\t")
+        row = plain
+        if '"' in text:
+            try:
+                quoted = next(csv.reader([text], delimiter="\t", strict=True))
+            except csv.Error:
+                quoted = None
+            # Without strict quoting a line whose last quote is open would be read as if it went on.
+            if quoted is not None and text.count('"') % 2 == 0 and len(quoted) == (header or len(quoted)):
+                row = quoted
+        header = header or len(row)
+        yield line, row
 
 
 def _parquet(path: Path) -> Source:
@@ -135,24 +231,49 @@ def _parquet(path: Path) -> Source:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{path.name} is not a Parquet file ({str(error).splitlines()[0][:120]})") from error
+        schema = pq.read_schema(path)
+        texts = [
+            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        # Repeated cells stay as they are written, once: a large one does not multiply.
+        file = pq.ParquetFile(path, read_dictionary=texts)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path.name} is not a Parquet file ({_first(error)[:120]})") from error
+    columns = _checked_columns(path.name, file.schema_arrow.names)
+    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+    each = size / max(file.metadata.num_rows, 1)
+    if each > ROW_BYTES:
+        raise DataError(
+            f"{path.name} has {each:,.0f} bytes a row on average, at most {ROW_BYTES:,} are read; take out the large columns"
+        )
+    count = int(min(BATCH, max(1, BATCH_BYTES // max(each, 1))))
 
     def rows() -> Rows:
         line = 0
-        for batch in file.iter_batches(BATCH):
-            try:
-                here: Iterable = batch.to_pylist()
-            except UnicodeDecodeError:
-                here = map(_one, (batch.slice(i, 1) for i in range(len(batch))))
-            for row in here:
+        for batch in file.iter_batches(count):
+            for row in _rows_of(batch, texts):
                 line += 1
                 yield line, row
 
-    return Source(
-        path.name, file.schema_arrow.names, rows(), file.metadata.num_rows, _classes(file.schema_arrow.metadata)
-    )
+    return Source(path.name, columns, rows(), file.metadata.num_rows, _classes(file.schema_arrow.metadata))
+
+
+def _rows_of(batch, texts: Sequence[str]) -> Iterator[Mapping[str, object] | BadRow]:
+    """Rows of one batch; those with a cell that is too long, or not UTF-8, as the reason."""
+    import pyarrow.compute as pc
+
+    large: dict[int, str] = {}
+    for name in texts:
+        column = batch.column(name)
+        lengths = pc.binary_length(column.dictionary).take(column.indices) if hasattr(column, "dictionary") else None
+        lengths = pc.binary_length(column) if lengths is None else lengths
+        for place in pc.indices_nonzero(pc.fill_null(pc.greater(lengths, 4 * MOST_CHARS), False)).to_pylist():
+            large[place] = name
+    for place in range(len(batch)):
+        if place in large:
+            yield BadRow(f"'{large[place]}' is longer than {MOST_CHARS:,} characters")
+            continue
+        yield _one(batch.slice(place, 1))
 
 
 def _classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
@@ -173,6 +294,8 @@ def _one(batch) -> Mapping[str, object] | BadRow:
         return batch.to_pylist()[0]
     except UnicodeDecodeError:
         return BadRow("holds text that is not UTF-8")
+    except (ValueError, OverflowError) as error:
+        return BadRow(f"holds a value that cannot be read ({str(error)[:80]})")
 
 
 def open_folder(path: Path, config: str | None, split: str | None) -> Source:
@@ -181,12 +304,16 @@ def open_folder(path: Path, config: str | None, split: str | None) -> Source:
     Raises:
         DataError: it is neither, or has several splits and none was chosen.
     """
+    path = path.resolve()
+    _stay_inside(path)
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         import datasets
 
         try:
             return from_datasets(path.name, datasets.load_from_disk(str(path)), split)
-        except (OSError, ValueError, KeyError) as error:
+        except DataError:
+            raise
+        except Exception as error:
             raise DataError(f"cannot read the saved data set {path} ({_first(error)})") from error
     return open_repository(path.name, str(path), config, split, None)
 
@@ -204,6 +331,10 @@ def open_repository(name: str, where: str, config: str | None, split: str | None
     import datasets
 
     local = Path(where).is_dir()
+    if local:
+        # A bare name such as `csv` would be taken for a reader that `datasets` has built in, which looks in the folder we stand in.
+        where = str(Path(where).resolve())
+        _stay_inside(Path(where))
     datasets.disable_progress_bars()
     try:
         # A local folder is read as it is; what comes from the hub is kept by `datasets`, so it comes once.
@@ -219,6 +350,62 @@ def open_repository(name: str, where: str, config: str | None, split: str | None
             f"cannot load '{name}': tried {where} as {tried}, got {type(error).__name__}: {_first(error)}; {remedy}"
         ) from error
     return from_datasets(name, loaded, split)
+
+
+def _stay_inside(folder: Path) -> None:
+    """Whether all that a folder names lies in it: the list of data files in its README, and links.
+
+    Raises:
+        DataError: names what leads out of the folder, or to an address.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not _inside(folder, path):
+            raise DataError(f"{folder}: {path.name} is a link that leads out of the folder; copy what it leads to")
+        if path.suffix == ".csv" and path.is_file():
+            with open(path, encoding="utf-8", errors="replace", newline="") as file:
+                head = next(csv.reader([file.readline(1 << 20)]), [])
+            _checked_columns(str(path.relative_to(folder)), head)
+    for name in ("README.md", "dataset_infos.json"):
+        if (folder / name).is_file():
+            for given in _named_files(folder / name):
+                if "://" in given or not _inside(folder, folder / given.split("*", 1)[0]):
+                    raise DataError(
+                        f"{folder}: {name} names the data file {shortened(given)}, which lies outside the folder; only files inside it are read"
+                    )
+
+
+def _inside(folder: Path, path: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def _named_files(path: Path) -> Iterator[str]:
+    """All that a folder's card or record names as files or folders of data."""
+    text = read_text(path, "the card of the data set", error=DataError)
+    try:
+        if path.suffix == ".json":
+            content = parse_json(text)
+        else:
+            found = re.match(r"\s*---\s*\n(.*?)\n---", text, re.DOTALL)
+            content = parse_yaml(found.group(1)) if found else None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read ({error}); mend it, or take it out of the folder") from error
+    yield from _below(content, wanted=False)
+
+
+def _below(content: object, wanted: bool) -> Iterator[str]:
+    if isinstance(content, str):
+        if wanted:
+            yield content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            # `data_files` maps splits to paths, or lists entries of split and path.
+            yield from _below(value, key in ("data_files", "data_dir", "path") or (wanted and key != "split"))
+    elif isinstance(content, (list, tuple)):
+        for part in content:
+            yield from _below(part, wanted)
 
 
 def _first(error: BaseException) -> str:
@@ -243,4 +430,4 @@ def from_datasets(name: str, loaded, split: str | None) -> Source:
         loaded = loaded._resolve_features()
     classes = {column: feature.names for column, feature in loaded.features.items() if hasattr(feature, "int2str")}
     total = getattr(loaded, "num_rows", None)
-    return Source(name, list(loaded.features), enumerate(loaded, 1), total, classes)
+    return Source(name, _checked_columns(name, loaded.features), enumerate(loaded, 1), total, classes)

@@ -13,6 +13,11 @@ from adapterprobe.data.readers import FILES
 from adapterprobe.data.relations import relation_names
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
+from adapterprobe.small_files import as_path
+from adapterprobe.terminal import shortened
+
+MOST_ENTRIES = 100_000
+"""Files and folders of a folder that is named as a data set: more are a disk rather than a data set."""
 
 
 def all_names() -> list[str]:
@@ -31,11 +36,9 @@ def data_path(ref: str) -> Path | None:
     try:
         if not _is_path(ref):
             return None
-        path = Path(ref).expanduser()
-        path.exists()  # raises what reading it would raise
-        return path
+        return as_path(ref, DataError)
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{ref[:80]!r} is no path ({str(error)[:80]})") from error
+        raise DataError(f"{shortened(ref)} is no path ({str(error)[:80]})") from error
 
 
 def _repository(ref: str) -> str | None:
@@ -59,10 +62,21 @@ def data_files(ref: str, read: ReadConfig) -> list[Path]:
         )
     repository = _repository(ref)
     if path is None and repository is not None and read.hub_folder is not None:
-        path = Path(read.hub_folder).expanduser() / repository
+        path = as_path(read.hub_folder, DataError) / repository
     if path is None:
         return []
-    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    if path.is_file():
+        return [path]
+    found: list[Path] = []
+    count = 0
+    for folder, below, names in os.walk(path):
+        count += len(below) + len(names)
+        if count > MOST_ENTRIES:
+            raise DataError(
+                f"{ref} holds more than {MOST_ENTRIES:,} files and folders; name the folder of one data set"
+            )
+        found += [Path(folder, name) for name in names if os.path.isfile(os.path.join(folder, name))]
+    return sorted(found)
 
 
 def refuse_unused(refs: Sequence[str], read: ReadConfig) -> None:

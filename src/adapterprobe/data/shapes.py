@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +17,12 @@ from dataclasses import dataclass
 from adapterprobe.data.items import CLAIM_FORMS, QUESTION_FORMS, Item
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
+from adapterprobe.small_files import parse_json
 
 TRUTHS = {"1": True, "true": True, "0": False, "false": False}
 HONEST = {"honest": True, "deceptive": False}
+MOST_CHARS = 1_000_000
+"""Characters of one text."""
 NOTHING = ("nan", "null", "n/a", "#n/a")
 ROLES = ("system", "user", "assistant")
 _SMALL = re.compile(
@@ -55,6 +57,8 @@ def text_of(row: Mapping[str, object], column: str) -> str:
         raise BadRow(f"'{column}' is missing")
     if not isinstance(value, str):
         raise BadRow(f"'{column}' is not text but {type(value).__name__}")
+    if len(value) > MOST_CHARS:
+        raise BadRow(f"'{column}' has {len(value)} characters, at most {MOST_CHARS} are read")
     check_text(value, column)
     if not value.strip():
         raise BadRow(f"'{column}' is empty")
@@ -79,7 +83,7 @@ def _one_of(row: Mapping[str, object], column: str, known: Mapping[str, bool]) -
         raise BadRow(f"'{column}' is missing")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    key = str(value).strip().casefold()
+    key = (_number(value, column) if isinstance(value, int) else str(value)).strip().casefold()
     if key.endswith(".0"):
         key = key[:-2]
     if key not in known:
@@ -100,7 +104,7 @@ def as_clause(sentence: str) -> str:
 
 
 def _statement(row: Mapping[str, object]) -> Item:
-    statement = as_clause(text_of(row, "statement"))
+    statement = text_of(row, "statement")
     if not any(letter.isalnum() for letter in statement):
         raise BadRow("'statement' has no words")
     return Item(0, {"statement": statement}, label=_one_of(row, "label", TRUTHS))
@@ -113,9 +117,9 @@ def _listed(value: object, column: str) -> list | dict:
         text = value.strip()
         if text.startswith(("[", "{")):
             try:
-                value = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise BadRow(f"'{column}' is not JSON ({error})") from None
+                value = parse_json(text)
+            except ValueError as error:
+                raise BadRow(f"'{column}' is not JSON ({str(error)[:80]})") from None
         else:
             value = text.split("|")
     if isinstance(value, Mapping):
@@ -123,6 +127,17 @@ def _listed(value: object, column: str) -> list | dict:
     if isinstance(value, Iterable) and not isinstance(value, (bytes, str)):
         return list(value)
     raise BadRow(f"'{column}' is missing" if value is None else f"'{column}' is not a list but {type(value).__name__}")
+
+
+def _number(value: int | float, column: str) -> str:
+    """A number as text.
+
+    Raises:
+        BadRow: it is not finite, or has more digits than a number that people write.
+    """
+    if (isinstance(value, float) and not math.isfinite(value)) or abs(value) >= 10**100:
+        raise BadRow(f"'{column}' holds a number that is not finite, or has more than 100 digits")
+    return str(value)
 
 
 def _choices(row: Mapping[str, object]) -> tuple[list[str], list[str] | None]:
@@ -138,8 +153,8 @@ def _choices(row: Mapping[str, object]) -> tuple[list[str], list[str] | None]:
             raise BadRow(f"'choices' has {len(given)} texts and {len(labels)} labels")
     texts = []
     for place, choice in enumerate(given):
-        if isinstance(choice, (int, float)) and not isinstance(choice, bool) and math.isfinite(choice):
-            choice = str(choice)
+        if isinstance(choice, (int, float)) and not isinstance(choice, bool):
+            choice = _number(choice, "choices")
         texts.append(text_of({"choices": choice}, "choices"))
         if texts[-1] in texts[:place]:
             raise BadRow(f"'choices' has {texts[-1]!r} twice")
@@ -159,14 +174,14 @@ def right_choice(answer: object, texts: list[str], labels: list[str] | None) -> 
         raise BadRow("'answer' is missing")
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
-    key = str(answer).strip()
+    key = (_number(answer, "answer") if isinstance(answer, int) else str(answer)).strip()
     if labels is not None and key in labels:
         return labels.index(key)
     meant = []
     if not isinstance(answer, bool):
         if key in texts and not isinstance(answer, int):
             meant.append(texts.index(key))
-        if labels is None and key.isdecimal() and key.isascii() and int(key) < len(texts):
+        if labels is None and key.isdecimal() and key.isascii() and len(key) <= 6 and int(key) < len(texts):
             meant.append(int(key))
         if labels is None and len(key) == 1 and 0 <= ord(key.upper()) - ord("A") < len(texts):
             meant.append(ord(key.upper()) - ord("A"))

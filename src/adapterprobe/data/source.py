@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from adapterprobe.cache import digest
 from adapterprobe.config import ReadConfig
-from adapterprobe.data.duplicates import near_groups, normalised, text_key
+from adapterprobe.data.duplicates import near_groups, normalised, plain_form, text_key
 from adapterprobe.data.examples import Dataset
 from adapterprobe.data.faults import Faults
 from adapterprobe.data.hub import HubEntry, Unlabelled, hub_table, open_entry
@@ -17,10 +16,11 @@ from adapterprobe.data.readers import FILES, Source, open_file, open_folder, ope
 from adapterprobe.data.references import all_names, data_files, data_path
 from adapterprobe.data.relations import load_relation, relation_names
 from adapterprobe.data.sampling import Sampler, balanced
-from adapterprobe.data.shapes import BadRow, find_shape, text_of
+from adapterprobe.data.shapes import BadRow, as_clause, find_shape, text_of
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
 from adapterprobe.progress import bar, say
+from adapterprobe.small_files import as_path
 from adapterprobe.types import Template
 
 
@@ -39,13 +39,15 @@ class Opened:
 _loaded: dict[str, Dataset] = {}
 
 
-def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0) -> Dataset:
+def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row: bool = False) -> Dataset:
     """A data set by name (built in, or of our table of the hub), by path (.jsonl, .csv, .tsv, .parquet, a saved `datasets`
     folder), or as `hub:NAME` (of our table, or any OWNER/NAME whose columns make one of the three shapes).
 
     Args:
         read: columns, groups, split, what to do with bad rows.
         seed: decides which rows are kept where there are too many, or more of one class.
+        every_row: keep repeats, contradictions and whatever one class has more than the other (for whoever wants the rows as they
+            are, not a fair comparison of classes).
 
     Raises:
         DataError: unknown, unreadable, or with rows that cannot be used (each by its line).
@@ -54,10 +56,12 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0) -> Datase
         return load_relation(ref)
     read = read or ReadConfig()
     state = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in data_files(ref, read)]
-    key = digest(ref, read.model_dump(mode="json"), seed, state)
+    key = digest(ref, read.model_dump(mode="json"), seed, state, every_row)
     if key not in _loaded:
         faults = Faults()
-        dataset = _without_repeats(read_data(ref, read, seed, faults), faults, read, seed)
+        dataset = read_data(ref, read, seed, faults)
+        if not every_row:
+            dataset = _without_repeats(dataset, faults, read, seed)
         if faults.count > read.skip_bad:
             skipped = f", --skip-bad allows {read.skip_bad}" if read.skip_bad else ""
             raise DataError(
@@ -137,27 +141,60 @@ def _without_repeats(dataset: ItemDataset, faults: Faults, read: ReadConfig, see
     same: dict[str, list[Item]] = {}
     for item in dataset.items:
         same.setdefault(normalised(item.words), []).append(item)
-    kept, repeats = [], 0
+    kept, repeats, contradictions = [], 0, 0
     for mine in same.values():
         if len({item.label for item in mine}) > 1:
+            if read.contradictions == "drop":
+                contradictions += len(mine)
+                continue
             for item in mine:
-                faults.add(item.line, BadRow("says what another row says, with the other label"))
+                faults.add(
+                    item.line,
+                    BadRow("says what another row says, with the other label (--drop-contradictions leaves both out)"),
+                )
             continue
         kept.append(mine[0])
         repeats += len(mine) - 1
-    dropped = {**dataset.dropped, "repeats of another row": repeats}
+    dropped = {**dataset.dropped, "repeats of another row": repeats, "contradictions": contradictions}
     items = sorted(kept, key=lambda item: item.line)
     if read.balance:
         items, dropped["surplus of one class"] = balanced(items, seed)
-    if not items or {item.label for item in items} in ({True}, {False}):
+    one_class = not items or {item.label for item in items} in ({True}, {False})
+    # Rows that cannot be used are told first: they may be the other class.
+    if one_class and faults.count <= read.skip_bad:
         raise DataError(f"{dataset.name} has one class only; a detector needs true and false rows")
     return replace(dataset, items=tuple(items), dropped={reason: count for reason, count in dropped.items() if count})
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Rows as they stand in a file or folder: all their columns, by line."""
+
+    columns: list[str]
+    rows: dict[int, tuple[int, Mapping[str, object]]]
+    """Line to (place among all rows, counted from 0; cells by column)."""
+
+
+def rows_by_line(ref: str, read: ReadConfig, lines: Collection[int]) -> FileRows | None:
+    """The rows of a data set at some lines, with all their columns; None for built-in facts, which have none."""
+    if ref in relation_names():
+        return None
+    source = _open(ref, read).source
+    wanted = set(lines)
+    rows = enumerate(_rows(source, source.name))
+    return FileRows(
+        source.columns,
+        {line: (place, row) for place, (line, row) in rows if line in wanted and not isinstance(row, BadRow)},
+    )
 
 
 def _rows(source: Source, name: str) -> Iterator[tuple[int, object]]:
     try:
         yield from source.rows
-    except (OSError, ValueError, KeyError) as error:
+    except DataError:
+        raise
+    except Exception as error:
+        # Readers of other people raise whatever they like in the middle of a damaged file.
         raise DataError(f"{name} cannot be read to its end ({type(error).__name__}: {str(error)[:160]})") from error
 
 
@@ -175,7 +212,7 @@ def _open(ref: str, read: ReadConfig) -> Opened:
             raise DataError(
                 f"'{ref}': expected hub:OWNER/NAME, or a name of our table ({known}){nearest(name, hub_table())}"
             )
-        where = str(Path(read.hub_folder).expanduser() / name) if read.hub_folder else name
+        where = str(as_path(read.hub_folder, DataError) / name) if read.hub_folder else name
         source = open_repository(name, where, read.config, read.split, None)
     else:
         raise DataError(
@@ -199,7 +236,10 @@ def _open(ref: str, read: ReadConfig) -> Opened:
             value = values[ours]
             if names and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
                 values[ours] = names[value]
-        return shape.read(values)
+        item = shape.read(values)
+        if "statement" in item.texts and not read.exact:
+            item = replace(item, texts={**item.texts, "statement": as_clause(item.texts["statement"])})
+        return item
 
     return Opened(source, f"{shape.name} rows of {source.name}", shape.forms, canonical, read.group)
 
@@ -212,6 +252,8 @@ def _open_entry(entry: HubEntry, read: ReadConfig) -> Opened:
 def _cell(row: Mapping[str, object], column: str) -> str:
     value = row.get(column)
     if isinstance(value, (bool, int)) or (isinstance(value, float) and value.is_integer()):
+        if abs(value) >= 10**100:
+            raise BadRow(f"'{column}' holds a number of more than 100 digits")
         return str(int(value))
     return text_of(row, column)
 
@@ -225,7 +267,7 @@ def group_key(dataset: str, value: str) -> str:
     """
     key = normalised(value).removeprefix("the ")
     if not any(letter.isalpha() for letter in key):
-        return f"{dataset}:{value.strip()}"
+        return f"{dataset}:{plain_form(value).strip()}"
     return key if len(key) <= 60 else f"~{text_key(value)}"
 
 

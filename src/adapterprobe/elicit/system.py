@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from pathlib import Path
-
-import yaml
 
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
+from adapterprobe.safe_yaml import YamlError, parse_yaml
+from adapterprobe.small_files import read_text
+from adapterprobe.terminal import shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ def catalogue() -> dict[str, SystemPrompt]:
 
 def _parse(text: str, source: str) -> dict[str, SystemPrompt]:
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(text)
+    except YamlError as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from error
     if not isinstance(content, dict) or not content:
         raise ConfigError(
             f"{source}: expected names with pushes and text, like 'polite_liar: {{pushes: lie, text: ...}}'"
@@ -49,7 +49,7 @@ def _parse(text: str, source: str) -> dict[str, SystemPrompt]:
         unknown = set(entry) - {"pushes", "kind", "text", "held_out"}
         if entry.get("pushes") not in ("truth", "lie") or not str(entry.get("text") or "").strip() or unknown:
             raise ConfigError(
-                f"{source}: '{name}' needs pushes (truth or lie) and text, and may have kind and held_out; got {entry}"
+                f"{source}: '{name}' needs pushes (truth or lie) and text, and may have kind and held_out; got {shortened(entry)}"
             )
         found[str(name)] = SystemPrompt(
             str(name),
@@ -75,10 +75,7 @@ def system_prompts(chosen: Sequence[str] | str | None) -> list[SystemPrompt]:
             return list(known.values())
         if not chosen.endswith((".yaml", ".yml")):
             raise ConfigError(f"system prompts: expected all, a list of names, or a .yaml file, got '{chosen}'")
-        try:
-            return list(_parse(Path(chosen).read_text("utf-8"), chosen).values())
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the system prompts {chosen} ({error})") from error
+        return list(_parse(read_text(chosen, "the system prompts"), chosen).values())
     for name in chosen:
         if name not in known:
             raise ConfigError(f"no system prompt '{name}'{nearest(name, known)}; there are {', '.join(known)}")

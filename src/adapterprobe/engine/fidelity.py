@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from adapterprobe.engine.forward import Engine, relative_gap
+from adapterprobe.errors import ModelError
 
 LARGEST_COPY = 8 << 30
 """Bytes up to which an fp32 copy of the model is made for comparison."""
@@ -46,29 +47,64 @@ class Fidelity:
 
 
 @torch.no_grad()
-def _plain(model: nn.Module, last_block: nn.Module, sequences) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and states (layers x rows x width, before the final norm) of rows run one by one, unpadded."""
+def _plain(model: nn.Module, blocks: Sequence[nn.Module], sequences) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and states (layers x rows x width, before the final norm) of rows run one by one, unpadded: what enters each block, and
+    what leaves the last, with whatever an adapter adds behind a block."""
     logits, states = [], []
     for ids in sequences:
-        last: list[torch.Tensor] = []
-        handle = last_block.register_forward_hook(
-            lambda module, args, out, last=last: last.append(out[0] if isinstance(out, (tuple, list)) else out)
-        )
+        kept: list[torch.Tensor] = []
+
+        def entering(module, args, kwargs, kept=kept):
+            kept.append(args[0] if args else kwargs["hidden_states"])
+
+        def leaving(module, args, out, kept=kept):
+            kept.append(out[0] if isinstance(out, (tuple, list)) else out)
+
+        handles = [block.register_forward_pre_hook(entering, with_kwargs=True) for block in blocks]
+        handles.append(blocks[-1].register_forward_hook(leaving))
         try:
             tokens = torch.tensor([list(ids)], device=next(model.parameters()).device)
-            out = model(input_ids=tokens, output_hidden_states=True, use_cache=False)
+            out = model(input_ids=tokens, use_cache=False)
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
         logits.append(out.logits[0, -1].float())
-        states.append(torch.stack([h[0, -1].float() for h in (*out.hidden_states[:-1], last[0])]))
+        states.append(torch.stack([h[0, -1].float() for h in kept]))
     return torch.stack(logits), torch.stack(states, 1)
 
 
+FURTHEST = {"fp32": 1e-3, "half": 0.1, "quantised": 0.2}
+"""How far the engine may be from the plain pass, relative to scale; in half precision three times what rounding itself costs, if
+that is more."""
+
+
+def faithful(engine: Engine, sequences: Sequence[Sequence[int]], exact: bool = True) -> Fidelity:
+    """`fidelity`, where a difference beyond rounding stops whatever was going to be recorded.
+
+    Raises:
+        ModelError: how far apart they are, and what is allowed.
+    """
+    found = fidelity(engine, sequences, exact)
+    quantised = getattr(engine.model, "is_quantized", False)
+    allowed = FURTHEST["quantised" if quantised else "fp32" if engine.model.dtype == torch.float32 else "half"]
+    rounding = max(found.rounding_logits or 0.0, found.rounding_states or 0.0)
+    if not max(found.logits, found.states) <= max(allowed, 3 * rounding):
+        raise ModelError(
+            f"{found}; at most {max(allowed, 3 * rounding):.1e} is rounding: this model or adapter is not computed as PEFT and transformers "
+            "compute it, so nothing is recorded; please report its architecture and adapter"
+        )
+    return found
+
+
 @torch.no_grad()
-def fidelity(engine: Engine, sequences: Sequence[Sequence[int]]) -> Fidelity:
-    """Compare the engine with the plain forward pass on token sequences."""
+def fidelity(engine: Engine, sequences: Sequence[Sequence[int]], exact_copy: bool = True) -> Fidelity:
+    """Compare the engine with the plain forward pass on token sequences.
+
+    Args:
+        exact_copy: also with an fp32 copy of the model, where there is room for it.
+    """
     model, structure = engine.model, engine.structure
-    expected, expected_states = _plain(model, structure.blocks[-1], sequences)
+    expected, expected_states = _plain(model, structure.blocks, sequences)
     got, got_states = torch.empty_like(expected), torch.empty_like(expected_states)
     for batch in engine.plan(sequences):
         out = engine.run(batch)
@@ -77,9 +113,14 @@ def fidelity(engine: Engine, sequences: Sequence[Sequence[int]]) -> Fidelity:
     dtype = next(model.parameters()).dtype
     against: list[float | None] = [None] * 4
     size = 4 * sum(parameter.numel() for parameter in model.parameters())
-    if dtype != torch.float32 and size <= LARGEST_COPY and all(p.is_floating_point() for p in model.parameters()):
+    if (
+        exact_copy
+        and dtype != torch.float32
+        and size <= LARGEST_COPY
+        and all(p.is_floating_point() for p in model.parameters())
+    ):
         exact = copy.deepcopy(model).float()
-        full, full_states = _plain(exact, exact.get_submodule(structure.blocks_path)[-1], sequences)
+        full, full_states = _plain(exact, exact.get_submodule(structure.blocks_path), sequences)
         against = [
             relative_gap(*pair)
             for pair in (

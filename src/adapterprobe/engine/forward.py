@@ -72,7 +72,12 @@ def _recording(structure: Structure, where: Where, layers: list[int] | None) -> 
 
 @contextlib.contextmanager
 def _head_at(head: nn.Module | None, where: Where, shape: torch.Size) -> Iterator[list[bool]]:
-    """Give the output head only the answer positions (prompts x 1 x width), if it is handed all of `shape`."""
+    """Give the output head only the answer positions (prompts x 1 x width), if it is handed all of `shape`.
+
+    Args:
+        head: as it stands in the model now: with an adapter on it, the layer around it, so that its base and its adapter see the
+            same positions.
+    """
     fired: list[bool] = []
     if head is None:
         yield fired
@@ -158,7 +163,12 @@ class Engine:
             )
             steering = adding(self.structure, where, *self._added) if self._added else contextlib.nullcontext()
             # Steering comes first, so that what is recorded is what it made.
-            with steering, recording as kept, _head_at(self.structure.head, where, shape) as fired, resumed:
+            with (
+                steering,
+                recording as kept,
+                _head_at(self.model.get_output_embeddings(), where, shape) as fired,
+                resumed,
+            ):
                 logits = self.model(**inputs, use_cache=False).logits
                 logits = logits[:, 0] if fired else logits[where]
                 yield Output(logits, torch.stack([kept[index] for index in sorted(kept)]) if states else None)

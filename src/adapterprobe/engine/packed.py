@@ -25,7 +25,7 @@ NAME = "adapterprobe_packed"
 
 HARMLESS = {"position_ids", "cache_position", "sliding_window", "is_causal", "use_cache", "output_attentions",
             "output_hidden_states", "num_items_in_batch", "attention_mask", "past_key_values", "position_embeddings",
-            "layer_idx", "return_dict"}  # fmt: skip
+            "layer_idx", "return_dict", "output_router_logits"}  # fmt: skip
 """What models pass to attention that is either covered by masks and positions or no input of it."""
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
-from adapterprobe.cache import cache_root
+from adapterprobe.cache import cache_root, reserve
 from adapterprobe.engine.batches import Batch
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import bar
@@ -43,6 +44,7 @@ class Trunk:
             folder = cache_root() / "scratch"
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=folder, suffix=".trunk") as file:
+                reserve(Path(file.name), shape[0] * shape[1] * dtype.itemsize)
                 flat = torch.from_file(file.name, shared=True, size=shape[0] * shape[1], dtype=dtype)
             self._states = flat.view(shape)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from adapterprobe.evaluate.intervals import estimate, resample
+from adapterprobe.evaluate.intervals import estimate, resample, standard_error
 from adapterprobe.evaluate.tables import Evaluation
 from adapterprobe.evaluate.verdict import LEVEL, holm, limits, p_value
 
@@ -73,7 +73,7 @@ def _difference(first: Side, other: Side, arm: str, split: str, resamples: int) 
         return statistics[0](w[:, places[0]]) - statistics[1](w[:, places[1]])
 
     value = estimate(gap, len(names))
-    error = float(np.nanstd(gap(resample(len(names), resamples, 0)), ddof=1))
+    error = standard_error(gap(resample(len(names), resamples, 0)), len(names))
     low, high = limits(value, error, len(names), LEVEL)
     return {
         "difference": value,

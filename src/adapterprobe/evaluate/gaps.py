@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from adapterprobe.evaluate.intervals import estimate, resample
+from adapterprobe.evaluate.intervals import estimate, resample, standard_error
 from adapterprobe.evaluate.tables import Evaluation
 from adapterprobe.evaluate.verdict import LEVEL, limits
 
@@ -36,7 +36,7 @@ def gap_records(frame: pd.DataFrame, probe: str, resamples: int) -> list[dict]:
                 # A resample without any of a side's groups says nothing.
                 return parts[0](w[:, places[0]]) - parts[1](w[:, places[1]])
 
-            value, error = estimate(gap, len(names)), float(np.nanstd(gap(weights), ddof=1))
+            value, error = estimate(gap, len(names)), standard_error(gap(weights), len(names))
             low, high = limits(value, error, len(names), LEVEL)
             records.append(
                 {

@@ -78,9 +78,26 @@ def mean_interval(values: np.ndarray, groups: np.ndarray, level: float = 0.95) -
     return Interval(mean, min(mean, max(0.0, centre - half)), max(mean, min(1.0, centre + half)))
 
 
-def difference(first: Statistic, second: Statistic, weights: np.ndarray) -> tuple[float, float]:
-    """Estimate and standard error of first - second over the same resamples (paired)."""
+FEWEST_GROUPS = 8
+"""Fewer groups than this that all agree say nothing of how far the next ones will be from them."""
+
+
+def standard_error(draws: np.ndarray, n_groups: int, fewest: int = FEWEST_GROUPS) -> float:
+    """Standard deviation of a difference's bootstrap values; NaN where they can say nothing: hardly any is finite, or all are
+    alike and rest on fewer than `fewest` groups."""
+    draws = draws[np.isfinite(draws)]
+    if len(draws) < 2 or n_groups < 2:
+        return float("nan")
+    spread = float(np.std(draws, ddof=1))
+    if spread < 1e-12:
+        return 0.0 if n_groups >= fewest else float("nan")
+    return spread
+
+
+def difference(
+    first: Statistic, second: Statistic, weights: np.ndarray, fewest: int = FEWEST_GROUPS
+) -> tuple[float, float]:
+    """Estimate and standard error (see `standard_error`) of first - second over the same resamples (paired)."""
     n_groups = weights.shape[1]
     value = estimate(first, n_groups) - estimate(second, n_groups)
-    draws = first(weights) - second(weights)
-    return value, float(np.nanstd(draws, ddof=1))
+    return value, standard_error(first(weights) - second(weights), n_groups, fewest)

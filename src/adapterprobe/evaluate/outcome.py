@@ -5,20 +5,31 @@ from __future__ import annotations
 import pandas as pd
 
 from adapterprobe.evaluate.gaps import gap_records
-from adapterprobe.evaluate.intervals import difference, estimate
+from adapterprobe.evaluate.intervals import FEWEST_GROUPS, difference, estimate
+from adapterprobe.evaluate.scores import refuse_non_finite_scores
 from adapterprobe.evaluate.tables import Evaluation
 from adapterprobe.evaluate.verdict import Hypothesis, judge, recipe
 
 
 def evaluate(
-    frame: pd.DataFrame, hypotheses: list[Hypothesis], probe: str, resamples: int, margin: float
+    frame: pd.DataFrame,
+    hypotheses: list[Hypothesis],
+    probe: str,
+    resamples: int,
+    margin: float,
+    min_groups: int = FEWEST_GROUPS,
 ) -> tuple[list[dict], list[dict]]:
     """Result and verdict records of a run's predictions.
 
     Args:
         frame: `predictions.parquet`.
         probe: the probe that hypotheses about probe arms speak of.
+        min_groups: fewer groups than this that all agree give no verdict.
+
+    Raises:
+        OutputError: a score is not finite.
     """
+    refuse_non_finite_scores(frame)
     splits = {name: Evaluation(frame, name, resamples) for name in ("test", "ood") if (frame["split"] == name).any()}
     results = [record for evaluation in splits.values() for record in evaluation.records()]
     results += [record for evaluation in splits.values() for record in evaluation.pooled_records()]
@@ -33,7 +44,9 @@ def evaluate(
             for arm in (hypothesis.better, hypothesis.worse)
         ]
         told = None not in sides
-        measured.append((*difference(*sides, evaluation.weights), len(evaluation.group_names)) if told else None)
+        measured.append(
+            (*difference(*sides, evaluation.weights, min_groups), len(evaluation.group_names)) if told else None
+        )
         stated.append(hypothesis)
         by_seed.append(_seed_differences(evaluation, hypothesis, probe))
     seeds = int(frame["seed"].nunique())

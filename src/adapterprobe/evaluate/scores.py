@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from adapterprobe.errors import ModelError, OutputError
 from adapterprobe.evaluate.columns import AXES_WITH_ANSWER, COLUMNS
 from adapterprobe.types import AXES, REPORTED_SPLITS, Prompt
 
@@ -61,6 +62,34 @@ class Labels:
         if axis in AXES_WITH_ANSWER and detector.says is not None:
             return detector.says
         return truth
+
+
+def refuse_non_finite(arm: str, probe: str | None, seed: int, scores: np.ndarray, prompt_ids: Sequence[str]) -> None:
+    """Raises `ModelError` where a detector gives a score that is no number, before anything is judged by it."""
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        name = arm if probe is None else f"{arm} ({probe})"
+        raise ModelError(
+            f"{name}, seed {seed}: {len(bad)} of {len(scores)} scores are not finite, the first for prompt {prompt_ids[bad[0]]} "
+            f"(row {bad[0]}); a detector must give a number for every prompt: leave the probe out, or mend it"
+        )
+
+
+def refuse_non_finite_scores(frame: pd.DataFrame) -> None:
+    """The same for predictions that are read: they would be judged as wins or losses.
+
+    Raises:
+        OutputError: names the arm and the first row.
+    """
+    bad = ~np.isfinite(frame["score"].to_numpy(float, na_value=np.nan))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        first = frame.iloc[row]
+        probe = "" if pd.isna(first["probe"]) else f" ({first['probe']})"
+        raise OutputError(
+            f"predictions: {int(bad.sum())} of {len(frame)} scores are not finite, the first in row {row} ({first['arm']}{probe}, seed "
+            f"{first['seed']}, prompt {first['prompt_id']}); nothing can be judged by them: run it again without that detector"
+        )
 
 
 def choose_threshold(labels: np.ndarray, scores: np.ndarray, conditions: np.ndarray) -> float:
@@ -124,13 +153,18 @@ def predictions(
 
     Args:
         labels: by training seed: the model under test may be one with an adapter.
+
+    Raises:
+        ModelError: a score is not finite.
     """
     reported = frame["split"].isin(REPORTED_SPLITS).to_numpy()
     calibrate = (frame["split"] == "calibrate").to_numpy()
     conditions = frame["condition"].to_numpy()
     shown = frame[reported].reset_index(drop=True)
     parts = []
+    prompt_ids = shown["prompt_id"].to_list()
     for detector in detectors:
+        refuse_non_finite(detector.arm, detector.probe, detector.seed, detector.truth_score[reported], prompt_ids)
         for axis in axes:
             mine = labels[detector.seed]
             label, score = mine.by_axis[axis], mine.score(detector, axis)

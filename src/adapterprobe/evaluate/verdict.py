@@ -64,13 +64,25 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def p_value(value: float, error: float, n_groups: int) -> float:
-    """Two-sided p of a difference (t with n_groups - 1 degrees of freedom)."""
+    """Two-sided p of a difference (t with n_groups - 1 degrees of freedom).
+
+    Where all resamples agree (error 0) it is the sign test's: as if each group had voted. An error that is NaN tells nothing.
+    """
+    if math.isnan(error):
+        return 1.0
     if error == 0:
-        return 1.0 if value == 0 else 0.0
+        return 1.0 if value == 0 else min(1.0, 2 * 0.5**n_groups)
     return float(2 * stats.t.sf(abs(value) / error, max(1, n_groups - 1)))
 
 
 def limits(value: float, error: float, n_groups: int, level: float) -> tuple[float, float]:
+    """Confidence limits of a difference of two numbers in [0, 1]. An error that is NaN leaves all that is possible."""
+    if math.isnan(error):
+        return -1.0, 1.0
+    if error == 0 and value != 0:
+        # All groups agree; so few of all there are could do so by luck, and the others may be anything (see `share_interval`).
+        agree = (level / 2) ** (1 / n_groups)
+        return value * agree - (1 - agree), value * agree + (1 - agree)
     reach = stats.t.ppf(1 - level / 2, max(1, n_groups - 1)) * error
     return value - reach, value + reach
 
@@ -98,6 +110,8 @@ def groups_to_decide(value: float, error: float, n_groups: int, margin: float, f
     The standard error is taken to fall with the root of the number of groups. None where no number would do
     (the difference is exactly between the two).
     """
+    if math.isnan(error) or error == 0:
+        return None
     needed = stats.norm.ppf(1 - LEVEL / family / 2) + stats.norm.ppf(POWER)
     distances = [value, margin - value]
     options = [n_groups * (needed * error / gap) ** 2 for gap in distances if gap > 1e-9]

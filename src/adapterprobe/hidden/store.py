@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adapterprobe.cache import write_atomic
+from adapterprobe.cache import reserve, write_atomic
 from adapterprobe.errors import CacheError
 
 NUMPY_TYPES = {"bf16": np.uint16, "fp16": np.float16, "fp32": np.float32}
@@ -75,7 +75,7 @@ def create(folder: Path, rows: int, layers: list[int], width: int, dtype: str) -
     path = folder / "meta.json"
     if not path.exists() or path.read_text("utf-8") != meta:
         if layers:
-            states._map("w+").flush()
+            reserve(folder / "states.bin", len(layers) * rows * width * np.dtype(NUMPY_TYPES[dtype]).itemsize)
         np.save(folder / "answers.npy", np.zeros((rows, 2), np.float32))
         for mark in folder.glob("*-batches"):
             mark.unlink()

@@ -14,6 +14,18 @@ from torch import nn
 from adapterprobe.errors import ModelError
 
 
+def is_linear_map(module: nn.Module) -> bool:
+    """Whether a module multiplies what it is given by a matrix and gives that alone: torch's own linear maps and those that
+    quantise or replace them, GPT-2's transposed one."""
+    if isinstance(module, nn.Linear):
+        return True
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or isinstance(module, nn.Embedding):
+        return False
+    name = type(module).__name__.lower()
+    return ("linear" in name or name == "conv1d") and "router" not in name
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
     """Where the parts of a decoder are.
@@ -35,15 +47,17 @@ class Structure:
         return len(self.blocks)
 
     def linear_names(self, layers: list[int] | None = None) -> dict[str, nn.Module]:
-        """Full name and module of every linear map inside the blocks (of `layers`, counted 0 .. n - 1)."""
+        """Full name and module of every linear map inside the blocks (of `layers`, counted 0 .. n - 1).
+
+        Routers of experts, which hold a matrix and give choices, are none of them.
+        """
         wanted = range(self.n_layers) if layers is None else layers
-        found = {}
-        for index in wanted:
-            for name, module in self.blocks[index].named_modules():
-                weight = getattr(module, "weight", None)
-                if isinstance(weight, torch.Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding):
-                    found[f"{self.blocks_path}.{index}.{name}"] = module
-        return found
+        return {
+            f"{self.blocks_path}.{index}.{name}": module
+            for index in wanted
+            for name, module in self.blocks[index].named_modules()
+            if is_linear_map(module)
+        }
 
     def norm_names(self, layers: list[int]) -> dict[str, nn.Module]:
         """Full name and module of every norm inside the blocks of `layers`: modules whose own weights are vectors."""
@@ -70,6 +84,13 @@ def _only_vectors(module: nn.Module) -> bool:
     return bool(parameters) and all(p.ndim == 1 for p in parameters)
 
 
+def _holds_embedding(model: nn.Module, path: str) -> bool:
+    """Whether the embedding of tokens is somewhere in the module that a list of blocks stands in."""
+    parent = path.rpartition(".")[0]
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    return any(module is embedding for module in (model.get_submodule(parent) if parent else model).modules())
+
+
 def find_structure(model: nn.Module) -> Structure:
     """Locate blocks, final norm and output head of any decoder-only transformers model.
 
@@ -89,7 +110,9 @@ def find_structure(model: nn.Module) -> Structure:
             f"found no list of {count} decoder blocks in {type(model).__name__} (its module lists: {lists}); "
             "adapterprobe needs a decoder-only model with one list of blocks"
         )
-    _, path, blocks = max(candidates, key=lambda item: item[0])
+    # A vision tower may be as deep as the text model, and larger: the text model's blocks stand beside its embedding of tokens.
+    beside = [item for item in candidates if _holds_embedding(model, item[1])]
+    _, path, blocks = max(beside or candidates, key=lambda item: item[0])
     parent_path, _, own = path.rpartition(".")
     parent = model.get_submodule(parent_path) if parent_path else model
     siblings = list(parent.named_children())

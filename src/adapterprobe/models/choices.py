@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from adapterprobe.errors import DataError
 
@@ -15,22 +17,63 @@ class ChoiceTokens:
     negative: tuple[int, ...]
 
 
-def _starters(tokenizer, context: str, choice: str, special: bool) -> tuple[int, ...]:
-    """Ids with which `choice` can go on after `context`: bare, after a space, after a newline.
+_endings: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
 
-    A spelling counts where the context's own tokens stay as they are and the next token is a beginning of
-    the choice itself (a lone newline or space could begin anything).
+
+def _ending(tokenizer) -> list[int]:
+    """Special tokens that a tokenizer appends to every text."""
+    if tokenizer not in _endings:
+        bare, whole = (tokenizer("a", add_special_tokens=special).input_ids for special in (False, True))
+        starts = [i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare]
+        _endings[tokenizer] = list(whole[starts[0] + len(bare) :]) if starts else []
+    return _endings[tokenizer]
+
+
+def tokenise(tokenizer, text: str, special: bool) -> list[int]:
+    """Token ids of a text that is to be continued.
+
+    Args:
+        special: whether the tokenizer adds its special tokens; those that it puts behind a text, which would end it, are taken off.
     """
-    base = tokenizer(context, add_special_tokens=special).input_ids
-    found = []
+    ids = list(tokenizer(text, add_special_tokens=special).input_ids)
+    ending = _ending(tokenizer) if special else []
+    return ids[: -len(ending)] if ending and ids[-len(ending) :] == ending else ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginnings:
+    """How one choice may go on."""
+
+    at_once: tuple[int, ...]
+    """Its first tokens, right after the context: bare, or with a blank or line end inside the token."""
+    blank: int | None = None
+    """The token that a blank is by itself, where this tokenizer parts it from the word."""
+    after_blank: tuple[int, ...] = ()
+
+
+def _beginnings(tokenizer, context: str, choice: str, special: bool) -> _Beginnings:
+    """A spelling counts where the context's own tokens stay as they are and the next token is a beginning of the choice itself (a
+    lone newline or blank could begin anything)."""
+    base = tokenise(tokenizer, context, special)
+    found: list[int] = []
+    blank, after = None, ()
     for lead in (" ", "", "\n"):
-        ids = tokenizer(context + lead + choice, add_special_tokens=special).input_ids
+        ids = tokenise(tokenizer, context + lead + choice, special)
         if len(ids) <= len(base) or ids[: len(base)] != base:
             continue
-        text = tokenizer.decode([ids[len(base)]]).strip()
-        if text and choice.startswith(text) and ids[len(base)] not in found:
-            found.append(ids[len(base)])
-    return tuple(found)
+        first = ids[len(base)]
+        if _begins(tokenizer, first, choice) and first not in found:
+            found.append(first)
+        elif lead == " " and len(ids) > len(base) + 1 and not tokenizer.decode([first]).strip():
+            second = ids[len(base) + 1]
+            if _begins(tokenizer, second, choice):
+                blank, after = first, (second,)
+    return _Beginnings(tuple(found), blank, after)
+
+
+def _begins(tokenizer, token: int, choice: str) -> bool:
+    text = tokenizer.decode([token]).strip()
+    return bool(text) and choice.startswith(text)
 
 
 class ChoiceFinder:
@@ -38,23 +81,38 @@ class ChoiceFinder:
 
     def __init__(self, tokenizer, special: bool, tail: int = 24) -> None:
         self.tokenizer, self.special, self.tail = tokenizer, special, tail
-        self._known: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._known: dict[tuple[str, str], _Beginnings] = {}
 
-    def starters(self, text: str, choice: str) -> tuple[int, ...]:
+    def _of(self, text: str, choice: str) -> _Beginnings:
         cut = text[-self.tail :]
         key = (cut, choice)
         if key not in self._known:
-            self._known[key] = _starters(self.tokenizer, cut, choice, self.special)
+            self._known[key] = _beginnings(self.tokenizer, cut, choice, self.special)
         return self._known[key]
 
+    def starters(self, text: str, choice: str) -> tuple[int, ...]:
+        """Tokens with which one choice may begin after a text."""
+        found = self._of(text, choice)
+        return found.at_once or found.after_blank
+
+    def blank(self, text: str, positive: str, negative: str) -> int | None:
+        """The token of the blank in front of both choices, where this tokenizer makes it a token of its own: then it belongs to the
+        prompt, and the answer begins behind it. Else None."""
+        if text[-1:].isspace():
+            return None
+        blanks = {self._of(text, choice).blank for choice in (positive, negative)}
+        return blanks.pop() if len(blanks) == 1 else None
+
     def __call__(self, name: str, text: str, positive: str, negative: str) -> ChoiceTokens:
-        """Both sets for one prompt.
+        """Both sets for one prompt; behind the blank, where that is a token of its own (see `blank`).
 
         Raises:
             DataError: a choice cannot begin with a token of its own, or both may begin with the same one;
                 `name` says which example.
         """
-        tokens = ChoiceTokens(self.starters(text, positive), self.starters(text, negative))
+        parted = self.blank(text, positive, negative) is not None
+        sides = [self._of(text, choice) for choice in (positive, negative)]
+        tokens = ChoiceTokens(*(side.after_blank if parted else side.at_once for side in sides))
         for choice, ids in ((positive, tokens.positive), (negative, tokens.negative)):
             if not ids:
                 raise DataError(f"{name}: this tokenizer has no token that begins the choice '{choice}' here")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from adapterprobe.elicit.formats import adds_special_tokens
 from adapterprobe.errors import DataError
-from adapterprobe.models.choices import ChoiceFinder, ChoiceTokens
+from adapterprobe.models.choices import ChoiceFinder, ChoiceTokens, tokenise
 from adapterprobe.types import Prompt
 
 
@@ -44,8 +44,18 @@ class PromptReader:
         """Whether the tokenizer adds its special tokens (see `adds_special_tokens`)."""
         return adds_special_tokens(prompt.format, prompt.text, getattr(self.tokenizer, "bos_token", None))
 
+    def _blank(self, prompt: Prompt) -> int | None:
+        return self._finders[self.special(prompt)].blank(prompt.text, prompt.positive, prompt.negative)
+
     def ids(self, prompt: Prompt) -> tuple[int, ...]:
-        return tuple(self.tokenizer(prompt.text, add_special_tokens=self.special(prompt)).input_ids)
+        """Tokens up to the answer position; the last one is the blank in front of the answer where that is a token of its own."""
+        blank = self._blank(prompt)
+        ids = tokenise(self.tokenizer, prompt.text, self.special(prompt))
+        return tuple(ids if blank is None else [*ids, blank])
+
+    def sent(self, prompt: Prompt) -> Prompt:
+        """The prompt with the text that its tokens stand for."""
+        return prompt if self._blank(prompt) is None else replace(prompt, text=f"{prompt.text} ")
 
     def choices(self, prompt: Prompt) -> ChoiceTokens:
         """The ids that may begin each choice.
@@ -65,15 +75,18 @@ class PromptReader:
         return True
 
 
-def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None) -> Encoded:
+def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None, vocabulary: int | None = None) -> Encoded:
     """Tokenise each prompt as a whole text.
 
+    Args:
+        context_length, vocabulary: how many tokens, and which (0 to this, exclusive), the model takes; None: any.
+
     Raises:
-        DataError: a prompt is longer than the model's context, or its choices cannot be told apart by their
-            first tokens (named).
+        DataError: a prompt is longer than the model's context, its choices cannot be told apart by their first tokens (named), or
+            it has a token that the model has no embedding for.
     """
     reader = PromptReader(tokenizer)
-    ids, choices = [], []
+    sent, ids, choices = [], [], []
     for prompt in prompts:
         tokens = reader.ids(prompt)
         if context_length is not None and len(tokens) > context_length:
@@ -81,6 +94,19 @@ def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None) -> 
                 f"example {prompt.example.example_id} ({prompt.example.dataset}) makes a prompt of {len(tokens)} tokens, the "
                 f"model's context has {context_length}; lower elicit.shots or leave the example out"
             )
+        starts = reader.choices(prompt)
+        if beyond := unembedded((*tokens, *starts.positive, *starts.negative), vocabulary):
+            raise DataError(
+                f"example {prompt.example.example_id} ({prompt.example.dataset}) has the token {tokenizer.decode([beyond])!r} ({beyond}), "
+                f"and the model has embeddings for {vocabulary} tokens alone: the tokenizer has more than the model was trained "
+                "with; use the model's own tokenizer, or another prompt format"
+            )
+        sent.append(reader.sent(prompt))
         ids.append(tokens)
-        choices.append(reader.choices(prompt))
-    return Encoded(tuple(prompts), tuple(ids), tuple(choices))
+        choices.append(starts)
+    return Encoded(tuple(sent), tuple(ids), tuple(choices))
+
+
+def unembedded(ids: Iterable[int], vocabulary: int | None) -> int | None:
+    """A token that a model has no embedding for, if there is one."""
+    return next((token for token in ids if vocabulary is not None and token >= vocabulary), None)

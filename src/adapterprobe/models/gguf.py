@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from adapterprobe.cache import digest, entry, file_digest
+from adapterprobe.cache import cache_root, digest, entry, file_digest, is_whole
 from adapterprobe.errors import ModelError
 from adapterprobe.models.quiet import quiet_transformers
 from adapterprobe.progress import say
@@ -70,17 +70,14 @@ def converted(path: Path) -> Path:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        say(f"converting {path.name} to safetensors, once (about 20 s) ...")
+        say(f"converting {path.name} to safetensors, once: some 20 s to a few minutes, by the processor ...")
         where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         try:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), quiet_transformers():
                 loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
                 tokenizer = AutoTokenizer.from_pretrained(**where)
         except Exception as error:
-            raise ModelError(
-                f"cannot read {path} as a GGUF model ({type(error).__name__}: {str(error).splitlines()[0][:160]}); "
-                "it may be truncated: fetch it again, or name another model with --model"
-            ) from error
+            raise _unreadable(path, error) from error
         config = loaded.config
         # A loaded GGUF keeps a quantization config although its weights are dequantised: save refuses then.
         if hasattr(config, "quantization_config"):
@@ -94,3 +91,39 @@ def converted(path: Path) -> Path:
 
     key = _source_key(path)
     return entry("models", digest(key, CONVERSION), make, notice=say)
+
+
+def reading_part(path: Path) -> Path:
+    """Folder with the tokenizer and the configuration of a GGUF file, without its weights: what `data check` needs, in seconds.
+
+    Raises:
+        ModelError: transformers or gguf cannot read the file.
+    """
+    key = _source_key(path)
+    whole = cache_root() / "models" / digest(key, CONVERSION)
+    if is_whole(whole):
+        return whole
+
+    def make(folder: Path) -> None:
+        from transformers import AutoConfig, AutoTokenizer
+
+        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+        try:
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), quiet_transformers():
+                AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+                config = AutoConfig.from_pretrained(**where)
+                if hasattr(config, "quantization_config"):
+                    del config.quantization_config
+                config.save_pretrained(folder)
+        except Exception as error:
+            raise _unreadable(path, error) from error
+
+    return entry("tokenizers", digest(key, CONVERSION), make, notice=say)
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    return ModelError(
+        f"cannot read {path} as a GGUF model ({type(error).__name__}: {reason}); it may be truncated: fetch it again, or name another "
+        "model with --model"
+    )

@@ -7,16 +7,19 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure, find_structure
-from adapterprobe.models.gguf import DEFAULT_NAME, converted, default_gguf
+from adapterprobe.models.checks import check_behaviour, check_weights
+from adapterprobe.models.gguf import DEFAULT_NAME, converted, default_gguf, reading_part
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
 from adapterprobe.models.quantize import check_quantization, keep_differentiable, quantization
 from adapterprobe.models.quiet import quiet_transformers
+from adapterprobe.small_files import as_path
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".index.json")
 
@@ -27,7 +30,7 @@ class LanguageModel:
 
     name: str
     model: nn.Module
-    tokenizer: object
+    tokenizer: Any
     structure: Structure
     source: str | None = None
     """The folder or hub id that it was loaded from."""
@@ -45,6 +48,11 @@ class LanguageModel:
     @property
     def context_length(self) -> int | None:
         return _context_length(self.model.config)
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids that the model has embeddings for: 0 to this, exclusive."""
+        return self.model.get_input_embeddings().weight.shape[0]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -110,8 +118,10 @@ class Reader:
     """How a model reads, without its weights."""
 
     name: str
-    tokenizer: object
+    tokenizer: Any
     context_length: int | None
+    vocabulary: int | None = None
+    """Token ids that the model has embeddings for: 0 to this, exclusive."""
 
 
 def load_reader(name: str | None = None, revision: str | None = None, trust_remote_code: bool = False) -> Reader:
@@ -122,7 +132,7 @@ def load_reader(name: str | None = None, revision: str | None = None, trust_remo
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    shown, source = _resolve(name)
+    shown, source = _resolve(name, reading_only=True)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         with quiet_transformers():
@@ -130,7 +140,8 @@ def load_reader(name: str | None = None, revision: str | None = None, trust_remo
             config = AutoConfig.from_pretrained(source, **options)
     except Exception as error:
         raise _not_loaded(shown, source, error) from error
-    return Reader(shown, tokenizer, _context_length(config))
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return Reader(shown, tokenizer, _context_length(config), getattr(text, "vocab_size", None))
 
 
 def _context_length(config) -> int | None:
@@ -147,25 +158,35 @@ def _not_loaded(shown: str, source: str, error: Exception) -> ModelError:
     )
 
 
-def _resolve(name: str | None) -> tuple[str, str]:
-    """(name to show, folder or hub id to load from)."""
+def _resolve(name: str | None, reading_only: bool = False) -> tuple[str, str]:
+    """(name to show, folder or hub id to load from).
+
+    Args:
+        reading_only: the weights are not wanted: a GGUF file gives its tokenizer and configuration alone, in seconds.
+    """
+    read_gguf = reading_part if reading_only else converted
     if name is None:
-        return DEFAULT_NAME, str(converted(default_gguf()))
-    path = Path(name).expanduser()
+        return DEFAULT_NAME, str(read_gguf(default_gguf()))
+    path = as_path(name, ModelError)
     if path.is_file():
         if path.suffix != ".gguf":
             raise ModelError(f"{name} is a file but not a .gguf; expected a hub id, a model folder or a GGUF file")
-        return path.stem, str(converted(path))
+        return path.stem, str(read_gguf(path))
     if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            raise ModelError(
+                f"{name} holds an adapter (adapter_config.json); adapter off and on cannot be told apart in it: give the model it was "
+                "trained on with --model and this folder with --adapter, or merge it (`adapterprobe merge`)"
+            )
         if not (path / "config.json").is_file():
             raise ModelError(f"{name} has no config.json; expected a folder made by save_pretrained or a hub snapshot")
-        if not any(file.name.endswith(WEIGHT_SUFFIXES) for file in path.iterdir()):
+        if not reading_only and not any(file.name.endswith(WEIGHT_SUFFIXES) for file in path.iterdir()):
             raise ModelError(
                 f"{name} has no weights (no .safetensors, .bin or .gguf file); download the whole model, or name another"
             )
         return path.name, str(path)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"no model folder or file at {name}; check the path, or give a hub id like 'owner/model'")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
+        raise ModelError(f"no model folder or file at '{name}'; check the path, or give a hub id like 'owner/model'")
     return name, name
 
 
@@ -191,10 +212,11 @@ def load_model(
         quantize: `8bit`, `4bit` (NF4, Dettmers et al. 2023) or None; needs bitsandbytes.
 
     Raises:
-        ModelError: the model cannot be found or loaded; says what was tried and what to do.
+        ModelError: the model cannot be found or loaded, lacks weights, or is no causal decoder with one residual stream (see
+            `check_behaviour`); says what was tried and what to do.
         ConfigError: unknown device or dtype.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
@@ -204,17 +226,35 @@ def load_model(
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         with quiet_transformers():
+            config = AutoConfig.from_pretrained(source, **options)
+            if getattr(config, "is_encoder_decoder", False):
+                raise ModelError(
+                    f"the model '{shown}' is an encoder with a decoder ({type(config).__name__}), and its decoder alone would run "
+                    "without what it was trained beside; only causal (decoder-only) language models can be read"
+                )
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             extra = {"attn_implementation": attention} if attention else {}
             if quantize:
                 extra |= {"quantization_config": quantization(quantize, precision), "device_map": {"": str(where)}}
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options, **extra)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source, dtype=precision, output_loading_info=True, **options, **extra
+            )
+    except ModelError:
+        raise
     except Exception as error:
         raise _not_loaded(shown, source, error) from error
+    check_weights(shown, info)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"'{shown}' is an adapter, and transformers has loaded it with its model; give the model it was trained on with --model and "
+            "the adapter with --adapter"
+        )
     if quantize:
         keep_differentiable(model)
     model = (model if quantize else model.to(where)).eval().requires_grad_(False)
-    return LanguageModel(shown, model, tokenizer, find_structure(model), source, options)
+    structure = find_structure(model)
+    check_behaviour(shown, model, structure, tokenizer)
+    return LanguageModel(shown, model, tokenizer, structure, source, options)
 
 
 def describe(lm: LanguageModel) -> dict[str, object]:

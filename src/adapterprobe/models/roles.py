@@ -53,6 +53,8 @@ def _by_gradients(model: nn.Module, structure: Structure) -> dict[str, frozenset
         return value.repeat_interleave(share, 1).transpose(1, 2).contiguous(), None
 
     def leave(module, args, output):
+        if not isinstance(output, torch.Tensor):
+            return None
         name = names[module]
         order.append(name)
         outputs[name] = torch.zeros_like(output, requires_grad=True)

@@ -89,6 +89,7 @@ def fit_arms(
                 try:
                     job = SearchJob(spec, sight, rows, config.select)
                     selection, seconds = fitted(job, features, states.key(arm, seed), progress.update)
+                    _check_scores(selection)
                 except DataError as error:
                     if spec.label == config.evaluate.probe:
                         raise
@@ -98,6 +99,14 @@ def fit_arms(
                 for repeat in adapted if seed is None else [seed]:
                     fits.append(ArmFit(arm, spec.label, repeat, selection, features, rows, seconds))
     return fits, left_out
+
+
+def _check_scores(selection: Selection) -> None:
+    """Raises `DataError` where a fitted probe gives scores that are no numbers: it may have done so outside `select` alone."""
+    for fit in selection.fits:
+        bad = int((~np.isfinite(fit.scores)).sum())
+        if bad:
+            raise DataError(f"{bad} of {len(fit.scores)} scores at layer {fit.layer} are not finite")
 
 
 def refitted(

@@ -84,7 +84,7 @@ def _passed(lm: LanguageModel, engine: Engine, rounds: Rounds, what: str) -> Pas
         mine = [p for p in prompts if _group(p) in standing]
         if not mine:
             break
-        encoded = encode(lm.tokenizer, mine, lm.context_length)
+        encoded = encode(lm.tokenizer, mine, lm.context_length, lm.vocabulary)
         answers = record(engine, encoded, lm.fingerprint, [], f"{what}, round {number} of {len(rounds)}").logprobs
         for prompt, (positive, negative) in zip(mine, answers):
             if (positive > negative) != prompt.example.truth:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from adapterprobe.errors import OutputError
-from adapterprobe.pipeline.outputs import MARK
+from adapterprobe.output_lock import output_lock
+from adapterprobe.pipeline.outputs import MARK, check_run
+from adapterprobe.small_files import as_path
 
 
 def compare(folders: Sequence[str | Path], out: str | Path, failed: Sequence[dict] = ()) -> Path:
@@ -22,28 +23,17 @@ def compare(folders: Sequence[str | Path], out: str | Path, failed: Sequence[dic
     from adapterprobe.report.compare import write_comparison
     from adapterprobe.report.gather import gather
 
-    paths = [Path(folder) for folder in folders]
+    paths = [as_path(folder, OutputError) for folder in folders]
     if len({path.resolve() for path in paths}) < 2:
         raise OutputError(f"at least two different runs are compared, got {[str(path) for path in paths]}")
     for path in paths:
-        if not _finished(path):
-            raise OutputError(f"{path} is not a finished run; make one with `adapterprobe run --out {path}`")
-    out = Path(out)
+        check_run(path)
+    out = as_path(out, OutputError)
     if (out / MARK).exists():
         raise OutputError(f"{out} holds a run; choose another --out for the comparison")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {out} ({error.strerror}); choose another with --out") from error
-    write_comparison({name: gather(path) for name, path in zip(_names(paths), paths)}, out, failed)
+    with output_lock(out):
+        write_comparison({name: gather(path) for name, path in zip(_names(paths), paths)}, out, failed)
     return out / "report.html"
-
-
-def _finished(folder: Path) -> bool:
-    try:
-        return bool(json.loads((folder / MARK).read_text("utf-8")).get("finished"))
-    except (OSError, ValueError):
-        return False
 
 
 def _names(paths: list[Path]) -> list[str]:

@@ -43,6 +43,8 @@ class DatasetSpec:
     templates: Sequence[str] | None = None
     """Wordings by name, or patterns of one's own; by default all of the form."""
     read: ReadConfig = field(default_factory=ReadConfig)
+    every_row: bool = False
+    """Whether repeats and what one class has more than the other are asked too (see `load_data`)."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _deal(spec: DatasetSpec, with_belief: bool) -> _Dealt:
     if not spec.shots:
         for condition in pushing:
             systems_for(chosen, condition, judged=True)
-    dataset = load_data(spec.name, spec.read, spec.seed)
+    dataset = load_data(spec.name, spec.read, spec.seed, spec.every_row)
     groups = shuffled(dataset.groups, spec.seed, dataset.sides())
     size = _demonstrators(dataset, groups, spec)
     taken = size * (2 if with_belief else 1)

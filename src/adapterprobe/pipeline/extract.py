@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,21 +15,27 @@ from adapterprobe.adapt import adapter_merged
 from adapterprobe.adapt.files import adapter_digest, loaded
 from adapterprobe.cache import digest, seal
 from adapterprobe.config import ReadConfig
+from adapterprobe.data.items import ItemDataset
 from adapterprobe.data.references import refuse_unused
+from adapterprobe.data.source import load_data, rows_by_line
 from adapterprobe.engine import Engine
-from adapterprobe.engine.fidelity import Fidelity, fidelity
+from adapterprobe.engine.fidelity import Fidelity, faithful
 from adapterprobe.errors import DataError, ModelError, OutputError
 from adapterprobe.hidden import HiddenStates, record
 from adapterprobe.hidden.store import open_states
 from adapterprobe.models import load_model
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
+from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts
 from adapterprobe.pipeline.outputs import claim_folder, named_files
 from adapterprobe.progress import say
+from adapterprobe.types import Prompt
 
 MARK = "extract.json"
 FIDELITY_PROMPTS = 16
+MOST_ROWS = 5_000_000
+"""Rows of a file that are taken where --max-rows does not say otherwise: all, in practice."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,9 @@ class ExtractConfig:
 
     @property
     def spec(self) -> DatasetSpec:
+        read = self.read
+        if "max_rows" not in read.model_fields_set:
+            read = read.model_copy(update={"max_rows": MOST_ROWS})
         return DatasetSpec(
             self.data,
             self.form,
@@ -74,7 +84,8 @@ class ExtractConfig:
             self.system,
             conditions=self.conditions,
             templates=self.templates,
-            read=self.read,
+            read=read,
+            every_row=True,
         )
 
     def describe(self) -> dict:
@@ -82,6 +93,8 @@ class ExtractConfig:
         content |= {
             "read": self.read.model_dump(),
             "files": named_files(self.format, self.system, data=[(self.data, self.read)]),
+            # A permission, not a setting: it decides nothing of the outcome.
+            "model": {name: value for name, value in self.model.items() if name != "trust_remote_code"},
         }
         return json.loads(json.dumps(content | {"adapter": adapter_digest(self.adapter)}, default=str))
 
@@ -97,31 +110,54 @@ def extract(config: ExtractConfig, out: str | Path, check: bool = False) -> tupl
     Raises:
         AdapterProbeError: bad input, before anything is computed; or another extraction in `out`.
     """
-    out = Path(out)
+    with output_lock(out) as folder:
+        return _extract(config, folder, check)
+
+
+def _extract(config: ExtractConfig, out: Path, check: bool) -> tuple[HiddenStates, Fidelity | None]:
     finished = claim_folder(out, MARK, config.describe(), "extraction")
     if finished and not check:
         say(f"{out} is finished; nothing to do (remove the folder to extract again)")
         return open_states(out), None
     lm = load_model(**config.model)
     layers = parse_layers(config.layers, 0, lm.structure.n_layers)
-    prompts = dataset_prompts(config.spec, lm.tokenizer)[: config.limit]
-    encoded = encode(lm.tokenizer, prompts, lm.context_length)
+    prompts = _in_order(config, lm.tokenizer)
+    encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
     engine = Engine(lm.model, lm.structure)
     report = None
     if config.adapter is None:
         states = record(engine, encoded, lm.fingerprint, layers, "adapter off")
-        report = fidelity(engine, list(encoded.ids[:FIDELITY_PROMPTS])) if check else None
+        report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
     else:
         weights = digest(lm.fingerprint, adapter_digest(config.adapter))
         with loaded(lm, config.adapter), adapter_merged(lm.model):
+            # An adapter from elsewhere may be of a kind that nobody here has seen: two prompts tell.
+            faithful(engine, encoded.ids[:2], exact=False)
             states = record(engine, encoded, weights, layers, "adapter on")
-            report = fidelity(engine, list(encoded.ids[:FIDELITY_PROMPTS])) if check else None
+            report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
     if not finished:
-        _write(out, states, encoded)
+        _write(out, states, encoded, config)
     return open_states(out), report
 
 
-def _write(out: Path, states: HiddenStates, encoded: Encoded) -> None:
+def _in_order(config: ExtractConfig, tokenizer) -> list[Prompt]:
+    """Prompts in the order of the rows they were made of, and a line for people about the rows that are not among them."""
+    dataset = load_data(config.data, config.spec.read, config.seed, every_row=True)
+    prompts = dataset_prompts(config.spec, tokenizer)
+    left_out = dict(dataset.dropped)
+    if isinstance(dataset, ItemDataset):
+        prompts = sorted(prompts, key=lambda prompt: prompt.example.line or 0)
+        shown = {item.line for item in dataset.items} - {prompt.example.line for prompt in prompts}
+        if shown:
+            left_out[f"in the groups that {config.shots} demonstrations come from (--shots 0 takes none)"] = len(shown)
+    if left_out:
+        say(f"{config.data}: left out are {', '.join(f'{count} rows {reason}' for reason, count in left_out.items())}")
+    if config.limit is not None and config.limit < len(prompts):
+        say(f"{config.data}: the first {config.limit} of {len(prompts)} prompts (--limit)")
+    return prompts[: config.limit]
+
+
+def _write(out: Path, states: HiddenStates, encoded: Encoded, config: ExtractConfig) -> None:
     try:
         for path in sorted(states.folder.iterdir()):
             if path.suffix in (".bin", ".npy") or path.name == "meta.json":
@@ -130,7 +166,9 @@ def _write(out: Path, states: HiddenStates, encoded: Encoded) -> None:
                     os.link(path, out / path.name)
                 except OSError:
                     shutil.copyfile(path, out / path.name)
-        prompt_table(encoded, states).to_parquet(out / "prompts.parquet", index=False)
+        table = prompt_table(encoded, states)
+        table = pd.concat([table, source_table(encoded, config, table.columns)], axis=1)
+        table.to_parquet(out / "prompts.parquet", index=False)
         seal(out)
     except OSError as error:
         raise OutputError(f"cannot write the states to {out} ({error}); free some space and run again") from error
@@ -157,3 +195,33 @@ def prompt_table(encoded: Encoded, states: HiddenStates) -> pd.DataFrame:
             "logprob_negative": answers[:, 1],
         }
     )
+
+
+def source_table(encoded: Encoded, config: ExtractConfig, taken: Iterable[str]) -> pd.DataFrame:
+    """The rows that prompts were made of: `row` (their place in the file, counted from 0, as pandas reads it), `line` (from 1, with
+    the header), and all their columns; those with a name of ours (`taken`) as `source_NAME`."""
+    lines = [prompt.example.line for prompt in encoded.prompts]
+    found = rows_by_line(config.data, config.spec.read, {line for line in lines if line is not None})
+    if found is None:
+        return pd.DataFrame(index=range(len(lines)))
+    table = {
+        "row": pd.array([found.rows[line][0] for line in lines], dtype="Int64"),
+        "line": pd.array(lines, dtype="Int64"),
+    }
+    ours = {*taken, *table}
+    for column in found.columns:
+        name = f"source_{column}" if column in ours else column
+        table[name] = _as_column([found.rows[line][1].get(column) for line in lines])
+    return pd.DataFrame(table)
+
+
+def _as_column(values: list) -> pd.Series:
+    """Cells of one column as one type: lists and objects as JSON, and numbers among texts as texts."""
+    if any(isinstance(value, (dict, list, tuple)) for value in values):
+        return pd.Series(
+            [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in values], dtype="string"
+        )
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) > 1 and not kinds <= {int, float, bool}:
+        return pd.Series([None if value is None else str(value) for value in values], dtype="string")
+    return pd.Series(values, dtype=object).infer_objects()

@@ -8,16 +8,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-import yaml
-
 from adapterprobe.cache import write_atomic
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.errors import AdapterProbeError, ConfigError, OutputError
+from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.compare import compare
 from adapterprobe.pipeline.outputs import MARK
 from adapterprobe.pipeline.run import run
 from adapterprobe.progress import say
+from adapterprobe.safe_yaml import YamlError, parse_yaml
+from adapterprobe.small_files import read_json
 
 GRID = "grid.json"
 
@@ -30,8 +31,8 @@ def axis_of(text: str) -> tuple[str, list]:
     """
     key, equals, values = text.partition("=")
     try:
-        listed = yaml.safe_load(values) if equals else None
-    except yaml.YAMLError:
+        listed = parse_yaml(values) if equals else None
+    except YamlError:
         listed = None
     if not isinstance(listed, list) or len(listed) < 2 or not key:
         raise ConfigError(
@@ -46,6 +47,7 @@ def combinations(
     grid: Sequence[str],
     transfer: Sequence[str] = (),
     leave_out: Sequence[str] = (),
+    trust_remote_code: bool = False,
 ) -> dict[str, RunConfig]:
     """The configuration of every cell by its name, all checked before any is run.
 
@@ -53,6 +55,7 @@ def combinations(
         grid: texts `key=[a, b]`.
         transfer: data sets, each trained on alone and judged on all the others.
         leave_out: data sets, each judged on after training on all the others.
+        trust_remote_code: see `read_config`.
 
     Raises:
         ConfigError: an axis that cannot be read, both kinds of transfer, or a cell that is no configuration.
@@ -81,7 +84,7 @@ def combinations(
         name = re.sub(r"[^\w.=+,-]+", "_", ",".join(parts))
         while name in found:
             name += "'"
-        found[name] = read_config(source, [*overrides, *data, *mine])
+        found[name] = read_config(source, [*overrides, *data, *mine], trust_remote_code)
     return found
 
 
@@ -100,12 +103,16 @@ def run_grid(cells: dict[str, RunConfig], out: str | Path) -> tuple[Path, list[d
     Raises:
         OutputError: the folder holds something else, or fewer than two cells came through.
     """
-    out = Path(out)
+    with output_lock(out) as folder:
+        return _run_grid(cells, folder)
+
+
+def _run_grid(cells: dict[str, RunConfig], out: Path) -> tuple[Path, list[dict]]:
     wanted = {name: config.model_dump(mode="json") for name, config in cells.items()}
     mark = out / GRID
     if (out / MARK).exists() or (out.is_dir() and any(out.iterdir()) and not mark.is_file()):
         raise OutputError(f"{out} is not empty and not a grid of ours; choose another --out")
-    if mark.is_file() and json.loads(mark.read_text("utf-8")) != wanted:
+    if mark.is_file() and read_json(mark, "the record of the grid") != wanted:
         raise OutputError(f"{out} holds another grid; choose another --out, or remove it")
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -11,18 +11,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from adapterprobe.cache import damaged, file_digest, write_atomic
+from adapterprobe.cache import changed_files, checksums, damaged, file_digest, write_atomic
 from adapterprobe.config import ReadConfig, RunConfig
 from adapterprobe.config_files import to_yaml
 from adapterprobe.data.references import data_files
 from adapterprobe.errors import OutputError
+from adapterprobe.small_files import read_json
 
 MARK = "run.json"
 LIBRARIES = ("adapterprobe", "torch", "transformers", "peft", "scikit-learn", "numpy", "scipy", "pandas")
 
 
 def claim(out: Path, config: RunConfig) -> dict | None:
-    """Make or enter the folder. Returns what a finished run of the same configuration left, else None.
+    """Make or enter the folder; whoever calls holds it (see `output_lock`). Returns what a finished run of the same configuration
+    left, else None.
 
     Raises:
         OutputError: not writable, not empty, or a run with another configuration.
@@ -33,8 +35,8 @@ def claim(out: Path, config: RunConfig) -> dict | None:
     files = files_of(config)
     if mark.is_file():
         try:
-            left = json.loads(mark.read_text("utf-8"))
-        except ValueError:
+            left = read_json(mark, "the record of the run")
+        except OutputError:
             left = {}
         # A run that failed before it wrote anything (a bad option, no model) holds nobody's work.
         begun = any(path.name not in (MARK, "config.yaml") for path in out.iterdir())
@@ -42,8 +44,9 @@ def claim(out: Path, config: RunConfig) -> dict | None:
             raise OutputError(
                 f"{out} holds another run (a file that it names has changed since); choose another --out, or remove it"
             )
-        if left.get("config") != wanted and begun:
-            changed = _changed(left.get("config") or {}, wanted)
+        recorded = left.get("config")
+        if recorded != wanted and begun:
+            changed = _changed(recorded if isinstance(recorded, dict) else {}, wanted)
             raise OutputError(
                 f"{out} holds another run (it differs in {', '.join(changed) or 'its records'}); choose another --out, or remove it"
             )
@@ -53,6 +56,74 @@ def claim(out: Path, config: RunConfig) -> dict | None:
         raise OutputError(f"{out} is not empty and not a run of ours; choose another --out")
     write_atomic(mark, json.dumps({"config": wanted, "files": files, "finished": False}))
     return None
+
+
+def finish(out: Path, config: RunConfig, **about: object) -> None:
+    """Write the mark that makes a run finished: with checksums of all its files, by which `check_run` tells what has changed."""
+    content = {"config": config.model_dump(mode="json"), "files": files_of(config), "finished": True, **about}
+    write_json(out, MARK, content | {"checksums": run_checksums(out)})
+
+
+def run_checksums(out: Path) -> dict[str, list]:
+    """Of all files of a run but its mark and its learning curves."""
+    return {name: sums for name, sums in checksums(out, (MARK,)).items() if not name.startswith("curves/")}
+
+
+def sealed_mark(folder: Path) -> dict:
+    """The mark of a finished run.
+
+    Raises:
+        OutputError: the folder is not a finished run.
+    """
+    remedy = f"make one with `adapterprobe run --out {folder}`"
+    if not (folder / MARK).is_file():
+        raise OutputError(f"{folder} is not a finished run: {MARK} is missing; {remedy}")
+    mark = read_json(folder / MARK, "the record of the run")
+    if not mark.get("finished"):
+        raise OutputError(f"{folder} is not a finished run; the command that began it goes on with it")
+    return mark
+
+
+def changed_since(folder: Path, mark: dict, names: Sequence[str] | None = None) -> dict[str, str]:
+    """By file, what has changed in a run's folder since it was finished. Runs of versions that kept no checksums say nothing.
+
+    Args:
+        names: files, or folders that end with a slash, that are looked at; None: all but the pages and figures of the report.
+    """
+    sums = mark.get("checksums")
+    if not isinstance(sums, dict):
+        return {}
+    kept = {
+        name: entry
+        for name, entry in sums.items()
+        if (any(name == n or (n.endswith("/") and name.startswith(n)) for n in names) if names else not _drawn(name))
+    }
+    try:
+        return changed_files(folder, kept)
+    except (TypeError, ValueError) as error:
+        raise OutputError(f"the record of the run {folder / MARK} is damaged ({error}); run it again") from error
+
+
+def _drawn(name: str) -> bool:
+    return name.startswith(("report.", "figures/"))
+
+
+def check_run(folder: Path, names: Sequence[str] | None = None) -> dict:
+    """The mark of a finished run whose files are as they were written.
+
+    Raises:
+        OutputError: it is not finished, or a file that is to be read (`names`, see `changed_since`) has changed.
+    """
+    mark = sealed_mark(folder)
+    changed = changed_since(folder, mark, names)
+    if changed:
+        said = "; ".join(f"{name} {what}" for name, what in list(changed.items())[:5])
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise OutputError(
+            f"{folder} is not as the run left it: {said}{more}; take the files from a copy, or run it again (after an edit of your "
+            f"own, `adapterprobe report {folder} --accept-changes` computes the results anew and records the files as they are)"
+        )
+    return mark
 
 
 def _writable(out: Path) -> None:
@@ -67,7 +138,7 @@ def _writable(out: Path) -> None:
 
 
 def claim_folder(out: Path, name: str, described: dict, what: str) -> bool:
-    """Make or enter the folder of an extraction, a screening ...: the mark `name` says whose it is, and when it is
+    """Make or enter the folder of an extraction, a screening ... (whoever calls holds it, see `output_lock`): the mark `name` says whose it is, and when it is
     finished the folder is sealed.
 
     Returns whether the very one that is described is there already, whole.
@@ -81,7 +152,7 @@ def claim_folder(out: Path, name: str, described: dict, what: str) -> bool:
     # Nothing but the mark and pieces of unfinished files: nobody's work.
     begun = any(path.name != name and not path.name.endswith(".part") for path in out.iterdir())
     if mark.is_file():
-        left = json.loads(mark.read_text("utf-8"))
+        left = read_json(mark, f"the record of the {what}", remedy="choose another --out, or remove the folder")
         if left == wanted and begun:
             return damaged(out) is None
         if begun:

@@ -32,11 +32,11 @@ def make_plan(config: RunConfig, whole: bool = True, length: int | None = None) 
     seconds: dict[str, float] = {}
     start = time.perf_counter()
     questions = prepare_questions(config)
-    lm = load_model(**config.model.model_dump())
+    lm = load_model(**config.model.arguments())
     prompts, belief = prepare_prompts(config, questions, lm.tokenizer)
     if not whole:
         prompts = [p for p in prompts if p.split in ("adapter-train", "select")]
-    encoded = encode(lm.tokenizer, prompts, lm.context_length)
+    encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
     if length is not None:
         if not 2 <= length <= (lm.context_length or length):
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,8 +72,7 @@ def prepare_questions(config: RunConfig) -> Questions:
             systems_for(chosen, condition, judged=False)
     if not data.read_by_name:
         refuse_unused([*data.train, *data.ood], data.read)
-    train = [load_data(name, config.reading(name), data.data_seed) for name in data.train]
-    ood = [load_data(name, config.reading(name), data.data_seed) for name in data.ood]
+    train, ood = _load_all(config, data.train, data.ood)
     check_names([*train, *ood])
     for dataset in train:
         _templates(config, dataset, own=True)
@@ -114,6 +113,26 @@ def prepare_questions(config: RunConfig) -> Questions:
             made.dropped.setdefault(dataset.name, {})[reason] = count
     _check_sizes(config, made)
     return made
+
+
+def _load_all(config: RunConfig, *names: Sequence[str]) -> list[list[Dataset]]:
+    """The data sets of each list.
+
+    Raises:
+        DataError: all that is wrong with any of them, rather than one file at a time.
+    """
+    found: list[list[Dataset]] = []
+    faults: list[str] = []
+    for several in names:
+        found.append([])
+        for name in several:
+            try:
+                found[-1].append(load_data(name, config.reading(name), config.data.data_seed))
+            except DataError as error:
+                faults.append(str(error))
+    if faults:
+        raise DataError("; ".join(dict.fromkeys(faults)))
+    return found
 
 
 def _pools(

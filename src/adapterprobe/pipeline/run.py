@@ -23,6 +23,8 @@ from adapterprobe.models import load_model
 from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
+from adapterprobe.models.source_files import source_record
+from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.about import about_run
 from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_adapted, trained_adapter
 from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, probe_detectors
@@ -32,7 +34,15 @@ from adapterprobe.pipeline.evidence import FILE, write_evidence
 from adapterprobe.pipeline.judged import judged_prompts, sent_prompts
 from adapterprobe.pipeline.learning import check_adapter, check_shares, learned_from, one_process
 from adapterprobe.pipeline.on_record import OnRecord
-from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json, write_parquet
+from adapterprobe.pipeline.outputs import (
+    changed_since,
+    claim,
+    finish,
+    provenance,
+    write_config,
+    write_json,
+    write_parquet,
+)
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
 from adapterprobe.pipeline.tokens import token_layers, token_states
 from adapterprobe.pipeline.views import sight_of
@@ -86,13 +96,19 @@ def run(config: RunConfig | str | Path | None = None, out: str | Path = "runs/de
     hypotheses = [parse_hypothesis(text) for text in config.evaluate.hypotheses]
     for spec in config.probe_specs:
         settings_of(spec.probe, config.select.strengths, spec.params)
-    finished = claim(out, config)
-    if finished is not None:
-        if all((out / name).is_file() for name in ("predictions.parquet", "results.json", "verdicts.json", FILE)):
-            say(f"{out} is finished; nothing to do (remove the folder to run again)")
-            return Run(out)
-        say(f"{out} was finished but files are missing; they are made again")
-    _Stages(config, hypotheses, out).run()
+    with output_lock(out):
+        finished = claim(out, config)
+        if finished is not None:
+            there = all(
+                (out / name).is_file() for name in ("predictions.parquet", "results.json", "verdicts.json", FILE)
+            )
+            changed = changed_since(out, finished)
+            if there and not changed:
+                say(f"{out} is finished; nothing to do (remove the folder to run again)")
+                return Run(out)
+            said = "; ".join(f"{name} {what}" for name, what in list(changed.items())[:3]) or "files are missing"
+            say(f"{out} was finished, but is not as it was left ({said}); it is made again")
+        _Stages(config, hypotheses, out).run()
     return Run(out)
 
 
@@ -109,19 +125,20 @@ class _Stages:
         with stage("questions"):
             questions = prepare_questions(config)
         with stage("load model"):
-            lm = load_model(**config.model.model_dump())
+            lm = load_model(**config.model.arguments())
         n_layers = lm.structure.n_layers
         for spec in config.probe_specs:
             sight_of(spec, config, n_layers)
         target_names(lm.model, lm.structure, config.adapter)
         with stage("prompts"):
             prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
-            encoded = encode(lm.tokenizer, prompts, lm.context_length)
+            encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
             engine = Engine(lm.model, lm.structure)
         hashes = {
             "prompts": digest([p.prompt_id for p in prompts]),
             "hypotheses": digest(config.evaluate.hypotheses),
             "model": lm.fingerprint,
+            "model_files": source_record(lm.source, getattr(lm.model.config, "_commit_hash", None)),
         }
         write_config(self.out, config, provenance(describe(lm), hashes))
         all_layers = list(range(n_layers + 1))
@@ -168,7 +185,9 @@ class _Stages:
         write_challenge(on_record, self.out, self.timings)
         with stage("statistics", told=True):
             settings = config.evaluate
-            results, verdicts = evaluate(frame, self.hypotheses, settings.probe, settings.resamples, settings.margin)
+            results, verdicts = evaluate(
+                frame, self.hypotheses, settings.probe, settings.resamples, settings.margin, config.data.min_groups
+            )
         self._write(results, verdicts, adapters, fits)
         write_evidence(config, self.out, lm, engine, encoded, frame, fits, base, adapted, adapters, self.timings)
         about = about_run(config, questions, encoded, lm, belief, adapters, fits, left_out, self.timings)
@@ -178,13 +197,7 @@ class _Stages:
 
             write_report(self.out)
         # The report shows all timings but its own; the mark is what makes the run finished.
-        mark = {
-            "config": config.model_dump(mode="json"),
-            "files": files_of(config),
-            "finished": True,
-            "timings": self.timings.seconds,
-        }
-        write_json(self.out, MARK, mark)
+        finish(self.out, config, timings=self.timings.seconds)
 
     def _scores(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from adapterprobe.adapt import adapter_merged
-from adapterprobe.adapt.files import loaded
-from adapterprobe.cache import digest, file_digest
+from adapterprobe.adapt.files import adapter_digest, loaded
+from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
-from adapterprobe.config_files import read_config
+from adapterprobe.config_files import read_run_config
 from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError, OutputError
 from adapterprobe.evaluate.conformal import answers
@@ -24,12 +23,17 @@ from adapterprobe.hidden import record_tokens
 from adapterprobe.hidden.memory import MemoryStates, states_in_memory
 from adapterprobe.models import load_model
 from adapterprobe.models.encode import Encoded, encode
+from adapterprobe.models.source_files import differing, source_record
 from adapterprobe.pipeline.arms import own_detector
-from adapterprobe.pipeline.outputs import MARK
+from adapterprobe.pipeline.outputs import check_run
 from adapterprobe.pipeline.views import Recorded, Sight, sight_of
 from adapterprobe.probes import Probe, load_probe
+from adapterprobe.report.gather import AGAIN, read_predictions
+from adapterprobe.small_files import as_path, read_records, read_table
 from adapterprobe.types import Example, Prompt
 
+READ = ("config.yaml", "predictions.parquet", "prompts.parquet", "results.json", "probes/", "adapter/")
+"""What is read of a run's folder: as the run left it, or refused."""
 UNLIKE = 0.01
 """A prompt is called unlike the run's where fewer of those are as far from the others."""
 
@@ -66,25 +70,28 @@ class Scorer:
 
     Raises:
         OutputError: the folder is not a finished run.
-        ModelError: the model is not the one that the run was made with.
+        ModelError: the model is not the one that the run was made with, or its code is not what it was.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        missing = [
-            n
-            for n in (MARK, "config.yaml", "predictions.parquet", "prompts.parquet", "results.json")
-            if not (self.folder / n).is_file()
-        ]
-        if missing:
+    def __init__(self, folder: str | Path, trust_remote_code: bool = False) -> None:
+        self.folder = as_path(folder, OutputError)
+        if not self.folder.is_dir():
             raise OutputError(
-                f"{folder} is not a finished run: {missing[0]} is missing; make one with `adapterprobe run --out {folder}`"
+                f"{folder} is not a finished run: there is no such folder; make one with `adapterprobe run --out {folder}`"
             )
-        self.config: RunConfig = read_config(self.folder / "config.yaml")
+        check_run(self.folder, READ)
+        self.config, provenance = read_run_config(self.folder)
         self.seed = min(self.config.seeds)
-        self.sent = pd.read_parquet(self.folder / "prompts.parquet")
-        self.lm = load_model(**self.config.model.model_dump())
-        wanted = _recorded_fingerprint(self.folder)
+        self.sent = read_table(
+            self.folder / "prompts.parquet", "the prompts", ("prompt_id", "positive", "negative", "split"), AGAIN
+        )
+        hashes = provenance.get("hashes")
+        wanted = hashes.get("model") if isinstance(hashes, dict) else None
+        if not isinstance(wanted, str):
+            raise OutputError(f"{self.folder / 'config.yaml'} does not say which model the run was made with; {AGAIN}")
+        if trust_remote_code:
+            _check_code(self.config, hashes.get("model_files"))
+        self.lm = load_model(**self.config.model.arguments() | {"trust_remote_code": trust_remote_code})
         if self.lm.fingerprint != wanted:
             raise ModelError(
                 f"the model {self.lm.name} has the fingerprint {self.lm.fingerprint}, the run was made with {wanted}; load the same "
@@ -100,15 +107,15 @@ class Scorer:
         return pairs.idxmax()
 
     def _detectors(self) -> list[SavedDetector]:
-        frame = pd.read_parquet(self.folder / "predictions.parquet")
+        frame = read_predictions(self.folder)
         frame = frame[(frame["axis"] == "truth") & (frame["seed"] == self.seed)]
         results = [
             r
-            for r in json.loads((self.folder / "results.json").read_text("utf-8"))
-            if r["metric"] == "false_positive_rate"
-            and r["split"] == "test"
-            and r["filter"] == "all"
-            and r["condition"] == "mean"
+            for r in read_records(self.folder / "results.json", "the results", AGAIN)
+            if r.get("metric") == "false_positive_rate"
+            and r.get("split") == "test"
+            and r.get("filter") == "all"
+            and r.get("condition") == "mean"
         ]
         rates = {(r["arm"], r["probe"]): r for r in sorted(results, key=lambda r: r["dataset"] == "mean")}
         specs = {spec.label: spec for spec in self.config.probe_specs}
@@ -164,7 +171,7 @@ class Scorer:
         Raises:
             DataError: too long, or choices that begin alike.
         """
-        return encode(self.lm.tokenizer, prompts, self.lm.context_length)
+        return encode(self.lm.tokenizer, prompts, self.lm.context_length, self.lm.vocabulary)
 
     def score(self, prompts: Sequence[Prompt]) -> list[dict]:
         """A record per prompt: `detectors` (by name: score that the positive answer is true, threshold, whether it is above it, the
@@ -175,9 +182,7 @@ class Scorer:
         adapter = self.folder / "adapter"
         with loaded(self.lm, adapter), adapter_merged(self.lm.model):
             on = states_in_memory(self.engine, encoded, self._layers, "adapter on")
-            tokens_on = self._tokens(
-                encoded, digest(self.lm.fingerprint, file_digest(adapter / "adapter_model.safetensors"))
-            )
+            tokens_on = self._tokens(encoded, digest(self.lm.fingerprint, adapter_digest(adapter)))
         views = Recorded(off, {self.seed: on}).views()
         token_views = Recorded(tokens_off, {self.seed: tokens_on}).views() if tokens_off else {}
         scored = [
@@ -216,7 +221,20 @@ class Scorer:
         return record_tokens(self.engine, encoded, weights, wanted, self.config.select.tokens, "tokens")
 
 
-def _recorded_fingerprint(folder: Path) -> str:
-    import yaml
+def _check_code(config: RunConfig, recorded: object) -> None:
+    """Whether a model's own code is what it was when the run was made; looked at, not run.
 
-    return yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["provenance"]["hashes"]["model"]
+    Raises:
+        ModelError: it has changed, or was not recorded.
+    """
+    if not isinstance(recorded, dict) or not recorded:
+        raise ModelError(
+            "the run does not record which code its model came with, so none of it is run; make the run again with --trust-remote-code"
+        )
+    source = config.model.name
+    changed = differing(recorded, source_record(source, config.model.revision))
+    if changed:
+        raise ModelError(
+            f"the model {source} has other code or settings than the run was made with ({', '.join(changed[:5])}), so none of it is run; "
+            "take the model as it was" + (f" (revision {recorded['commit']})" if "commit" in recorded else "")
+        )

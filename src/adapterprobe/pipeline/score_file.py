@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import TextIO
 
 from adapterprobe.cache import file_digest, write_atomic
+from adapterprobe.data.faults import Faults
 from adapterprobe.data.readers import open_file
-from adapterprobe.data.shapes import BadRow
+from adapterprobe.data.shapes import BadRow, check_text, text_of
 from adapterprobe.errors import DataError, OutputError
+from adapterprobe.output_lock import locked_file
 from adapterprobe.pipeline.score import Scorer
-from adapterprobe.pipeline.score_prompts import Asker
+from adapterprobe.pipeline.score_prompts import Asker, asked_columns
 from adapterprobe.progress import bar
+from adapterprobe.small_files import as_path
+from adapterprobe.terminal import echo, json_line
 
 PIECE = 512
 """Rows that are scored at once."""
@@ -22,63 +26,101 @@ WRITTEN = (".jsonl", ".parquet")
 
 
 def score_file(
-    run: str | Path, file: str | Path, out: str | Path | None, condition: str | None = None, shown: TextIO | None = None
+    run: str | Path,
+    file: str | Path,
+    out: str | Path | None,
+    condition: str | None = None,
+    shown: TextIO | None = None,
+    trust_remote_code: bool = False,
 ) -> int:
     """Score every row of a file with every detector of a run.
 
     Args:
         file: JSON lines, CSV, TSV or Parquet with a column `prompt`, or what the run's wordings place (`statement`; `question` and
-            `answer`). Columns `condition`, `positive` and `negative` are used where they are there.
+            `answer`). Columns `condition`, `positive` and `negative` (answers in words) are used where they are there.
         out: a .jsonl or .parquet file; None: lines go to `shown`.
         condition: what rows are pushed to that do not say; default: the first of the run.
+        trust_remote_code: run code that comes with the model, if it is what the run was made with.
 
     Returns:
         Rows scored.
 
     Raises:
-        DataError, OutputError, ModelError: see `Scorer` and `Asker`; a row that cannot be read is named.
+        DataError, OutputError, ModelError: see `Scorer` and `Asker`; rows that cannot be read are named, all of them, before any is
+            scored.
     """
-    file = Path(file)
-    source = open_file(file)
+    file = as_path(file, DataError)
+    columns = _check_rows(file)
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
-    if out is not None and Path(out).exists():
+    if out is not None and as_path(out, OutputError).exists():
         raise OutputError(f"--out {out} is there already; remove it, or choose another")
-    scorer = Scorer(run)
-    asker = Asker(
-        scorer.config,
-        scorer.choices,
-        source.columns,
-        condition or scorer.config.elicit.conditions[0],
-        scorer.lm.tokenizer,
-    )
     if out is None:
-        return _each(scorer, asker, source.rows, source.total, 0, lambda line: print(line, file=shown))
-    out = Path(out)
+        return _scored(run, file, columns, condition, trust_remote_code, 0, lambda line: echo(line, shown))
+    out = as_path(out, OutputError)
     part, mark = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.json")
-    described = {
-        "run": str(Path(run).resolve()),
-        "file": file_digest(file),
-        "condition": asker.condition,
-        "seed": scorer.seed,
-    }
-    done = _done(part, mark, described)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(mark, json.dumps(described))
-        with open(part, "a", encoding="utf-8") as lines:
-            count = _each(scorer, asker, source.rows, source.total, done, lambda line: _put(lines, line))
-        if out.suffix.casefold() == ".parquet":
-            _to_parquet(part, out)
-            part.unlink()
-        else:
-            part.replace(out)
-        mark.unlink()
+        with locked_file(part, out) as lines:
+            described = {"run": str(Path(run).resolve()), "file": file_digest(file), "condition": condition}
+            done = _done(part, mark, described)
+            write_atomic(mark, json.dumps(described))
+            count = _scored(run, file, columns, condition, trust_remote_code, done, lambda line: _put(lines, line))
+            if out.suffix.casefold() == ".parquet":
+                _to_parquet(part, out)
+                part.unlink()
+            else:
+                part.replace(out)
+            mark.unlink()
     except OSError as error:
         raise OutputError(
-            f"cannot write {out} ({error.strerror or error}); free some space or choose another --out"
+            f"cannot write {out} ({error.strerror or error}); what was scored is kept: free some space and run the same command again"
         ) from error
     return count
+
+
+def _check_rows(file: Path) -> list[str]:
+    """The file's columns. Every row is read once before anything is scored: the last one may be broken too.
+
+    Raises:
+        DataError: rows that cannot be read, or lack what is asked (all of them, by line).
+    """
+    source = open_file(file)
+    asked = asked_columns(source.columns)
+    faults = Faults()
+    for line, row in source.rows:
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            for column, value in row.items():
+                if isinstance(value, str):
+                    check_text(value, str(column))
+            for column in asked:
+                text_of(row, column)
+        except BadRow as reason:
+            faults.add(line, reason)
+    if faults.count:
+        raise DataError(
+            f"{file.name}: {faults.count} of its rows cannot be scored ({faults}); mend them or take them out (nothing was scored)"
+        )
+    return source.columns
+
+
+def _scored(
+    run: str | Path,
+    file: Path,
+    columns: list[str],
+    condition: str | None,
+    trust_remote_code: bool,
+    done: int,
+    put: Callable[[str], None],
+) -> int:
+    scorer = Scorer(run, trust_remote_code)
+    asker = Asker(
+        scorer.config, scorer.choices, columns, condition or scorer.config.elicit.conditions[0], scorer.lm.tokenizer
+    )
+    source = open_file(file)
+    return _each(scorer, asker, source.rows, source.total, done, put)
 
 
 def _put(lines: TextIO, line: str) -> None:
@@ -88,14 +130,16 @@ def _put(lines: TextIO, line: str) -> None:
 
 def _done(part: Path, mark: Path, described: dict) -> int:
     """Rows that an earlier, stopped scoring of the same wrote whole; a torn last line is taken off."""
-    if not (part.is_file() and mark.is_file()) or json.loads(mark.read_text("utf-8")) != described:
-        part.unlink(missing_ok=True)
-        return 0
+    try:
+        same = json.loads(mark.read_text("utf-8")) == described
+    except (OSError, ValueError):
+        same = False
     whole = size = 0
-    with open(part, "rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                whole, size = whole + 1, size + len(line)
+    if same:
+        with open(part, "rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    whole, size = whole + 1, size + len(line)
     with open(part, "r+b") as lines:
         lines.truncate(size)
     return whole
@@ -112,8 +156,8 @@ def _each(
                 if isinstance(row, BadRow):
                     raise DataError(f"row {number} {row}; mend it or leave it out")
             records = scorer.score([asker.prompt(number, row) for number, row in piece])
-            for (_, row), record in zip(piece, records):
-                put(json.dumps({**row, **record}, ensure_ascii=False, default=str))
+            for (_, row), record in zip(piece, records, strict=True):
+                put(json_line({**row, **record}))
             count += len(piece)
             progress.update(len(piece))
     return count

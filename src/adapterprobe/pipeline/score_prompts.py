@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,10 +12,19 @@ from adapterprobe.data.shapes import as_clause
 from adapterprobe.elicit import draw_demo_sets, make_prompts, system_prompts, systems_for, templates_for
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.pipeline.prepare import prepare_questions
+from adapterprobe.progress import say
+from adapterprobe.terminal import shortened
 from adapterprobe.types import Example, Prompt
 
 READ = {"statement": ("statement",), "query": ("question", "query"), "answer": ("answer",)}
 """What a template may place, and the columns that it is read from."""
+
+
+def asked_columns(columns: Sequence[str]) -> list[str]:
+    """Columns of a file that every row must have a text in: `prompt` if it is there, else whatever a wording may place."""
+    if "prompt" in columns:
+        return ["prompt"]
+    return [next(name for name in names if name in columns) for names in READ.values() if set(names) & set(columns)]
 
 
 class Asker:
@@ -36,7 +45,10 @@ class Asker:
         self, config: RunConfig, choices: tuple[str, str], columns: list[str], condition: str, tokenizer
     ) -> None:
         self.config, self.choices, self.condition, self.tokenizer = config, choices, condition, tokenizer
+        self.columns = set(columns)
+        self.exact = config.reading(config.data.train[0]).exact
         self.sent_as_is = "prompt" in columns
+        self._told = False
         if condition not in config.elicit.conditions:
             raise ConfigError(
                 f"the run knows the conditions {', '.join(config.elicit.conditions)}, got '{condition}'; choose one of them"
@@ -71,6 +83,20 @@ class Asker:
             c: systems_for(chosen, c, judged=True)[:1] for c in elicit.conditions if chosen and c != "neutral"
         }
 
+    def _answers(self, row: Mapping[str, object]) -> tuple[str, str]:
+        """The two answers of a row: its own, where columns `positive` and `negative` both hold words, else the run's. Columns of
+        those names that hold numbers (votes, scores) are something else."""
+        given = [row.get(name) for name in ("positive", "negative")]
+        if all(isinstance(value, str) and any(c.isalpha() for c in value) for value in given):
+            return str(given[0]).strip(), str(given[1]).strip()
+        if any(value not in (None, "") for value in given) and not self._told:
+            self._told = True
+            say(
+                f"columns 'positive' and 'negative' do not both hold words (got {shortened(given)}), so they are not taken for the two "
+                f"answers; those of the run are asked for: {self.choices[0]}, {self.choices[1]}"
+            )
+        return self.choices
+
     def prompt(self, number: int, row: Mapping[str, object]) -> Prompt:
         """One row's prompt.
 
@@ -82,7 +108,7 @@ class Asker:
             raise DataError(
                 f"row {number}: condition '{condition}', expected one of {', '.join(self.config.elicit.conditions)}"
             )
-        positive, negative = (str(row.get(name) or own) for name, own in zip(("positive", "negative"), self.choices))
+        positive, negative = self._answers(row)
         if self.sent_as_is:
             text = _text(row, "prompt", number)
             example = Example(f"row {number}", "scored", f"row {number}", "question", positive, negative, True, {})
@@ -93,9 +119,9 @@ class Asker:
             )  # fmt: skip
         texts = {}
         for field in self.template.fields:
-            name = next(name for name in READ[field] if name in row)
+            name = next(name for name in READ[field] if name in self.columns)
             text = _text(row, name, number)
-            texts[field] = as_clause(text) if field == "statement" else text
+            texts[field] = as_clause(text) if field == "statement" and not self.exact else text
         example = Example(
             f"row {number}", "scored", f"row {number}", self.config.data.form, positive, negative, True, texts
         )

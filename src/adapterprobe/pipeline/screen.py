@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,10 +19,12 @@ from adapterprobe.evaluate.screening import Answers, recommendation, screen_metr
 from adapterprobe.hidden import record
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.encode import encode
+from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.belief import find_belief
 from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, prompts_and_belief
 from adapterprobe.pipeline.outputs import claim_folder, named_files, write_json
 from adapterprobe.progress import bar, say
+from adapterprobe.small_files import read_json
 
 MARK = "screen-config.json"
 BELIEF_DRAWS = 3
@@ -89,7 +90,7 @@ class Screen:
     advice: str
 
 
-def screen(config: ScreenConfig, out: str | Path) -> Screen:
+def screen(config: ScreenConfig, out: str | Path, trust_remote_code: bool = False) -> Screen:
     """Fill the grid; answers come from the cache where they are there, so a stopped screening goes on.
 
     A cell whose prompts cannot be made (no chat template, choices that collide under a tokenizer) is left empty with
@@ -98,18 +99,22 @@ def screen(config: ScreenConfig, out: str | Path) -> Screen:
     Raises:
         AdapterProbeError: bad input, a model that cannot be loaded, or another screening in `out`.
     """
-    out = Path(out)
+    with output_lock(out) as folder:
+        return _screen(config, folder, trust_remote_code)
+
+
+def _screen(config: ScreenConfig, out: Path, trust_remote_code: bool) -> Screen:
     files = named_files(*config.formats, *config.systems, data=[(ref, config.read) for ref in config.data])
     described = asdict(config) | {"read": config.read.model_dump(), "files": files}
     if claim_folder(out, MARK, described, "screening"):
         say(f"{out} is finished; nothing to do (remove the folder to screen again)")
-        cells = json.loads((out / "screen.json").read_text("utf-8"))
+        cells = read_json(out / "screen.json", "the cells of the screening", list)
         return Screen(out, cells, recommendation(_filled(cells)))
     cells: list[dict] = []
     specs = config.specs()
     with bar(len(config.models) * len(specs), "screening", unit="cell") as progress:
         for name in config.models:
-            lm = load_model(name, device=config.device, dtype=config.dtype)
+            lm = load_model(name, device=config.device, dtype=config.dtype, trust_remote_code=trust_remote_code)
             engine = Engine(lm.model, lm.structure)
             for spec in specs:
                 cells.append(_cell(lm, engine, spec))
@@ -144,7 +149,7 @@ def _cell(lm: LanguageModel, engine: Engine, spec: DatasetSpec) -> dict:
     }
     try:
         prompts, belief = prompts_and_belief(spec, lm.tokenizer, BELIEF_DRAWS)
-        encoded = encode(lm.tokenizer, prompts, lm.context_length)
+        encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
         logprobs = record(engine, encoded, lm.fingerprint, [], "answers").logprobs
         believed = find_belief(lm, engine, belief)
     except (DataError, ConfigError) as error:

@@ -14,7 +14,7 @@ from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.data.splits import shuffled
 from adapterprobe.elicit import templates_for
-from adapterprobe.elicit.formats import CHAT
+from adapterprobe.elicit.formats import CHAT, is_chat
 from adapterprobe.engine import Engine
 from adapterprobe.errors import AdapterProbeError, ConfigError
 from adapterprobe.evaluate.scores import Detector, Labels, predictions, prompt_frame
@@ -55,7 +55,7 @@ def _format(config: RunConfig, questions: Questions) -> RunConfig:
 
 
 def _chat(config: RunConfig, questions: Questions) -> RunConfig:
-    if config.elicit.format == CHAT:
+    if is_chat(config.elicit.format):
         raise ConfigError("it is the format of this run")
     return _asked(config, format=CHAT)
 
@@ -100,7 +100,7 @@ def shifted_prompts(config: RunConfig, questions: Questions, lm: LanguageModel) 
         try:
             changed = SHIFTS[name](config, questions)
             prompts, _ = prepare_prompts(changed, _some(questions, changed, kept), lm.tokenizer)
-            found.append(Shifted(name, encode(lm.tokenizer, prompts, lm.context_length)))
+            found.append(Shifted(name, encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)))
         except AdapterProbeError as error:
             left_out.append({"shift": name, "reason": str(error)})
     return found, left_out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from adapterprobe.elicit.formats import is_chat
 from adapterprobe.errors import DataError
 from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts, prompts_and_belief
 from adapterprobe.types import Prompt
@@ -21,7 +22,7 @@ def show(spec: DatasetSpec, model: dict | None) -> Iterator[str]:
     Raises:
         DataError: unknown data set, or more shots than it can give.
     """
-    if spec.format == "chat" and model is None:
+    if is_chat(spec.format) and model is None:
         raise DataError("the chat format is the tokenizer's own: leave out --no-model")
     check_spec(spec)
     if model is None:
@@ -59,14 +60,14 @@ def _answers(lm, engine, prompts, known) -> Iterator[tuple[str, str]]:
     from adapterprobe.models.encode import PromptReader, encode
 
     reader = PromptReader(lm.tokenizer)
-    encoded = encode(lm.tokenizer, prompts, lm.context_length)
+    encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
     found: dict[int, tuple[float, float]] = {}
     with torch.inference_mode():
         for batch in engine.plan(encoded.ids):
             logits = engine.run(batch, states=False).logits
             values = choice_logprobs(logits, [encoded.choices[r] for r in batch.rows]).exp().tolist()
             found.update(zip(batch.rows, map(tuple, values)))
-    for row, prompt in enumerate(prompts):
+    for row, prompt in enumerate(encoded.prompts):
         special = reader.special(prompt)
         choice = encoded.choices[row]
         positive, negative = found[row]

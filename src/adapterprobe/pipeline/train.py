@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from adapterprobe.models.encode import encode
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
+from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.about import peak_memory_gib
 from adapterprobe.pipeline.adapters import SharedTrunk, trained_adapter
 from adapterprobe.pipeline.belief import find_belief
 from adapterprobe.pipeline.learning import check_adapter, learned_from
-from adapterprobe.pipeline.outputs import MARK, claim, files_of, provenance, write_config, write_json
+from adapterprobe.pipeline.outputs import changed_since, claim, finish, provenance, write_config, write_json
 from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+from adapterprobe.progress import say
 
 LEARNED = ("adapter-train", "select")
 
@@ -46,7 +49,7 @@ class Training:
 
 def _loaded(config: RunConfig) -> LanguageModel:
     """The model, its blocks shared out among the processes where that is asked for."""
-    settings = config.model.model_dump()
+    settings = config.model.arguments()
     if wanted():
         device = pick_device(config.model.device)
         lm = load_model(**settings | {"device": "cpu", "dtype": dtype_name(pick_dtype(config.model.dtype, device))})
@@ -70,14 +73,25 @@ def train(config: RunConfig, out: str | Path) -> Training:
     out = Path(out)
     check_adapter(config.adapter)
     check_sharding(config)
+    with output_lock(out) if processes.is_main() else contextlib.nullcontext():
+        return _train(config, out)
+
+
+def _train(config: RunConfig, out: Path) -> Training:
     main = processes.is_main()
-    finished = main and claim(out, config) is not None and (out / "train.json").is_file()
+    finished = False
+    if main and (left := claim(out, config)) is not None:
+        changed = changed_since(out, left)
+        finished = (out / "train.json").is_file() and not changed
+        if not finished:
+            said = "; ".join(f"{name} {what}" for name, what in list(changed.items())[:3]) or "train.json is missing"
+            say(f"{out} was finished, but is not as it was left ({said}); it is made again")
     if processes.told_by_main(finished):
         return Training(out)
     questions = prepare_questions(config)
     lm = _loaded(config)
     prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
-    encoded = encode(lm.tokenizer, [p for p in prompts if p.split in LEARNED], lm.context_length)
+    encoded = encode(lm.tokenizer, [p for p in prompts if p.split in LEARNED], lm.context_length, lm.vocabulary)
     engine = Engine(lm.model, lm.structure)
     belief = None
     if config.adapter.train_on != "all":
@@ -106,5 +120,5 @@ def train(config: RunConfig, out: str | Path) -> Training:
         **adapter.to_json(),
     }
     write_json(out, "train.json", about)
-    write_json(out, MARK, {"config": config.model_dump(mode="json"), "files": files_of(config), "finished": True})
+    finish(out, config)
     return Training(out)

@@ -184,6 +184,11 @@ class Probe(ClassifierMixin, BaseEstimator):
         ]
 
     @classmethod
+    def parameter_names(cls) -> list[str]:
+        """What may be set, whether or not it has a default."""
+        return sorted(cls._get_param_names())
+
+    @classmethod
     def candidates(cls, strengths: list[float]) -> list[dict]:
         """Parameter settings that selection tries, strongest regularisation first."""
         return [{}]
@@ -260,7 +265,9 @@ def make(name: str, **params) -> Probe:
     try:
         return cls(**params)
     except TypeError as error:
-        raise ConfigError(f"probe '{name}': {error}; its parameters are {sorted(cls().get_params())}") from error
+        raise ConfigError(
+            f"probe '{name}': {error}; its parameters are {', '.join(cls.parameter_names()) or 'none'}"
+        ) from error
 
 
 def search_space(name: str, strengths: list[float]) -> list[dict]:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import sklearn
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from adapterprobe.cache import file_digest, write_atomic
-from adapterprobe.errors import CacheError
+from adapterprobe.errors import CacheError, ConfigError
 from adapterprobe.probes.base import Probe, make
 from adapterprobe.probes.scikit import ScikitProbe
+from adapterprobe.small_files import read_json
+from adapterprobe.terminal import shortened
 
 FORMAT = 2
 
@@ -59,16 +62,43 @@ def load_probe(path: str | Path) -> tuple[Probe, dict]:
     """
     path = Path(path)
     tensors = path.with_name(path.name + ".safetensors")
-    try:
-        content = json.loads(path.with_name(path.name + ".json").read_text("utf-8"))
-        checksum = file_digest(tensors)
-    except (OSError, ValueError) as error:
-        raise CacheError(f"no saved probe at {path} ({error})") from error
+    about = path.with_name(path.name + ".json")
+    remedy = "save the probe anew"
+    if not about.is_file() or not tensors.is_file():
+        raise CacheError(f"no saved probe at {path} ({(tensors if about.is_file() else about).name} is missing)")
+    content = read_json(about, "the saved probe", error=CacheError, remedy=remedy)
     if content.get("format") != FORMAT:
-        raise CacheError(f"{path}.json has format {content.get('format')}, this version reads {FORMAT}; save it anew")
-    if checksum != content["sha256"]:
-        raise CacheError(f"{tensors} has changed since it was saved; save the probe anew")
-    probe = make(content["probe"], **content["params"])
+        raise CacheError(
+            f"{about} has format {shortened(content.get('format'))}, this version reads {FORMAT}; {remedy}"
+        )
+    shapes = {
+        "probe": str,
+        "params": dict,
+        "scalars": dict,
+        "tables": list,
+        "versions": dict,
+        "sha256": str,
+        "about": dict,
+    }
+    for name, kind in shapes.items():
+        if not isinstance(content.get(name), kind):
+            raise CacheError(
+                f"{about} is damaged: {name} is {shortened(content.get(name))}, expected {kind.__name__}; {remedy}"
+            )
+    if file_digest(tensors) != content["sha256"]:
+        raise CacheError(f"{tensors} has changed since it was saved; {remedy}")
+    strange = [
+        n
+        for n in (*content["scalars"], *content["tables"])
+        if not (str(n).isidentifier() and str(n).endswith("_")) or str(n).startswith("_")
+    ]
+    if strange:
+        raise CacheError(f"{about} is damaged: {shortened(strange[0])} is no fitted value of a probe; {remedy}")
+    try:
+        probe = make(content["probe"], **content["params"])
+        arrays = load_file(tensors)
+    except (ConfigError, SafetensorError, TypeError, ValueError, OverflowError, OSError) as error:
+        raise CacheError(f"the saved probe at {path} cannot be read ({str(error)[:200]}); {remedy}") from error
     if content["versions"] != versions(probe):
         raise CacheError(
             f"{path}.json was saved with {content['versions']}, here is {versions(probe)}, which may score otherwise; fit the "
@@ -76,10 +106,12 @@ def load_probe(path: str | Path) -> tuple[Probe, dict]:
         )
     for name in content["tables"]:
         setattr(probe, name, {})
-    for name, value in {**content["scalars"], **load_file(tensors)}.items():
+    for name, value in {**content["scalars"], **arrays}.items():
         table, dot, key = name.partition(".")
         if dot and table in content["tables"]:
             getattr(probe, table)[key] = value
-        else:
+        elif name.isidentifier() and name.endswith("_"):
             setattr(probe, name, value)
+        else:
+            raise CacheError(f"{tensors} is damaged: {shortened(name)} is no fitted value of a probe; {remedy}")
     return probe, content["about"]

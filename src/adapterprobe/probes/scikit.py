@@ -35,6 +35,10 @@ class ScikitProbe(UnweightedProbe):
         self._params = self._params | params
         return self
 
+    @classmethod
+    def parameter_names(cls) -> list[str]:
+        return sorted(inspect.signature(cls._made_of).parameters)
+
     def __reduce__(self):
         return _rebuilt, (self.probe_name, self._params), {k: v for k, v in vars(self).items() if k.endswith("_")}
 

@@ -26,6 +26,7 @@ from adapterprobe.report.gather import Gathered
 from adapterprobe.report.markdown import harmless, to_markdown
 from adapterprobe.report.page import draw_all, render_page
 from adapterprobe.report.summary import shown
+from adapterprobe.terminal import printable
 
 CARRIED = ("base", "adapter", "base+probe", "base+probe@matched", "adapter+probe")
 """Arms whose transfer is drawn."""
@@ -228,7 +229,7 @@ def write_comparison(runs: dict[str, Gathered], out: Path, failed: Sequence[dict
         if not table.empty:
             figure = ["![Transfer](figures/transfer.png)"] if title == "Carried over" and "transfer" in drawn else []
             parts += [f"## {title}", *figure, to_markdown(table)]
-    write_atomic(out / "report.md", "\n\n".join(parts) + "\n")
+    write_atomic(out / "report.md", printable("\n\n".join(parts) + "\n"))
     content = {
         "runs": {name: str(run.folder) for name, run in runs.items()},
         "differences": records,

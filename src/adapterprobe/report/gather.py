@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from adapterprobe.config import RunConfig
-from adapterprobe.config_files import read_config
+from adapterprobe.config_files import read_run_config
 from adapterprobe.errors import OutputError
-from adapterprobe.evaluate.columns import ARMS
+from adapterprobe.evaluate.columns import ARMS, COLUMNS
 from adapterprobe.evaluate.ranks import auroc_columns
+from adapterprobe.evaluate.scores import refuse_non_finite_scores
+from adapterprobe.small_files import read_json, read_records, read_table
 
 KEYS = ("dataset", "condition", "axis", "filter", "probe")
 """What tells result records of one split, arm and metric apart."""
@@ -82,8 +83,22 @@ class Gathered:
         return {(r["split"], r["arm"], r["metric"], *(r[key] for key in KEYS)): r for r in reversed(records)}
 
 
+AGAIN = "run it again with the same command"
+
+
 def _table(path: Path) -> pd.DataFrame | None:
-    return pd.read_parquet(path) if path.is_file() else None
+    return read_table(path, "the table", remedy=AGAIN) if path.is_file() else None
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """`predictions.parquet` of a run.
+
+    Raises:
+        OutputError: it is missing or damaged, or holds a score that is not finite.
+    """
+    frame = read_table(folder / "predictions.parquet", "the predictions", tuple(COLUMNS), AGAIN)
+    refuse_non_finite_scores(frame)
+    return frame
 
 
 def gather(folder: Path) -> Gathered:
@@ -94,26 +109,25 @@ def gather(folder: Path) -> Gathered:
     """
     try:
 
-        def load(name: str):
-            return json.loads((folder / name).read_text("utf-8"))
+        def load(name: str) -> dict:
+            return read_json(folder / name, "the file", remedy=AGAIN)
 
-        import yaml
-
+        config, provenance = read_run_config(folder)
         return Gathered(
             folder=folder,
-            config=read_config(folder / "config.yaml"),
-            provenance=yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["provenance"],
-            results=pd.DataFrame(load("results.json")),
-            verdicts=load("verdicts.json"),
-            controls=load("controls.json"),
+            config=config,
+            provenance=provenance,
+            results=pd.DataFrame(read_records(folder / "results.json", "the results", AGAIN)),
+            verdicts=read_records(folder / "verdicts.json", "the verdicts", AGAIN),
+            controls=read_records(folder / "controls.json", "the controls", AGAIN),
             about=load("about.json"),
-            predictions=pd.read_parquet(folder / "predictions.parquet"),
-            layers=pd.read_parquet(folder / "layers.parquet"),
+            predictions=read_predictions(folder),
+            layers=read_table(folder / "layers.parquet", "the scores of all layers", remedy=AGAIN),
             probes=load("probes.json"),
             challenge=load("challenge.json"),
-            prompts=pd.read_parquet(folder / "prompts.parquet"),
+            prompts=read_table(folder / "prompts.parquet", "the prompts", remedy=AGAIN),
             uncertainty=_table(folder / "uncertainty.parquet"),
             projections=_table(folder / "projections.parquet"),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(f"{folder} is not a finished run ({error}); run it again with the same command") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adapterprobe.report.canvas import splits_of
 from adapterprobe.report.challenge_tables import explained
 from adapterprobe.report.gather import Gathered
-from adapterprobe.report.summary import gap, shown
+from adapterprobe.report.summary import gap, inverted, shown
 
 
 def headline(run: Gathered) -> str:
@@ -17,6 +17,8 @@ def headline(run: Gathered) -> str:
     records = {arm: record for arm, record in records.items() if record is not None}
     best = max(records, key=lambda arm: records[arm]["estimate"])
     sentence = f"On {kind}, the highest AUROC for truth is {best}'s, {shown(records[best], 2)}"
+    if turned := inverted(run, split):
+        sentence += f" ({_inversions(turned)})"
     if "base" in records and best != "base":
         sentence += f"; the model's own answer has {shown(records['base'], 2)}"
     main = next((v for v in run.verdicts if v["hypothesis"].endswith(f"on {split}")), None)
@@ -25,6 +27,15 @@ def headline(run: Gathered) -> str:
         sentence += f". That {claim} there is {main['verdict']} (difference {gap(main)}, {main['n_groups']} groups)"
         sentence += "".join(f"; {doubt}" for doubt in _doubts(run, main, split))
     return sentence + "."
+
+
+def _inversions(turned: dict[str, dict[str, dict]]) -> str:
+    """On which data sets detectors say the opposite, and how surely."""
+    parts = [
+        f"{dataset}: {', '.join(f'{arm} {shown(record, 2)}' for arm, record in arms.items())}"
+        for dataset, arms in turned.items()
+    ]
+    return f"but detectors are inverted, their AUROC surely below 0.5, on {'; on '.join(parts)}"
 
 
 def _doubts(run: Gathered, verdict: dict, split: str) -> list[str]:

@@ -28,6 +28,22 @@ def shown(record: dict | None, digits: int = 3) -> str:
     return f"{record['estimate']:.{digits}f} [{record['low']:.{digits}f}, {record['high']:.{digits}f}]"
 
 
+def is_inverted(record: dict | None) -> bool:
+    """Whether an AUROC is surely below 0.5: the detector says the opposite of what it was made to say."""
+    return record is not None and record["high"] is not None and record["high"] < 0.5
+
+
+def inverted(run: Gathered, split: str) -> dict[str, dict[str, dict]]:
+    """By data set, the arms whose AUROC for truth is surely below 0.5 there, with their records."""
+    found: dict[str, dict[str, dict]] = {}
+    for dataset in sorted(set(run.results.loc[run.results["split"] == split, "dataset"]) - {"mean"}):
+        for arm in run.arms:
+            record = run.result(split, arm, dataset=dataset)
+            if record is not None and is_inverted(record):
+                found.setdefault(dataset, {})[arm] = record
+    return found
+
+
 def gap(verdict: dict) -> str:
     """The difference that a verdict is about, with its interval."""
     if verdict["difference"] is None:
@@ -44,7 +60,8 @@ def arms_table(run: Gathered) -> pd.DataFrame:
             datasets = run.results[run.results["split"] == split]["dataset"].unique()
             for dataset in sorted(datasets, key=lambda d: (d == "mean", d)):
                 where = f"{split}: {dataset if dataset != 'mean' else 'average'}"
-                row[f"{where} AUROC"] = shown(run.result(split, arm, dataset=dataset))
+                record = run.result(split, arm, dataset=dataset)
+                row[f"{where} AUROC"] = shown(record) + (" INVERTED" if is_inverted(record) else "")
                 row[f"{where} bal. acc."] = shown(run.result(split, arm, "balanced_accuracy", dataset=dataset), 2)
             row[f"{where} AUROC within one wording"] = shown(
                 run.result(split, arm, "auroc_within_template", dataset=dataset)

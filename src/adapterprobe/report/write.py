@@ -17,6 +17,7 @@ from adapterprobe.report.headline import headline
 from adapterprobe.report.markdown import fenced, harmless, to_markdown
 from adapterprobe.report.method import method, registered
 from adapterprobe.report.page import draw_all, in_script, render_page
+from adapterprobe.terminal import printable
 
 
 def write_report(folder: Path) -> None:
@@ -28,7 +29,7 @@ def write_report(folder: Path) -> None:
     run = gather(Path(folder))
     inline = draw_all(FIGURES, run, run.folder)
     write_atomic(run.folder / "report.html", _page(run, inline))
-    write_atomic(run.folder / "report.md", _markdown(run, set(inline)))
+    write_atomic(run.folder / "report.md", printable(_markdown(run, set(inline))))
 
 
 def _page(run: Gathered, figures: dict[str, Markup]) -> str:

@@ -9,7 +9,7 @@ from adapterprobe.data import Dataset, load_data, relation_names
 from adapterprobe.data.faults import Faults
 from adapterprobe.data.source import read_data
 from adapterprobe.elicit import templates_for
-from adapterprobe.errors import DataError
+from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.models.load import Reader
 from adapterprobe.pipeline.check import prompts, rows, shortcuts
 from adapterprobe.pipeline.check.entries import Entry, entries_of
@@ -82,8 +82,10 @@ def _on_prompts(spec: DatasetSpec, dataset: Dataset, entries: list[Entry], reade
     try:
         found = list(prompts.demonstrations(spec, entries))
         if reader is not None:
-            found += prompts.tokens(spec, dataset, reader)
-    except DataError as error:
+            controls = list(prompts.controls(entries, reader))
+            # Prompts with such texts cannot be made.
+            found += controls or prompts.tokens(spec, dataset, reader)
+    except (ConfigError, DataError) as error:
         # Too few groups for demonstrations has been said already; other reasons are findings of their own.
         few = len({entry.group for entry in entries}) < rows.ENOUGH_GROUPS
         severity = rows.NOTES if few else rows.BLOCKS

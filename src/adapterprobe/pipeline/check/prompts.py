@@ -9,7 +9,8 @@ from adapterprobe.data import Dataset
 from adapterprobe.data.duplicates import said_before
 from adapterprobe.data.examples import said
 from adapterprobe.elicit import after_shared_words
-from adapterprobe.models.encode import PromptReader
+from adapterprobe.elicit.formats import control_tokens
+from adapterprobe.models.encode import PromptReader, unembedded
 from adapterprobe.models.load import Reader
 from adapterprobe.pipeline.check.entries import Entry
 from adapterprobe.pipeline.check.findings import BLOCKS, NOTES, WARNS, Finding
@@ -37,6 +38,20 @@ def demonstrations(spec: DatasetSpec, entries: Sequence[Entry]) -> Iterator[Find
         )
 
 
+def controls(entries: Sequence[Entry], reader: Reader) -> Iterator[Finding]:
+    """Texts that hold a control token of the tokenizer: sent as they are, they would end a turn or a document."""
+    pattern = control_tokens(reader.tokenizer)
+    bad = [(entry, found) for entry in entries if pattern and (found := pattern.search(f"{entry.text}\n{entry.right}"))]
+    if bad:
+        yield Finding(
+            "control tokens in texts",
+            BLOCKS,
+            f"{len(bad)} of {len(entries)} rows hold what the tokenizer of {reader.name} takes for a control token",
+            "take them out, or leave the rows out",
+            tuple(f"{entry.where}: {found.group()}" for entry, found in bad),
+        )
+
+
 def tokens(spec: DatasetSpec, dataset: Dataset, reader: Reader) -> Iterator[Finding]:
     """Choices and lengths under one tokenizer; in the recall form the answers themselves are the choices."""
     read = PromptReader(reader.tokenizer)
@@ -48,6 +63,7 @@ def tokens(spec: DatasetSpec, dataset: Dataset, reader: Reader) -> Iterator[Find
         mine = replace(spec, form=form, templates=spec.templates if form == spec.form else None)
         prompts = dataset_prompts(replace(mine, facts=MOST_GROUPS if count > MOST_GROUPS else None), reader.tokenizer)
         collide, long, longest = [], [], 0
+        strange: dict[str, int] = {}
         for prompt in prompts if form != "recall" else map(after_shared_words, prompts):
             length = len(read.ids(prompt))
             longest = max(longest, length)
@@ -55,6 +71,8 @@ def tokens(spec: DatasetSpec, dataset: Dataset, reader: Reader) -> Iterator[Find
                 long.append(prompt)
             if not read.tells_apart(prompt):
                 collide.append(prompt)
+            if (beyond := unembedded(read.ids(prompt), reader.vocabulary)) is not None:
+                strange[reader.tokenizer.decode([beyond])] = strange.get(reader.tokenizer.decode([beyond]), 0) + 1
         if collide:
             groups = {prompt.example.group for prompt in collide}
             yield Finding(
@@ -65,6 +83,15 @@ def tokens(spec: DatasetSpec, dataset: Dataset, reader: Reader) -> Iterator[Find
                 if form == spec.form
                 else "nothing: recall is asked with other wrong answers, or left open; the tested form is not touched",
                 tuple(dict.fromkeys(f"{p.positive} / {p.negative}" for p in collide)),
+            )
+        if strange:
+            yield Finding(
+                f"tokens without an embedding ({form})",
+                BLOCKS,
+                f"{sum(strange.values())} of {len(prompts)} prompts hold tokens that {reader.name}, with {reader.vocabulary} embeddings, "
+                "does not know",
+                "use the model's own tokenizer, or another --format",
+                tuple(strange),
             )
         if long:
             yield Finding(
