@@ -210,6 +210,8 @@ def test_run_folders(finished_run, tmp_path, cache, capsys, name, content):
     if name not in ("about.json", "verdicts.json"):
         assert main(["score", str(out), str(tmp_path / "p.jsonl")]) == 2
         one_line(capsys)
+    if name in ("results.json", "verdicts.json") and content != b"[1]":
+        return
     # What a report computes anew may be damaged.
     status = main(["report", str(out)])
     assert status == 2 or name in ("results.json", "verdicts.json")

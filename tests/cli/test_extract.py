@@ -164,7 +164,7 @@ def test_rows_come_out_as_they_went_in(tiny_folder, tmp_path, cache, capsys):
     for name in ("id", "statement", "label", "note"):
         assert table[name].astype(str).tolist() == source[name].astype(str).tolist()
     assert table["source_text"].tolist() == ["mine"] * 20, "a column of theirs with a name of ours"
-    assert table["text"].str.contains("The stone 3 is blue\\?").sum() == 2
+    assert table["text"].str.contains("The stone 2 is blue\\?").sum() == 2
     states = hidden.open(tmp_path / "s").layer(2)
     assert np.allclose(states[0], states[17], atol=1e-5) and not np.allclose(states[0], states[1], atol=1e-3)
 

@@ -155,4 +155,6 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
             parameter.requires_grad_(False)
         yield
     finally:
+        # PEFT's own way out leaves copies of whole modules (`modules_to_save`) in the place of the model's.
+        strip(lm.model)
         wrapped.unload()
