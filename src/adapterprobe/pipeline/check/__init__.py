@@ -88,6 +88,6 @@ def _on_prompts(spec: DatasetSpec, dataset: Dataset, entries: list[Entry], reade
     except (ConfigError, DataError) as error:
         # Too few groups for demonstrations has been said already; other reasons are findings of their own.
         few = len({entry.group for entry in entries}) < rows.ENOUGH_GROUPS
-        severity = rows.NOTES if few else rows.BLOCKS
+        severity = rows.NOTES if few and isinstance(error, DataError) else rows.BLOCKS
         return [Finding("prompts cannot be made", severity, str(error), "mend that, or choose other options")]
     return found
