@@ -7,6 +7,8 @@ from pathlib import Path
 
 # One thread a process: tiny tensors gain nothing from a second one, and two processes share the cores (`make test`).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The hub is never asked, so nothing waits for a network that may not be there.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch

@@ -32,7 +32,7 @@ def digest(*parts: object) -> str:
     (True, False)
     """
     text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 def file_digest(path: Path) -> str:

@@ -142,6 +142,39 @@ def test_probe_files(saved, change):
         load_probe(saved)
 
 
+@pytest.mark.parametrize("how", ["no layer", "no weights", "another width"])
+def test_probes_of_a_run_that_cannot_score(finished_run, tmp_path, cache, capsys, how):
+    out = tmp_path / "o"
+    shutil.copytree(finished_run / "out", out)
+    mark = json.loads((out / "run.json").read_text())
+    del mark["checksums"]
+    (out / "run.json").write_text(json.dumps(mark))
+    for path in (out / "probes").glob("*.json"):
+        content = json.loads(path.read_text())
+        if how == "no layer":
+            content["about"].pop("layer")
+        elif how == "another width":
+            content["scalars"]["n_features_in_"] = 10**9
+        else:
+            from adapterprobe.cache import file_digest
+
+            save_file({"nothing_": np.zeros(1)}, path.with_suffix(".safetensors"))
+            content |= {"sha256": file_digest(path.with_suffix(".safetensors")), "scalars": {"classes_": 1}}
+        path.write_text(json.dumps(content))
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Is it?"}')
+    assert main(["score", str(out), str(tmp_path / "p.jsonl")]) == 2
+    one_line(capsys, "probe")
+
+
+def test_surrogates_in_an_adapters_settings(finished_run, tmp_path):
+    from adapterprobe.adapt.files import adapter_digest
+
+    shutil.copytree(finished_run / "out" / "adapter", tmp_path / "a")
+    path = tmp_path / "a" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task_type": "\ud800"}))
+    assert adapter_digest(tmp_path / "a") != adapter_digest(finished_run / "out" / "adapter")
+
+
 def test_probe_tensors_cannot_replace_methods(saved):
     path = saved.with_name("p.safetensors")
     save_file({"predict_proba": np.zeros(3)}, path)

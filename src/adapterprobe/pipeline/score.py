@@ -126,7 +126,7 @@ class Scorer:
             if label is not None:
                 sight = sight_of(specs[label], self.config, self.lm.structure.n_layers)
                 probe, about = load_probe(self.folder / "probes" / f"{arm}-{label}-seed-{self.seed}")
-                layer = about["layer"]
+                layer = about.get("layer")
                 if layer != int(rows["layer"].iloc[0]):
                     raise CacheError(
                         f"the probe {label} of {arm} in {self.folder} is not the one that was judged; run again"
@@ -212,7 +212,13 @@ class Scorer:
             states, objective = (off, None) if detector.arm == "base" else (on, self.config.adapter.objective)
             return own_detector(detector.arm, self.seed, encoded, states, objective).truth_score
         view = views.get((detector.arm, self.seed)) or views[detector.arm, None]
-        return detector.probe.predict_proba(detector.sight.of(view)(detector.layer))[:, 1]
+        try:
+            return detector.probe.predict_proba(detector.sight.of(view)(detector.layer))[:, 1]
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise CacheError(
+                f"the saved probe of {detector.name} in {self.folder} cannot score ({type(error).__name__}: {str(error)[:160]}); it is "
+                "damaged: take the run from a copy, or run it again"
+            ) from error
 
     def _tokens(self, encoded: Encoded, weights: str):
         wanted = sorted({d.layer for d in self.detectors if d.reads_tokens})
