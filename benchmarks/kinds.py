@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from adapterprobe import load_model
-from adapterprobe.adapt import adapter_off, attach, train_adapter
-from adapterprobe.adapt.attach import detach
-from adapterprobe.adapt.kinds import KINDS, rate_of
-from adapterprobe.adapt.measure import measure
-from adapterprobe.adapt.train import targets_of
+from adapterprobe.adapters import adapter_off, attach, train_adapter
+from adapterprobe.adapters.attach import detach
+from adapterprobe.adapters.kinds import KINDS, rate_of
+from adapterprobe.adapters.metrics import measure
+from adapterprobe.adapters.train import targets_of
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
 from adapterprobe.errors import AdapterProbeError

@@ -14,7 +14,7 @@ BASE = 500
 CODE = """
 import json, resource, sys, time
 from adapterprobe.engine import Engine
-from adapterprobe.hidden import record
+from adapterprobe.activations import record
 from benchmarks.workload import few_shot, model
 count = int(sys.argv[1])
 lm = model()

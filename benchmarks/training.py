@@ -8,13 +8,13 @@ import time
 import numpy as np
 import torch
 
-from adapterprobe.adapt import attach
-from adapterprobe.adapt.attach import detach, trainable
-from adapterprobe.adapt.batching import micro_batches
-from adapterprobe.adapt.fused import fused_lora
-from adapterprobe.adapt.measure import losses_of
-from adapterprobe.adapt.optimiser import Optimiser
-from adapterprobe.engine import Engine, Trunk
+from adapterprobe.adapters import attach
+from adapterprobe.adapters.attach import detach, trainable
+from adapterprobe.adapters.batching import micro_batches
+from adapterprobe.adapters.fused_lora import fused_lora
+from adapterprobe.adapters.metrics import losses_of
+from adapterprobe.adapters.optimizer import Optimiser
+from adapterprobe.engine import Engine, LowerBlockCache
 from adapterprobe.engine.answers import choice_logprobs
 from benchmarks.workload import Row, demo, model, ratio
 
@@ -37,7 +37,7 @@ def run() -> list[Row]:
             optimiser = Optimiser(trainable(wrapped), adapter, STEPS)
             engine = Engine(lm.model, lm.structure)
             lowest = min(int(n.split("layers.")[1].split(".")[0]) for n in optimiser.parameters)
-            trunk = Trunk(lowest, engine, engine.plan(train.ids))
+            trunk = LowerBlockCache(lowest, engine, engine.plan(train.ids))
             if side == "ours":
                 trunk.collect(engine)
             wrapped.train()

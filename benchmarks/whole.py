@@ -16,14 +16,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from adapterprobe import pipeline
-from adapterprobe.adapt.attach import target_names
-from adapterprobe.adapt.kinds import rate_of
+from adapterprobe.adapters.attach import target_names
+from adapterprobe.adapters.kinds import rate_of
 from adapterprobe.cache import cache_root
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.models import load_model
-from adapterprobe.models.encode import Encoded, encode
-from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+from adapterprobe.prompts.encoded import Encoded, encode
+from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
 from benchmarks.workload import Row, transformers_pass
 
 

@@ -15,9 +15,9 @@ import torch
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.models import LanguageModel, load_model
-from adapterprobe.models.encode import Encoded, encode
-from adapterprobe.pipeline.dataset import DatasetSpec, dataset_prompts
-from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+from adapterprobe.prompts.dataset_prompts import DatasetSpec, dataset_prompts
+from adapterprobe.prompts.encoded import Encoded, encode
+from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
 
 
 @dataclass(frozen=True)

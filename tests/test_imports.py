@@ -3,8 +3,9 @@
 import ast
 from pathlib import Path
 
-ORDER = ["errors", "system_errors", "terminal", "hints", "small_files", "safe_yaml", "output_lock", "types", "progress", "cache", "cache_entries", "config", "config_files", "data", "elicit", "models", "engine", "adapt", "hidden", "evaluate",
-         "probes", "report", "pipeline", "cli"]  # fmt: skip
+ORDER = ["errors", "system_errors", "terminal", "hints", "small_files", "safe_yaml", "output_lock", "types", "progress", "cache", "cache_entries", "config", "config_files",
+         "evaluate", "data", "output_folder", "models", "prompts", "checks", "engine", "activations", "hidden", "knowledge", "adapters", "probes", "detectors", "analyses",
+         "report", "screening", "planning", "pipeline", "integrations", "cli"]  # fmt: skip
 ROOT = Path(__file__).parents[1] / "src" / "adapterprobe"
 
 
@@ -44,6 +45,8 @@ def test_importing_the_package_is_quick_and_silent():
     code = "import adapterprobe, sys; print('torch' in sys.modules, adapterprobe.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == "False" and done.stderr == ""
-    code = "import adapterprobe; print(adapterprobe.hidden.open, adapterprobe.probes.available(), adapterprobe.run)"
+    code = (
+        "import adapterprobe; print(adapterprobe.activations.open, adapterprobe.probes.available(), adapterprobe.run)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "logistic" in done.stdout and done.stderr == ""

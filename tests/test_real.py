@@ -6,16 +6,16 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from adapterprobe import probes
-from adapterprobe.adapt import adapter_merged, adapter_off, attach
-from adapterprobe.adapt.attach import detach, trainable
+from adapterprobe.activations import record
+from adapterprobe.adapters import adapter_merged, adapter_off, attach
+from adapterprobe.adapters.attach import detach, trainable
 from adapterprobe.config import AdapterConfig
 from adapterprobe.data import load_relation, relation_names
-from adapterprobe.elicit import draw_demo_sets, make_prompts, templates_for
 from adapterprobe.engine import Engine
-from adapterprobe.hidden import record
 from adapterprobe.models import load_model
-from adapterprobe.models.choices import ChoiceFinder
-from adapterprobe.models.encode import encode
+from adapterprobe.prompts import draw_demo_sets, make_prompts, templates_for
+from adapterprobe.prompts.answer_tokens import ChoiceFinder
+from adapterprobe.prompts.encoded import encode
 
 pytestmark = pytest.mark.real
 

@@ -3,7 +3,7 @@
 import logging
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "__version__", "hidden", "load_model", "probes", "read_config", "run"]
+__all__ = ["RunConfig", "__version__", "activations", "hidden", "load_model", "probes", "read_config", "run"]
 
 # PEFT imports bitsandbytes wherever it is installed, and that reports which kernels it has not found.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -27,7 +27,7 @@ def __getattr__(name: str):
         from adapterprobe.models import load_model
 
         return load_model
-    if name in ("hidden", "probes"):
+    if name in ("activations", "hidden", "probes"):
         import importlib
 
         return importlib.import_module(f"adapterprobe.{name}")

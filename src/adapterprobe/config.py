@@ -156,8 +156,22 @@ class ElicitConfig(Stage):
         return self
 
 
+RENAMED = {"keep_rest": "kl_vocab_weight", "keep_text": "kl_text_weight"}
+"""Keys of `adapter` by their former names, which are still read."""
+
+
 class AdapterConfig(Stage):
     """The adapter and its training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for old, new in RENAMED.items():
+            if old in values and new in values:
+                raise ValueError(f"adapter.{old} is the former name of adapter.{new}; give one of them")
+        return {RENAMED.get(key, key): value for key, value in values.items()}
 
     kind: str = Field("lora", description="kind of adapter: lora, dora, ia3, oft, bias ... (docs/adapters.md has all)")
     options: dict[str, bool | int | float | str | list | None] = Field(
@@ -174,10 +188,10 @@ class AdapterConfig(Stage):
         "wanted choice; null: soft for opposite, else hard",
     )
     unlikelihood: float = Field(0.0, ge=0, description="weight of -log(1 - p) of the choice that is not wanted")
-    keep_rest: float = Field(
+    kl_vocab_weight: float = Field(
         0.0, ge=0, description="weight of KL from the base model over the rest of the vocabulary, so that it stays"
     )
-    keep_text: float = Field(
+    kl_text_weight: float = Field(
         0.0, ge=0, description="weight of KL from the base model on neutral text, so that everything else stays"
     )
     neutral_text: str | None = Field(

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from adapterprobe.config import RunConfig
+from adapterprobe.config import RENAMED, RunConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
+from adapterprobe.progress import say
 from adapterprobe.safe_yaml import YamlError, parse_yaml
 from adapterprobe.small_files import read_text
 from adapterprobe.terminal import shortened
@@ -154,6 +155,10 @@ def _validated(values: dict[str, Any], source: str | Path, overrides: list[str],
         place = values.setdefault("model", {})
         if isinstance(place, dict):
             place["trust_remote_code"] = True
+    adapter = values.get("adapter")
+    for old, new in RENAMED.items():
+        if isinstance(adapter, dict) and old in adapter:
+            say(f"adapter.{old} is now called adapter.{new}; the former name is read until the next release")
     if (found := _huge(values)) is not None:
         raise ConfigError(
             f"{source}: {found[0]}: a number of at most {LARGEST} was expected, got {shortened(found[1])}"

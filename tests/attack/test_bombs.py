@@ -8,15 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from adapterprobe.adapt.attach import attach
-from adapterprobe.adapt.files import loaded
-from adapterprobe.adapt.untrusted import check_patterns
+from adapterprobe.adapters.adapter_folder import loaded
+from adapterprobe.adapters.attach import attach
+from adapterprobe.adapters.untrusted import check_patterns
 from adapterprobe.cli import main
 from adapterprobe.config import AdapterConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.data import load_data
-from adapterprobe.elicit.formats import render
 from adapterprobe.errors import ConfigError, DataError, ModelError
+from adapterprobe.prompts.formats import render
 
 SOON = 30
 """Seconds; all of these took minutes, or never came to an end."""

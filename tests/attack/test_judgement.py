@@ -10,9 +10,9 @@ import pytest
 
 from adapterprobe.cli import main
 from adapterprobe.errors import ModelError, OutputError
-from adapterprobe.evaluate.columns import COLUMNS
 from adapterprobe.evaluate.intervals import difference, resample, standard_error
-from adapterprobe.evaluate.outcome import evaluate
+from adapterprobe.evaluate.results import evaluate
+from adapterprobe.evaluate.schema import COLUMNS
 from adapterprobe.evaluate.scores import refuse_non_finite
 from adapterprobe.evaluate.statistics import auroc, group_wins
 from adapterprobe.evaluate.verdict import judge, limits, p_value, parse_hypothesis
@@ -188,8 +188,8 @@ def test_a_probe_that_gives_no_numbers_is_left_out(finished_run, tmp_path, monke
 
 def test_a_report_says_inverted(finished_run, tmp_path, monkeypatch):
     """A data set on which every probe says the opposite: the first sentence and the table name it."""
-    from adapterprobe.report.gather import gather
     from adapterprobe.report.headline import headline
+    from adapterprobe.report.run_reader import read_run
     from adapterprobe.report.summary import arms_table
 
     out = tmp_path / "o"
@@ -201,7 +201,7 @@ def test_a_report_says_inverted(finished_run, tmp_path, monkeypatch):
     data.loc[turned, "score"] = 0.5 - 0.3 * (label - 0.5) + rng.normal(size=turned.sum()) * 0.05
     data.to_parquet(out / "predictions.parquet", index=False)
     assert main(["report", str(out), "--accept-changes"]) == 0
-    run = gather(out)
+    run = read_run(out)
     sentence = headline(run)
     assert "inverted" in sentence and "elements" in sentence and "adapter+probe" in sentence.split("inverted")[1]
     assert sentence in (out / "report.md").read_text().replace("&gt;", ">")

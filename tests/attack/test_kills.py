@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adapterprobe.hidden import open as open_states
+from adapterprobe.activations import open as open_states
 
 KILLS = 6
 """Of each command, at least."""
@@ -33,7 +33,7 @@ def command(argv, cache: Path) -> subprocess.Popen:
     )
 
 
-def undisturbed(argv, cache: Path) -> float:
+def adapter_off_eval(argv, cache: Path) -> float:
     began = time.monotonic()
     process = command(argv, cache)
     _, err = process.communicate()
@@ -104,7 +104,7 @@ def test_a_storm_of_kills(what, finished_run, tiny_folder, tmp_path):
         }[what]
 
     expected, out = tmp_path / "expected", tmp_path / "out"
-    whole = undisturbed(argv(expected), tmp_path / "cache-expected")
+    whole = adapter_off_eval(argv(expected), tmp_path / "cache-expected")
 
     def start_over():
         shutil.rmtree(cache, ignore_errors=True)
@@ -153,9 +153,9 @@ def test_a_pruning_that_is_killed(tiny_folder, tmp_path):
         "--limit",
         "100",
     ]
-    undisturbed([*argv, "--out", str(tmp_path / "expected")], tmp_path / "cache-expected")
+    adapter_off_eval([*argv, "--out", str(tmp_path / "expected")], tmp_path / "cache-expected")
     for kill in range(KILLS):
-        undisturbed([*argv, "--out", str(tmp_path / f"a{kill}")], cache)
+        adapter_off_eval([*argv, "--out", str(tmp_path / f"a{kill}")], cache)
         for number in range(400):
             folder = cache / "states" / f"extra{number}"
             folder.mkdir(parents=True, exist_ok=True)
@@ -170,6 +170,6 @@ def test_a_pruning_that_is_killed(tiny_folder, tmp_path):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        undisturbed([*argv, "--out", str(tmp_path / f"b{kill}")], cache)
+        adapter_off_eval([*argv, "--out", str(tmp_path / f"b{kill}")], cache)
         assert same_states(tmp_path / "expected", tmp_path / f"b{kill}")
     assert command(["cache", "prune", "--all"], cache).wait() == 0

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import adapterprobe
-from adapterprobe.adapt.files import adapter_digest
+from adapterprobe.adapters.adapter_folder import adapter_digest
 from adapterprobe.cache import reserve
 from adapterprobe.cli import main
 from adapterprobe.system_errors import told

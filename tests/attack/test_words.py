@@ -167,7 +167,7 @@ def test_probes_of_a_run_that_cannot_score(finished_run, tmp_path, cache, capsys
 
 
 def test_surrogates_in_an_adapters_settings(finished_run, tmp_path):
-    from adapterprobe.adapt.files import adapter_digest
+    from adapterprobe.adapters.adapter_folder import adapter_digest
 
     shutil.copytree(finished_run / "out" / "adapter", tmp_path / "a")
     path = tmp_path / "a" / "adapter_config.json"

@@ -8,7 +8,7 @@ import pytest
 
 from adapterprobe.cli import main
 from adapterprobe.errors import ConfigError
-from adapterprobe.pipeline.grid import combinations
+from adapterprobe.pipeline.sweep import combinations
 
 
 @pytest.fixture(autouse=True)

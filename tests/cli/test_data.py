@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from adapterprobe.checks import check
 from adapterprobe.cli import main
 from adapterprobe.config import ReadConfig
 from adapterprobe.data import load_data, relation_names
-from adapterprobe.data.duplicates import said_before
+from adapterprobe.data.duplicates import near_duplicates_of
 from adapterprobe.data.examples import said
 from adapterprobe.models.load import load_reader
-from adapterprobe.pipeline.check import check
-from adapterprobe.pipeline.dataset import DatasetSpec, prompts_and_belief
-from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+from adapterprobe.prompts.dataset_prompts import DatasetSpec, prompts_and_belief
+from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
 from conftest import small_config
 
 # Words that the tiny tokenizer can spell; every group has a true and a false claim, and nothing else tells them apart.
@@ -291,7 +291,7 @@ def test_belief_of_claims_is_asked_both_ways_round(tmp_path, tokenizer):
     """Groups with one kind of claim: who always says yes would be right on half of them, so they are asked negated too."""
     rows = [r for i, r in enumerate(claims()) if r["label"] == i % 4 // 2]
     dataset = load_data(save(tmp_path / "c.csv", rows), ReadConfig(group="thing"))
-    assert set(dataset.sides().values()) == {"true", "false"}
+    assert set(dataset.label_sides().values()) == {"true", "false"}
     spec = DatasetSpec(str(tmp_path / "c.csv"), shots=2, facts=20, read=ReadConfig(group="thing"))
     prompts, belief = prompts_and_belief(spec, tokenizer, 3)
     assert len(belief.known) == 3 and belief.recalled == []
@@ -335,7 +335,7 @@ def test_two_training_sets_that_say_the_same_do_not_leak(tmp_path, tokenizer):
     trained = [
         said(e) for split, examples in questions.examples.items() if split not in ("test", "ood") for e in examples
     ]
-    assert not said_before([said(e) for e in questions.examples["test"]], trained)
+    assert not near_duplicates_of([said(e) for e in questions.examples["test"]], trained)
     prepare_prompts(config, questions, tokenizer)
 
 

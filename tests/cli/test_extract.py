@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapterprobe import hidden
-from adapterprobe.adapt import attach
+from adapterprobe.adapters import attach
 from adapterprobe.cli import main
 from adapterprobe.config import AdapterConfig
 from adapterprobe.models import load_model

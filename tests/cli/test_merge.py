@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapterprobe.adapt import attach
-from adapterprobe.adapt.files import loaded, made_for, save_adapter
+from adapterprobe.adapters import attach
+from adapterprobe.adapters.adapter_folder import base_model_record, loaded, save_adapter
 from adapterprobe.cli import main
 from adapterprobe.config import AdapterConfig
 from adapterprobe.models import load_model
@@ -21,7 +21,7 @@ def adapter_of(family, kind, tokenizer, folder):
     tiny(family).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     lm = load_model(str(folder / "model"), dtype="fp32", device="cpu")
-    about = made_for(lm)
+    about = base_model_record(lm)
     wrapped = attach(lm.model, lm.structure, AdapterConfig(kind=kind, layers="1-3", rank=4), 0)
     torch.manual_seed(0)
     for parameter in wrapped.parameters():

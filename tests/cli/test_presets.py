@@ -132,7 +132,7 @@ def test_figures_for_lies(told_to_lie):
 
 
 def test_scores_of_adapters_are_turned_by_their_objective():
-    from adapterprobe.pipeline.arms import ASKED_FALSE
+    from adapterprobe.detectors.fit import ASKED_FALSE
 
     told = np.array([False, True])
     found = {name: ASKED_FALSE[name](told).tolist() for name in ASKED_FALSE}

@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from adapterprobe import probes
 from adapterprobe.cli import main
 from adapterprobe.config_files import read_config
-from adapterprobe.evaluate.columns import ARMS, COLUMNS
+from adapterprobe.evaluate.schema import ARMS, COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_again_makes_no_forward_pass(finished, capsys, monkeypatch):
 
 
 def test_another_folder_takes_everything_from_the_cache(finished, tmp_path, monkeypatch):
-    from adapterprobe.adapt import train
+    from adapterprobe.adapters import train
 
     monkeypatch.setattr(train, "micro_batches", None)
     assert main(["run", str(finished / "run.yaml"), "--out", str(tmp_path / "again")]) == 0

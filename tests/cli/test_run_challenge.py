@@ -123,8 +123,8 @@ def test_hypotheses_changed_afterwards_are_called_so(finished, tmp_path):
 
 
 def test_the_first_sentence_says_what_takes_away_from_it(finished, tmp_path):
-    from adapterprobe.report.gather import gather
     from adapterprobe.report.headline import headline
+    from adapterprobe.report.run_reader import read_run
 
     out = tmp_path / "out"
     shutil.copytree(finished, out)
@@ -140,7 +140,7 @@ def test_the_first_sentence_says_what_takes_away_from_it(finished, tmp_path):
     def said():
         (out / "verdicts.json").write_text(json.dumps(verdicts))
         (out / "controls.json").write_text(json.dumps(controls))
-        return headline(gather(out))
+        return headline(read_run(out))
 
     assert said().endswith("groups).")
     main_one["recipe_low"] = -0.1

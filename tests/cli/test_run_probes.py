@@ -11,9 +11,9 @@ from adapterprobe import probes
 from adapterprobe.cli import main
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import to_yaml
+from adapterprobe.detectors.features import feature_spec
 from adapterprobe.errors import ConfigError, DataError
-from adapterprobe.pipeline.pairs import pair_numbers
-from adapterprobe.pipeline.views import sight_of
+from adapterprobe.prompts.contrast_pairs import pair_numbers
 from conftest import small_config
 
 PROBES = [
@@ -101,7 +101,7 @@ def test_saved_probes_score_as_in_the_run(finished):
 
 def test_searches_come_out_of_the_cache(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished / "cache"))
-    from adapterprobe.pipeline import fitted
+    from adapterprobe.detectors import search_cache as fitted
 
     def refuse(*args, **kwargs):
         raise DataError("fitted anew")
@@ -176,7 +176,7 @@ def test_the_report_shows_it(finished):
 
 def test_pairs_have_one_right_and_one_wrong_answer(tokenizer):
     from adapterprobe.config import DataConfig
-    from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+    from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
 
     config = RunConfig(data=DataConfig(max_groups=40, ood=[], min_groups=2), evaluate={"hypotheses": []})
     prompts = list(prepare_prompts(config, prepare_questions(config), tokenizer)[0])
@@ -218,6 +218,6 @@ def test_features_that_do_not_suit_are_refused():
     ):
         config = RunConfig(probes=["logistic", spec | {"name": "x"}])
         with pytest.raises(ConfigError, match=match):
-            sight_of(config.probe_specs[1], config, 12)
+            feature_spec(config.probe_specs[1], config, 12)
     with pytest.raises(ValueError, match="two probes have one name"):
         RunConfig(probes=["logistic", {"probe": "logistic"}])

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from adapterprobe.cli import main
+from adapterprobe.detectors import score_file as module
 from adapterprobe.evaluate.conformal import answers
-from adapterprobe.pipeline import score_file as module
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_a_stopped_scoring_goes_on_where_it_was(finished_run, tmp_path, monkeypa
     monkeypatch.setattr(module, "PIECE", 6)
     command = ["score", str(finished_run / "out"), str(tmp_path / "s.jsonl"), "--out"]
     assert main([*command, str(tmp_path / "whole.jsonl")]) == 0
-    from adapterprobe.pipeline.score import Scorer
+    from adapterprobe.detectors.scorer import Scorer
 
     pieces, score = [], Scorer.score
 
@@ -237,7 +237,7 @@ def test_columns_of_numbers_are_no_answers(finished_run, tmp_path, capsys):
 def test_all_broken_rows_are_told_before_any_is_scored(
     finished_run, tmp_path, capsys, monkeypatch, name, content, words
 ):
-    from adapterprobe.pipeline import score_file
+    from adapterprobe.detectors import score_file
 
     def refuse(*args, **kwargs):
         raise AssertionError("no model is loaded for a file that is broken")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from adapterprobe.cli import main
-from adapterprobe.evaluate.screening import COLUMNS
+from adapterprobe.screening.metrics import COLUMNS
 
 CELLS = ["--format", "plain", "--format", "chatml", "--shots", "0", "--shots", "2", "--facts", "12", "--dtype", "fp32"]
 
@@ -52,7 +52,7 @@ def test_a_stopped_screening_goes_on(tiny_folder, tmp_path, cache, monkeypatch):
         "--facts",
         "6",
     ]
-    module = sys.modules["adapterprobe.pipeline.screen"]
+    module = sys.modules["adapterprobe.screening.grid"]
     cell, done = module._cell, []
 
     def stop(*args):
@@ -112,8 +112,8 @@ def test_a_cell_that_cannot_be_filled_leaves_the_others(tiny_folder, tmp_path, c
     ],
 )
 def test_bad_input_before_a_model_is_loaded(more, match, tmp_path, cache, capsys, monkeypatch):
-    module = sys.modules.get("adapterprobe.pipeline.screen") or __import__(
-        "adapterprobe.pipeline.screen", fromlist=["screen"]
+    module = sys.modules.get("adapterprobe.screening.grid") or __import__(
+        "adapterprobe.screening.grid", fromlist=["screen"]
     )
     monkeypatch.setattr(module, "load_model", lambda *a, **k: pytest.fail("too late"))
     assert main(["screen", "--out", str(tmp_path / "s"), *more]) == 2

@@ -13,9 +13,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from adapterprobe.adapt.files import loaded
-from adapterprobe.adapt.kinds import KINDS
-from adapterprobe.adapt.objectives import OBJECTIVES
+from adapterprobe.adapters.adapter_folder import loaded
+from adapterprobe.adapters.kinds import KINDS
+from adapterprobe.adapters.objectives import OBJECTIVES
 from adapterprobe.cli import main
 from adapterprobe.config_files import read_config
 from adapterprobe.engine import Engine
@@ -71,9 +71,9 @@ def test_loss_before_and_after_are_of_the_same_prompts(tiny_folder, tmp_path, ca
     out = tmp_path / "out"
     assert main(command(tiny_folder, out, "--steps", "12", "--layers", "1-3")) == 0
     about = json.loads((out / "train.json").read_text())
-    from adapterprobe.models.encode import encode
-    from adapterprobe.pipeline.adapters import FIXED_BATCH
-    from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
+    from adapterprobe.adapters.cached_training import FIXED_BATCH
+    from adapterprobe.prompts.encoded import encode
+    from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
 
     config = read_config(out / "config.yaml")
     lm = load_model(str(tiny_folder), device="cpu", dtype="fp32")
@@ -138,7 +138,8 @@ def test_again_returns_at_once_and_a_run_finds_it(tiny_folder, tmp_path, cache, 
     config = small_config(tiny_folder, seeds=[0], data={"max_groups": 60})
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert main(["train", str(file), "--out", str(tmp_path / "adapter")]) == 0
-    from adapterprobe.pipeline import adapters, train
+    from adapterprobe.adapters import cached_training as adapters
+    from adapterprobe.pipeline import train_adapter as train
 
     def never(*args, **kwargs):
         raise AssertionError("trained again")
@@ -200,7 +201,7 @@ def test_an_adapter_of_another_model(tiny_folder, tokenizer, tmp_path, cache, ca
     ],
 )
 def test_bad_input(more, match, tiny_folder, tmp_path, cache, capsys, monkeypatch):
-    from adapterprobe.pipeline import adapters
+    from adapterprobe.adapters import cached_training as adapters
 
     monkeypatch.setattr(adapters, "train_adapter", None)
     import re
@@ -289,7 +290,7 @@ SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 def test_sharded_processes_train_the_same_adapter(tiny_folder, tmp_path, kind):
     """FSDP2 by accelerate's configuration; passes of a step that cannot be shared out evenly; what keeps text as it was."""
     steps = ["--steps", "6", "--adapter", kind, "--set", "adapter.batch_size=12", "--set", "adapter.micro_batch=4"]
-    steps += ["--set", "adapter.keep_text=0.1"]
+    steps += ["--set", "adapter.kl_text_weight=0.1"]
     one, first, _ = torchrun(tiny_folder, tmp_path, "one", *steps, processes=1)
     two, second, log = torchrun(tiny_folder, tmp_path, "two", *steps, **SHARDED)
     assert two, log[-2000:]
@@ -301,7 +302,8 @@ def test_sharded_processes_train_the_same_adapter(tiny_folder, tmp_path, kind):
 
 
 def test_what_cannot_be_sharded_is_refused(tiny_folder, tmp_path, monkeypatch):
-    from adapterprobe.adapt import processes, sharding
+    from adapterprobe.adapters import distributed as processes
+    from adapterprobe.adapters import sharding
     from adapterprobe.config import RunConfig
     from adapterprobe.errors import ConfigError
 
@@ -324,9 +326,9 @@ def test_what_cannot_be_sharded_is_refused(tiny_folder, tmp_path, monkeypatch):
 
 
 def test_other_commands_run_in_one_process(tiny_folder, tmp_path, cache, monkeypatch):
-    from adapterprobe.adapt import processes
+    from adapterprobe.adapters import distributed as processes
+    from adapterprobe.adapters.preflight import one_process
     from adapterprobe.errors import ConfigError
-    from adapterprobe.pipeline.learning import one_process
 
     one_process("run")
     monkeypatch.setattr(processes, "count", lambda: 2)
@@ -336,10 +338,10 @@ def test_other_commands_run_in_one_process(tiny_folder, tmp_path, cache, monkeyp
 
 def test_trained_on_what_it_recalls(tiny_folder, tmp_path, cache, monkeypatch):
     """Only groups that pass are learned from; the others are left out of both splits."""
-    from adapterprobe.pipeline import train
-    from adapterprobe.pipeline.belief import Belief, Passed
+    from adapterprobe.knowledge import Knowledge, KnownGroups
+    from adapterprobe.pipeline import train_adapter as train
 
-    real = train.find_belief
+    real = train.measure_knowledge
     seen = {}
 
     def half(lm, engine, prompts):
@@ -347,7 +349,7 @@ def test_trained_on_what_it_recalls(tiny_folder, tmp_path, cache, monkeypatch):
         groups = sorted({(p.example.dataset, p.example.group) for r in prompts.recalled for p in r})
         assert {p.split for r in prompts.known for p in r} == {"adapter-train", "select"}
         seen["kept"] = frozenset(groups[::2])
-        return Belief(found.known, Passed(seen["kept"], frozenset(groups), 0.0))
+        return Knowledge(found.known, KnownGroups(seen["kept"], frozenset(groups), 0.0))
 
     monkeypatch.setattr(train, "find_belief", half)
     lengths = []
@@ -364,7 +366,7 @@ def test_engines_agree_on_a_loaded_adapter(tiny_folder, tmp_path, cache):
     out = tmp_path / "out"
     assert main(command(tiny_folder, out, "--steps", "6", "--adapter", "pissa")) == 0
     lm = load_model(str(tiny_folder), device="cpu", dtype="fp32")
-    from adapterprobe.adapt import adapter_merged
+    from adapterprobe.adapters import adapter_merged
 
     ids = [[5, 6, 7, 8, 9], [5, 6, 7, 1, 2]]
     with loaded(lm, out / "adapter"), torch.no_grad():

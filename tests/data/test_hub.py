@@ -5,8 +5,8 @@ import pytest
 
 from adapterprobe.config import ReadConfig
 from adapterprobe.data import hub_table, load_data
-from adapterprobe.elicit import templates_for
 from adapterprobe.errors import DataError
+from adapterprobe.prompts import templates_for
 from hub_layout import LAYOUT, NOUNS, repository, rows_of
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from adapterprobe.config import ReadConfig
 from adapterprobe.data import load_data
-from adapterprobe.data.faults import Faults
+from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.references import refuse_unused
 from adapterprobe.data.source import read_data
 from adapterprobe.errors import AdapterProbeError, DataError
@@ -241,7 +241,7 @@ def test_every_fault_of_a_csv_by_its_line(tmp_path):
     lines[9] = b'"over\ntwo lines",maybe'
     lines[11] = b"nul\x00,1"
     path.write_bytes(b"\n".join(lines))
-    faults = Faults()
+    faults = RowErrors()
     dataset = read_data(str(path), ReadConfig(balance=False), 0, faults)
     found = {line: reason for reason, lines in faults.lines.items() for line in lines}
     assert found == {
@@ -376,7 +376,7 @@ def test_an_open_quote_loses_no_line_in_silence(tmp_path):
     lines = ["statement,label", *(f"{c['statement']},{c['label']}" for c in CLAIMS)]
     lines[5] = '"' + lines[5]
     (tmp_path / "c.csv").write_text("\n".join(lines))
-    faults = Faults()
+    faults = RowErrors()
     with pytest.raises(DataError, match="20 of its rows cannot be used"):
         load_data(str(tmp_path / "c.csv"))
     read_data(str(tmp_path / "c.csv"), ReadConfig(), 0, faults)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from adapterprobe.engine import Batch, Engine, Group, Trunk, plan_batches, useful_tokens
+from adapterprobe.engine import Batch, Engine, Group, LowerBlockCache, plan_batches, useful_tokens
 from adapterprobe.engine.packed import packed_attention
 from adapterprobe.models import find_structure
 from conftest import FAMILIES, SEVERAL, tiny
@@ -199,7 +199,7 @@ def test_starting_from_the_trunk_changes_nothing(family, share, limit, cache):
     structure = find_structure(model)
     engine = Engine(model, structure, share=share)
     ids = sequences()
-    trunk = Trunk(2, engine, plan_batches(ids, token_budget=50, share=share), limit=limit)
+    trunk = LowerBlockCache(2, engine, plan_batches(ids, token_budget=50, share=share), limit=limit)
     assert trunk.on_disk == (limit == 0)
     trunk.collect(engine)
     for parameter in structure.blocks[2].parameters():

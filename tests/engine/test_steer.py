@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from adapterprobe.activations import record_tokens
 from adapterprobe.engine import Engine
-from adapterprobe.hidden import record_tokens
 from adapterprobe.models.blocks import find_structure
-from adapterprobe.models.choices import ChoiceTokens
-from adapterprobe.models.encode import Encoded
+from adapterprobe.prompts.answer_tokens import ChoiceTokens
+from adapterprobe.prompts.encoded import Encoded
 from conftest import tiny
 
 SEQUENCES = [(5, 6, 7, 8, 9), (5, 6, 7, 3, 4, 2, 8), (11, 12), (5, 6, 7, 8, 1, 2)]

@@ -6,9 +6,9 @@ import pytest
 from scipy.special import expit
 
 from adapterprobe.evaluate.calibration import calibration_records, calibrator, halves, reliability
-from adapterprobe.evaluate.conformal import alarm_threshold, conformal_records, needed, one_of_each, sets
-from adapterprobe.evaluate.flagging import flagging_records
+from adapterprobe.evaluate.conformal import alarm_threshold, conformal_records, needed, one_row_per_group, sets
 from adapterprobe.evaluate.guarantees import guarantee_records
+from adapterprobe.evaluate.ood_detection import ood_detection_records
 
 
 def drawn(rng, groups, rows=2, sharpness=1.0):
@@ -123,9 +123,9 @@ def test_thresholds_by_hand_and_refused():
 
 def test_one_row_of_each_group():
     groups = np.array(["a", "b", "a", "c", "b"])
-    mine = one_of_each(groups)
+    mine = one_row_per_group(groups)
     assert sorted(groups[mine]) == ["a", "b", "c"] and (np.diff(mine) > 0).all()
-    assert len({tuple(one_of_each(groups, seed)) for seed in range(20)}) > 1
+    assert len({tuple(one_row_per_group(groups, seed)) for seed in range(20)}) > 1
 
 
 def test_a_shift_is_said_to_break_the_promise():
@@ -173,7 +173,7 @@ def test_flagging_finds_what_is_unlike():
             "latent_variance": np.nan,
         }
     ).assign(arm="a", probe="gpp", seed=0)
-    found = {(r["dataset"], r["measure"]): r for r in flagging_records(rows, 1000)}
+    found = {(r["dataset"], r["measure"]): r for r in ood_detection_records(rows, 1000)}
     assert len(found) == 4
     assert found["far", "epistemic"]["auroc"] > 0.95 and found["far", "epistemic"]["low"] > 0.9
     assert found["near", "epistemic"]["low"] < 0.5 < found["near", "epistemic"]["high"]

@@ -8,16 +8,18 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
+from adapterprobe.analyses.probe_controls import shuffled_labels
+from adapterprobe.analyses.prompt_controls import chance_reach, prompt_only
 from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate import statistics as m
-from adapterprobe.evaluate.columns import COLUMNS
-from adapterprobe.evaluate.controls import beaten_records, chance_reach, prompt_only, shuffled_labels, split_auroc
+from adapterprobe.evaluate.controls import control_comparisons, split_auroc
+from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.intervals import difference, estimate, resample, share_interval
-from adapterprobe.evaluate.outcome import evaluate
-from adapterprobe.evaluate.ranks import auroc_columns
+from adapterprobe.evaluate.results import evaluate
+from adapterprobe.evaluate.schema import COLUMNS
 from adapterprobe.evaluate.scores import Detector, Labels, choose_threshold
 from adapterprobe.evaluate.shifts import shift_records
-from adapterprobe.evaluate.tables import Evaluation
+from adapterprobe.evaluate.statistics import auroc_columns
 from adapterprobe.evaluate.verdict import groups_to_decide, holm, judge, parse_hypothesis
 
 
@@ -427,7 +429,7 @@ def test_controls_that_must_be_beaten():
     equal = data[data["arm"] == "adapter"].assign(arm="random adapter")
     both = pd.concat([data, worthless, equal])
     pairs = [("adapter+probe", "random adapter+probe"), ("adapter", "random adapter")]
-    records = {(r["arm"], r["split"]): r for r in beaten_records(both, pairs, "logistic", 1000)}
+    records = {(r["arm"], r["split"]): r for r in control_comparisons(both, pairs, "logistic", 1000)}
     assert records["adapter+probe", "test"]["met"] and not records["adapter", "test"]["met"]
     assert records["adapter", "ood"]["difference"] == 0
     assert records["adapter+probe", "test"]["control"] == "random adapter"

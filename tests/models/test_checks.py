@@ -155,7 +155,7 @@ MIXTURES = {
 @pytest.mark.parametrize("family", sorted(MIXTURES))
 def test_mixtures_of_experts(family, tmp_path, tokenizer):
     """Rows are packed, roles are found, and a layer range stays one: routers are no linear maps to be adapted."""
-    from adapterprobe.adapt import attach
+    from adapterprobe.adapters import attach
     from adapterprobe.config import AdapterConfig
 
     torch.manual_seed(0)

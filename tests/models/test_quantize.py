@@ -7,10 +7,10 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from adapterprobe.adapt import adapter_merged, adapter_off, attach
-from adapterprobe.adapt.attach import detach, trainable
-from adapterprobe.adapt.initial import dequantized
-from adapterprobe.adapt.kinds import KINDS
+from adapterprobe.adapters import adapter_merged, adapter_off, attach
+from adapterprobe.adapters.attach import detach, trainable
+from adapterprobe.adapters.kinds import KINDS
+from adapterprobe.adapters.weight_init import dequantized
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import fidelity

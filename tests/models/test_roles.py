@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adapterprobe.adapt.attach import target_names
+from adapterprobe.adapters.attach import target_names
 from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.models.roles import find_roles

@@ -105,9 +105,9 @@ def go_show(args: argparse.Namespace) -> None:
             f"expected --limit of at least 1, --shots and --seed of at least 0, got {args.limit}, {args.shots}, {args.seed}"
         )
     from adapterprobe.data.references import refuse_unused
-    from adapterprobe.elicit import one_or_several
-    from adapterprobe.pipeline.dataset import DatasetSpec
-    from adapterprobe.pipeline.show import show
+    from adapterprobe.pipeline.show_prompts import show
+    from adapterprobe.prompts import one_or_several
+    from adapterprobe.prompts.dataset_prompts import DatasetSpec
 
     spec = DatasetSpec(
         _name(args),
@@ -129,11 +129,11 @@ def go_check(args: argparse.Namespace) -> int:
     names = [*args.names, *args.data]
     if not names:
         raise DataError("name at least one data set, for example `adapterprobe data check capitals`")
+    from adapterprobe.checks import check
     from adapterprobe.data.references import refuse_unused
-    from adapterprobe.elicit import one_or_several
     from adapterprobe.models.load import load_reader
-    from adapterprobe.pipeline.check import check
-    from adapterprobe.pipeline.dataset import DatasetSpec
+    from adapterprobe.prompts import one_or_several
+    from adapterprobe.prompts.dataset_prompts import DatasetSpec
 
     system = one_or_several(args.system)
     specs = [

@@ -21,7 +21,7 @@ EPILOG = """examples:
   adapterprobe extract --model ./my-model --data elements --shots 0 --fidelity --out states/elements
 
 in Python:
-  states = adapterprobe.hidden.open("states/capitals")
+  states = adapterprobe.activations.open("states/capitals")
   states.layer(15)          rows x width, fp32, in the order of prompts.parquet"""
 
 
@@ -54,8 +54,8 @@ def add(commands) -> None:
 
 
 def go(args: argparse.Namespace) -> None:
-    from adapterprobe.elicit import one_or_several
     from adapterprobe.pipeline.extract import ExtractConfig, extract
+    from adapterprobe.prompts import one_or_several
 
     config = ExtractConfig(
         data=args.data,

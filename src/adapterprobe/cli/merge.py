@@ -34,6 +34,6 @@ def add(commands) -> None:
 
 
 def go(args: argparse.Namespace) -> None:
-    from adapterprobe.pipeline.merge import merge
+    from adapterprobe.adapters.merge import merge
 
     echo(merge(args.adapter, args.out, args.model, args.dtype, args.trust_remote_code))

@@ -53,7 +53,7 @@ def go(args: argparse.Namespace) -> None:
     if args.batch is not None and args.batch > config.adapter.batch_size:
         # A pass is a part of a step.
         config = read_config(name, [*overrides, *args.set, f"adapter.batch_size={args.batch}"], args.trust_remote_code)
-    from adapterprobe.pipeline.plan import make_plan
+    from adapterprobe.planning.plan import make_plan
 
     plan = make_plan(config, whole=not args.train, length=args.length)
     echo(json.dumps(plan.to_json(), indent=1) if args.json else text_of(plan))

@@ -23,6 +23,6 @@ def add(commands) -> None:
 
 
 def go(args: argparse.Namespace) -> None:
-    from adapterprobe.pipeline.rewrite import rewrite_report
+    from adapterprobe.pipeline.rerender import rewrite_report
 
     echo(rewrite_report(args.folder, args.accept_changes))

@@ -81,7 +81,7 @@ def go(args: argparse.Namespace) -> int | None:
         overrides.append(f"seeds=[{args.seed}]")
     named = [args.transfer, args.leave_one_out]
     if args.grid or any(named):
-        from adapterprobe.pipeline.grid import combinations, run_grid
+        from adapterprobe.pipeline.sweep import combinations, run_grid
 
         transfer, leave_out = ([part for part in (text or "").split(",") if part] for text in named)
         cells = combinations(args.config, overrides, args.grid, transfer, leave_out, args.trust_remote_code)
@@ -119,11 +119,11 @@ def import_file(path: str) -> None:
 
 def closing(finished) -> str:
     """What a terminal shows at the end: the headline, the verdicts, and where the report is."""
-    from adapterprobe.report.gather import gather
     from adapterprobe.report.headline import headline
+    from adapterprobe.report.run_reader import read_run
     from adapterprobe.report.summary import gap
 
-    gathered = gather(finished.folder)
+    gathered = read_run(finished.folder)
     lines = ["", headline(gathered), ""]
     for verdict in gathered.verdicts:
         lines.append(

@@ -43,7 +43,7 @@ def add(commands) -> None:
 
 
 def go(args: argparse.Namespace) -> None:
-    from adapterprobe.pipeline.score_file import score_file
+    from adapterprobe.detectors.score_file import score_file
 
     count = score_file(args.run, args.file, args.out, args.condition, sys.stdout, args.trust_remote_code)
     if args.out:

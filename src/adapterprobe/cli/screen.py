@@ -50,8 +50,8 @@ def add(commands) -> None:
 
 
 def go(args: argparse.Namespace) -> None:
-    from adapterprobe.pipeline.screen import ScreenConfig, screen
-    from adapterprobe.report.screen import text_table
+    from adapterprobe.screening.grid import ScreenConfig, screen
+    from adapterprobe.screening.page import text_table
 
     config = ScreenConfig(
         models=tuple(args.model or [None]),

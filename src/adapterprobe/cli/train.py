@@ -68,8 +68,8 @@ def adapter_overrides(args: argparse.Namespace) -> list[str]:
 
 def listing() -> str:
     """Kinds and objectives, as `--list` prints them."""
-    from adapterprobe.adapt.kinds import KINDS
-    from adapterprobe.adapt.objectives import OBJECTIVES
+    from adapterprobe.adapters.kinds import KINDS
+    from adapterprobe.adapters.objectives import OBJECTIVES
 
     width = max(map(len, [*KINDS, *OBJECTIVES]))
     lines = ["kinds of adapters:", *(f"  {kind.name:<{width}}  {kind.what}" for kind in KINDS.values())]
@@ -87,8 +87,8 @@ def go(args: argparse.Namespace) -> None:
         raise OutputError("--out is missing; give a folder for the adapter")
     overrides = as_overrides(args) + adapter_overrides(args)
     config = read_config(args.config, overrides + args.set, args.trust_remote_code)
-    from adapterprobe.adapt import processes
-    from adapterprobe.pipeline.train import train
+    from adapterprobe.adapters import distributed as processes
+    from adapterprobe.pipeline.train_adapter import train
 
     done = train(config, args.out)
     if processes.is_main():

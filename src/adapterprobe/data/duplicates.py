@@ -119,7 +119,7 @@ def near_groups(texts: Sequence[str], limit: float = NEAR) -> list[int]:
     return connected_components(links, directed=False)[1].tolist()
 
 
-def said_before(texts: Sequence[str], before: Sequence[str], limit: float = SAME) -> dict[int, int]:
+def near_duplicates_of(texts: Sequence[str], before: Sequence[str], limit: float = SAME) -> dict[int, int]:
     """For each of `texts` that says the same as one of `before`: which one."""
     vectors = _vectors([*before, *texts])
     old, new = vectors[: len(before)], vectors[len(before) :]

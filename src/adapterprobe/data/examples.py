@@ -46,7 +46,7 @@ class Dataset(Protocol):
         """How many facts, questions or claims `groups` have."""
         ...
 
-    def sides(self) -> Mapping[str, str]:
+    def label_sides(self) -> Mapping[str, str]:
         """`true` or `false` for the groups that have claims of that kind alone; others have both."""
         ...
 

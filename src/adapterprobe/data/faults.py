@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from adapterprobe.data.shapes import BadRow
+from adapterprobe.data.shapes import InvalidRow
 
 SHOWN_LINES = 12
 """So many line numbers of one kind of fault are named; all are counted."""
 
 
 @dataclass
-class Faults:
+class RowErrors:
     """Rows that cannot be used, by reason."""
 
     lines: dict[str, list[int]] = field(default_factory=dict)
 
-    def add(self, line: int, reason: BadRow) -> None:
+    def add(self, line: int, reason: InvalidRow) -> None:
         self.lines.setdefault(str(reason), []).append(line)
 
     @property

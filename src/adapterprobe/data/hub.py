@@ -13,7 +13,7 @@ import yaml
 
 from adapterprobe.data.items import QUESTION_FORMS, Item
 from adapterprobe.data.readers import Source, open_repository
-from adapterprobe.data.shapes import BadRow, right_choice, text_of
+from adapterprobe.data.shapes import InvalidRow, right_choice, text_of
 from adapterprobe.errors import DataError
 from adapterprobe.small_files import as_path
 from adapterprobe.types import Template, parse_templates
@@ -38,7 +38,7 @@ class HubEntry:
     columns: tuple[str, ...]
     """The columns that it reads."""
     read: Callable[[Mapping[str, object]], Item]
-    """From a row; raises `BadRow` or `Unlabelled`."""
+    """From a row; raises `InvalidRow` or `Unlabelled`."""
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def _answers(entry: dict) -> tuple[Callable[[Mapping], tuple[str, ...]], tuple[s
             if value is None or value == -1 or (isinstance(value, float) and math.isnan(value)):
                 raise Unlabelled
             if not isinstance(value, (bool, int)) or value not in meaning:
-                raise BadRow(f"'{column}' is {value!r}, expected one of {sorted(meaning)}")
+                raise InvalidRow(f"'{column}' is {value!r}, expected one of {sorted(meaning)}")
             return (meaning[value], *(answer for key, answer in meaning.items() if key != value))
 
         return labelled, (column,)
@@ -103,7 +103,7 @@ def _answers(entry: dict) -> tuple[Callable[[Mapping], tuple[str, ...]], tuple[s
         def targeted(row: Mapping) -> tuple[str, ...]:
             texts, labels = _parallel(row, column, "choices", "labels")
             if labels.count(1) != 1:
-                raise BadRow(f"'{column}' has not exactly one right choice")
+                raise InvalidRow(f"'{column}' has not exactly one right choice")
             return _right_first(texts, labels.index(1))
 
         return targeted, (column,)
@@ -122,9 +122,9 @@ def _parallel(row: Mapping, column: str, texts: str, labels: str) -> tuple[list[
     """(texts, labels) of an object with two lists of one length."""
     given = row.get(column)
     if not isinstance(given, Mapping) or not all(isinstance(given.get(key), Sequence) for key in (texts, labels)):
-        raise BadRow(f"'{column}' is not an object with lists '{texts}' and '{labels}'")
+        raise InvalidRow(f"'{column}' is not an object with lists '{texts}' and '{labels}'")
     if len(given[texts]) != len(given[labels]):
-        raise BadRow(f"'{column}' has {len(given[texts])} of '{texts}' and {len(given[labels])} of '{labels}'")
+        raise InvalidRow(f"'{column}' has {len(given[texts])} of '{texts}' and {len(given[labels])} of '{labels}'")
     return [text_of({column: text}, column) for text in given[texts]], list(given[labels])
 
 

@@ -70,7 +70,7 @@ class ItemDataset:
     def size(self, groups: Iterable[str]) -> int:
         return sum(len(self.by_group.get(group, ())) for group in groups)
 
-    def sides(self) -> Mapping[str, str]:
+    def label_sides(self) -> Mapping[str, str]:
         labels = {group: {item.label for item in items} for group, items in self.by_group.items()}
         return {
             group: "true" if found == {True} else "false"

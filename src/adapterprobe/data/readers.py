@@ -1,6 +1,6 @@
 """Rows of a file or folder, one after another, with their line numbers: a file may be larger than memory.
 
-A row that cannot be read is passed on as the `BadRow` that says why; whoever reads decides what to do with it.
+A row that cannot be read is passed on as the `InvalidRow` that says why; whoever reads decides what to do with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapterprobe.data.shapes import BadRow, check_text
+from adapterprobe.data.shapes import InvalidRow, check_text
 from adapterprobe.errors import DataError
 from adapterprobe.safe_yaml import parse_yaml
 from adapterprobe.small_files import parse_json, read_text
@@ -31,7 +31,7 @@ LINE_CHARS = 1 << 26
 """Characters of one line of a text file."""
 MOST_COLUMNS = 10_000
 
-Rows = Iterator[tuple[int, Mapping[str, object] | BadRow]]
+Rows = Iterator[tuple[int, Mapping[str, object] | InvalidRow]]
 
 
 @dataclass
@@ -114,13 +114,13 @@ def _json_lines(path: Path) -> Source:
             try:
                 row = parse_json(text)
             except ValueError as error:
-                yield line, BadRow(_why_no_json(error))
+                yield line, InvalidRow(_why_no_json(error))
                 continue
-            yield line, row if isinstance(row, dict) else BadRow(f"is not an object but {type(row).__name__}")
+            yield line, row if isinstance(row, dict) else InvalidRow(f"is not an object but {type(row).__name__}")
 
     columns: dict[str, None] = {}
     for seen, (_, row) in enumerate(rows()):
-        if not isinstance(row, BadRow):
+        if not isinstance(row, InvalidRow):
             columns |= dict.fromkeys(row)
         if seen >= 50 and columns:
             break
@@ -141,13 +141,13 @@ def _table(path: Path) -> Source:
     csv.field_size_limit(2**27)
     cells = _tabbed_cells if tabs else _csv_cells
     head = next(cells(path), (1, []))[1]
-    if isinstance(head, BadRow):
+    if isinstance(head, InvalidRow):
         raise DataError(f"{path.name}: the first line {head}; expected column names")
     header = [cell.strip() for cell in head]
     try:
         for cell in header:
             check_text(cell, "header")
-    except BadRow as error:
+    except InvalidRow as error:
         raise DataError(f"{path.name}: {error}; save the file as UTF-8") from None
     if len(header) == 1 and (other := next((sign for sign in ";\t|," if sign in header[0]), None)):
         raise DataError(
@@ -161,18 +161,18 @@ def _table(path: Path) -> Source:
         found = cells(path)
         next(found)
         for line, row in found:
-            if not isinstance(row, BadRow) and len(row) != len(header):
-                row = BadRow(f"has {len(row)} cells, the header has {len(header)}")
-            elif not isinstance(row, BadRow) and not tabs and (lost := _swallowed(row, len(header))):
-                row = BadRow(
+            if not isinstance(row, InvalidRow) and len(row) != len(header):
+                row = InvalidRow(f"has {len(row)} cells, the header has {len(header)}")
+            elif not isinstance(row, InvalidRow) and not tabs and (lost := _swallowed(row, len(header))):
+                row = InvalidRow(
                     f"holds a quotation that runs over {lost} lines which look like rows; close or double the quote"
                 )
-            yield line, row if isinstance(row, BadRow) else dict(zip(header, row, strict=True))
+            yield line, row if isinstance(row, InvalidRow) else dict(zip(header, row, strict=True))
 
     return Source(path.name, header, rows())
 
 
-def _csv_cells(path: Path) -> Iterator[tuple[int, list[str] | BadRow]]:
+def _csv_cells(path: Path) -> Iterator[tuple[int, list[str] | InvalidRow]]:
     reader = csv.reader(_lines(path), strict=True)
     while True:
         line = reader.line_num + 1
@@ -183,7 +183,7 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str] | BadRow]]:
         except csv.Error as error:
             # An open quote swallows lines until the next one: each of them is lost.
             for lost in range(line, max(reader.line_num, line) + 1):
-                yield lost, BadRow(f"is not CSV, or follows an open quote ({error})")
+                yield lost, InvalidRow(f"is not CSV, or follows an open quote ({error})")
             continue
         if row:
             yield line, row
@@ -204,7 +204,7 @@ def _swallowed(row: Sequence[str], columns: int) -> int:
     return 0
 
 
-def _tabbed_cells(path: Path) -> Iterator[tuple[int, list[str] | BadRow]]:
+def _tabbed_cells(path: Path) -> Iterator[tuple[int, list[str] | InvalidRow]]:
     """Rows of tab-separated values: one line a row. Cells in quotes are read as programs for tables write them (`"a ""b"" c"`);
     where quotes do not pair off in a line, they are plain characters."""
     header: int | None = None
@@ -258,7 +258,7 @@ def _parquet(path: Path) -> Source:
     return Source(path.name, columns, rows(), file.metadata.num_rows, _classes(file.schema_arrow.metadata))
 
 
-def _rows_of(batch, texts: Sequence[str]) -> Iterator[Mapping[str, object] | BadRow]:
+def _rows_of(batch, texts: Sequence[str]) -> Iterator[Mapping[str, object] | InvalidRow]:
     """Rows of one batch; those with a cell that is too long, or not UTF-8, as the reason."""
     import pyarrow.compute as pc
 
@@ -271,7 +271,7 @@ def _rows_of(batch, texts: Sequence[str]) -> Iterator[Mapping[str, object] | Bad
             large[place] = name
     for place in range(len(batch)):
         if place in large:
-            yield BadRow(f"'{large[place]}' is longer than {MOST_CHARS:,} characters")
+            yield InvalidRow(f"'{large[place]}' is longer than {MOST_CHARS:,} characters")
             continue
         yield _one(batch.slice(place, 1))
 
@@ -289,13 +289,13 @@ def _classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
         return {}
 
 
-def _one(batch) -> Mapping[str, object] | BadRow:
+def _one(batch) -> Mapping[str, object] | InvalidRow:
     try:
         return batch.to_pylist()[0]
     except UnicodeDecodeError:
-        return BadRow("holds text that is not UTF-8")
+        return InvalidRow("holds text that is not UTF-8")
     except (ValueError, OverflowError) as error:
-        return BadRow(f"holds a value that cannot be read ({str(error)[:80]})")
+        return InvalidRow(f"holds a value that cannot be read ({str(error)[:80]})")
 
 
 def open_folder(path: Path, config: str | None, split: str | None) -> Source:

@@ -63,7 +63,7 @@ class Relation:
         wanted = set(groups)
         return sum(fact.group in wanted for fact in self.facts)
 
-    def sides(self) -> Mapping[str, str]:
+    def label_sides(self) -> Mapping[str, str]:
         return {}
 
     def texts(self, fact: Fact, answer: str) -> dict[str, str]:

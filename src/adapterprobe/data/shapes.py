@@ -30,7 +30,7 @@ _SMALL = re.compile(
 )
 
 
-class BadRow(Exception):
+class InvalidRow(Exception):
     """Why one row cannot be used."""
 
 
@@ -43,51 +43,51 @@ class Shape:
     may: tuple[str, ...]
     forms: tuple[str, ...]
     read: Callable[[Mapping[str, object]], Item]
-    """From a row by canonical column names to an item without line and group; raises `BadRow`."""
+    """From a row by canonical column names to an item without line and group; raises `InvalidRow`."""
 
 
 def text_of(row: Mapping[str, object], column: str) -> str:
     """A cell that must hold text.
 
     Raises:
-        BadRow: it is missing, empty, not text, or not valid Unicode.
+        InvalidRow: it is missing, empty, not text, or not valid Unicode.
     """
     value = row.get(column)
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise BadRow(f"'{column}' is missing")
+        raise InvalidRow(f"'{column}' is missing")
     if not isinstance(value, str):
-        raise BadRow(f"'{column}' is not text but {type(value).__name__}")
+        raise InvalidRow(f"'{column}' is not text but {type(value).__name__}")
     if len(value) > MOST_CHARS:
-        raise BadRow(f"'{column}' has {len(value)} characters, at most {MOST_CHARS} are read")
+        raise InvalidRow(f"'{column}' has {len(value)} characters, at most {MOST_CHARS} are read")
     check_text(value, column)
     if not value.strip():
-        raise BadRow(f"'{column}' is empty")
+        raise InvalidRow(f"'{column}' is empty")
     if column in ("statement", "question", "reply") and value.strip().casefold() in NOTHING:
-        raise BadRow(f"'{column}' is {value.strip()!r}, which stands for a missing value")
+        raise InvalidRow(f"'{column}' is {value.strip()!r}, which stands for a missing value")
     return value.strip()
 
 
 def check_text(value: str, column: str) -> None:
-    """Raises `BadRow` where bytes were not UTF-8 (they are read as lone surrogates) or a NUL is inside."""
+    """Raises `InvalidRow` where bytes were not UTF-8 (they are read as lone surrogates) or a NUL is inside."""
     if "\x00" in value:
-        raise BadRow(f"'{column}' holds a NUL character")
+        raise InvalidRow(f"'{column}' holds a NUL character")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise BadRow(f"'{column}' is not UTF-8") from None
+        raise InvalidRow(f"'{column}' is not UTF-8") from None
 
 
 def _one_of(row: Mapping[str, object], column: str, known: Mapping[str, bool]) -> bool:
     value = row.get(column)
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        raise BadRow(f"'{column}' is missing")
+        raise InvalidRow(f"'{column}' is missing")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     key = (_number(value, column) if isinstance(value, int) else str(value)).strip().casefold()
     if key.endswith(".0"):
         key = key[:-2]
     if key not in known:
-        raise BadRow(f"'{column}' is {str(value)[:40]!r}, expected {' or '.join(known)}")
+        raise InvalidRow(f"'{column}' is {str(value)[:40]!r}, expected {' or '.join(known)}")
     return known[key]
 
 
@@ -106,7 +106,7 @@ def as_clause(sentence: str) -> str:
 def _statement(row: Mapping[str, object]) -> Item:
     statement = text_of(row, "statement")
     if not any(letter.isalnum() for letter in statement):
-        raise BadRow("'statement' has no words")
+        raise InvalidRow("'statement' has no words")
     return Item(0, {"statement": statement}, label=_one_of(row, "label", TRUTHS))
 
 
@@ -119,24 +119,26 @@ def _listed(value: object, column: str) -> list | dict:
             try:
                 value = parse_json(text)
             except ValueError as error:
-                raise BadRow(f"'{column}' is not JSON ({str(error)[:80]})") from None
+                raise InvalidRow(f"'{column}' is not JSON ({str(error)[:80]})") from None
         else:
             value = text.split("|")
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Iterable) and not isinstance(value, (bytes, str)):
         return list(value)
-    raise BadRow(f"'{column}' is missing" if value is None else f"'{column}' is not a list but {type(value).__name__}")
+    raise InvalidRow(
+        f"'{column}' is missing" if value is None else f"'{column}' is not a list but {type(value).__name__}"
+    )
 
 
 def _number(value: int | float, column: str) -> str:
     """A number as text.
 
     Raises:
-        BadRow: it is not finite, or has more digits than a number that people write.
+        InvalidRow: it is not finite, or has more digits than a number that people write.
     """
     if (isinstance(value, float) and not math.isfinite(value)) or abs(value) >= 10**100:
-        raise BadRow(f"'{column}' holds a number that is not finite, or has more than 100 digits")
+        raise InvalidRow(f"'{column}' holds a number that is not finite, or has more than 100 digits")
     return str(value)
 
 
@@ -146,20 +148,20 @@ def _choices(row: Mapping[str, object]) -> tuple[list[str], list[str] | None]:
     labels = None
     if isinstance(given, dict):
         if not {"text", "label"} <= set(given):
-            raise BadRow("'choices' is an object without 'text' and 'label'")
+            raise InvalidRow("'choices' is an object without 'text' and 'label'")
         labels = [str(label).strip() for label in _listed(given["label"], "choices")]
         given = _listed(given["text"], "choices")
         if len(labels) != len(given):
-            raise BadRow(f"'choices' has {len(given)} texts and {len(labels)} labels")
+            raise InvalidRow(f"'choices' has {len(given)} texts and {len(labels)} labels")
     texts = []
     for place, choice in enumerate(given):
         if isinstance(choice, (int, float)) and not isinstance(choice, bool):
             choice = _number(choice, "choices")
         texts.append(text_of({"choices": choice}, "choices"))
         if texts[-1] in texts[:place]:
-            raise BadRow(f"'choices' has {texts[-1]!r} twice")
+            raise InvalidRow(f"'choices' has {texts[-1]!r} twice")
     if len(texts) < 2:
-        raise BadRow(f"'choices' has {len(texts)}, expected at least 2")
+        raise InvalidRow(f"'choices' has {len(texts)}, expected at least 2")
     return texts, labels
 
 
@@ -168,10 +170,10 @@ def right_choice(answer: object, texts: list[str], labels: list[str] | None) -> 
     a choice's text, its index or its letter.
 
     Raises:
-        BadRow: it names none, or one choice by its text and another by its index or letter.
+        InvalidRow: it names none, or one choice by its text and another by its index or letter.
     """
     if answer is None or answer == "" or (isinstance(answer, float) and math.isnan(answer)):
-        raise BadRow("'answer' is missing")
+        raise InvalidRow("'answer' is missing")
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
     key = (_number(answer, "answer") if isinstance(answer, int) else str(answer)).strip()
@@ -186,12 +188,12 @@ def right_choice(answer: object, texts: list[str], labels: list[str] | None) -> 
         if labels is None and len(key) == 1 and 0 <= ord(key.upper()) - ord("A") < len(texts):
             meant.append(ord(key.upper()) - ord("A"))
     if len(set(meant)) > 1:
-        raise BadRow(
+        raise InvalidRow(
             f"'answer' is {key[:40]!r}, the text of one choice and the index or letter of another; give choices as an object "
             "with text and label"
         )
     if not meant:
-        raise BadRow(f"'answer' is {key[:40]!r}, which names none of the {len(texts)} choices")
+        raise InvalidRow(f"'answer' is {key[:40]!r}, which names none of the {len(texts)} choices")
     return meant[0]
 
 
@@ -209,16 +211,16 @@ def _chat(row: Mapping[str, object]) -> Item:
     turns = []
     for message in messages if isinstance(messages, list) else [messages]:
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-            raise BadRow("'messages' has one without 'role' and 'content'")
+            raise InvalidRow("'messages' has one without 'role' and 'content'")
         if message["role"] not in ROLES:
-            raise BadRow(f"'messages' has the role {str(message['role'])[:20]!r}, expected {', '.join(ROLES)}")
+            raise InvalidRow(f"'messages' has the role {str(message['role'])[:20]!r}, expected {', '.join(ROLES)}")
         turns.append((str(message["role"]), text_of({"messages": message["content"]}, "messages")))
     if row.get("reply") in (None, "") and turns and turns[-1][0] == "assistant":
         reply = turns.pop()[1]
     else:
         reply = text_of(row, "reply")
     if not turns:
-        raise BadRow("'messages' is empty")
+        raise InvalidRow("'messages' is empty")
     dialogue = "\n".join(f"{role.capitalize()}: {text}" for role, text in turns)
     return Item(0, {"dialogue": dialogue, "reply": reply}, label=_one_of(row, "label", HONEST))
 

@@ -9,14 +9,14 @@ from adapterprobe.cache import digest
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.duplicates import near_groups, normalised, plain_form, text_key
 from adapterprobe.data.examples import Dataset
-from adapterprobe.data.faults import Faults
+from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.hub import HubEntry, Unlabelled, hub_table, open_entry
 from adapterprobe.data.items import Item, ItemDataset
 from adapterprobe.data.readers import FILES, Source, open_file, open_folder, open_repository
 from adapterprobe.data.references import all_names, data_files, data_path
 from adapterprobe.data.relations import load_relation, relation_names
 from adapterprobe.data.sampling import Sampler, balanced
-from adapterprobe.data.shapes import BadRow, as_clause, find_shape, text_of
+from adapterprobe.data.shapes import InvalidRow, as_clause, find_shape, text_of
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
 from adapterprobe.progress import bar, say
@@ -58,7 +58,7 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row
     state = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in data_files(ref, read)]
     key = digest(ref, read.model_dump(mode="json"), seed, state, every_row)
     if key not in _loaded:
-        faults = Faults()
+        faults = RowErrors()
         dataset = read_data(ref, read, seed, faults)
         if not every_row:
             dataset = _without_repeats(dataset, faults, read, seed)
@@ -74,7 +74,7 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row
     return _loaded[key]
 
 
-def read_data(ref: str, read: ReadConfig, seed: int, faults: Faults) -> ItemDataset:
+def read_data(ref: str, read: ReadConfig, seed: int, faults: RowErrors) -> ItemDataset:
     """The data set of a file, folder or hub name; rows that cannot be used are told to `faults`.
 
     Raises:
@@ -90,11 +90,11 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: Faults) -> ItemData
         for line, row in _rows(opened.source, name):
             progress.update()
             try:
-                if isinstance(row, BadRow):
+                if isinstance(row, InvalidRow):
                     raise row
                 item = replace(opened.read(row), line=line)
                 if item.answers and len(item.answers) < 2:
-                    raise BadRow("no wrong answer differs from the right one")
+                    raise InvalidRow("no wrong answer differs from the right one")
                 if read.max_chars is not None and sum(map(len, item.texts.values())) > read.max_chars:
                     dropped["too long"] += 1
                     continue
@@ -102,7 +102,7 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: Faults) -> ItemData
                     item = replace(item, group=group_key(name, _cell(row, opened.group)))
             except Unlabelled:
                 dropped["unlabelled"] += 1
-            except BadRow as reason:
+            except InvalidRow as reason:
                 faults.add(line, reason)
             else:
                 sampler.add(item.group or item.words, item)
@@ -131,7 +131,7 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: Faults) -> ItemData
     )
 
 
-def _without_repeats(dataset: ItemDataset, faults: Faults, read: ReadConfig, seed: int) -> ItemDataset:
+def _without_repeats(dataset: ItemDataset, faults: RowErrors, read: ReadConfig, seed: int) -> ItemDataset:
     """The data set without rows that repeat another word for word, and without claims that are said to be true and false
     (told to `faults`), balanced by class.
 
@@ -150,7 +150,9 @@ def _without_repeats(dataset: ItemDataset, faults: Faults, read: ReadConfig, see
             for item in mine:
                 faults.add(
                     item.line,
-                    BadRow("says what another row says, with the other label (--drop-contradictions leaves both out)"),
+                    InvalidRow(
+                        "says what another row says, with the other label (--drop-contradictions leaves both out)"
+                    ),
                 )
             continue
         kept.append(mine[0])
@@ -184,7 +186,7 @@ def rows_by_line(ref: str, read: ReadConfig, lines: Collection[int]) -> FileRows
     rows = enumerate(_rows(source, source.name))
     return FileRows(
         source.columns,
-        {line: (place, row) for place, (line, row) in rows if line in wanted and not isinstance(row, BadRow)},
+        {line: (place, row) for place, (line, row) in rows if line in wanted and not isinstance(row, InvalidRow)},
     )
 
 
@@ -253,7 +255,7 @@ def _cell(row: Mapping[str, object], column: str) -> str:
     value = row.get(column)
     if isinstance(value, (bool, int)) or (isinstance(value, float) and value.is_integer()):
         if abs(value) >= 10**100:
-            raise BadRow(f"'{column}' holds a number of more than 100 digits")
+            raise InvalidRow(f"'{column}' holds a number of more than 100 digits")
         return str(int(value))
     return text_of(row, column)
 

@@ -2,6 +2,6 @@
 
 from adapterprobe.engine.batches import Batch, Group, plan_batches, useful_tokens
 from adapterprobe.engine.forward import Engine
-from adapterprobe.engine.trunk import Trunk
+from adapterprobe.engine.trunk import LowerBlockCache
 
-__all__ = ["Batch", "Engine", "Group", "Trunk", "plan_batches", "useful_tokens"]
+__all__ = ["Batch", "Engine", "Group", "LowerBlockCache", "plan_batches", "useful_tokens"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from adapterprobe.models.choices import ChoiceTokens
+from adapterprobe.prompts.answer_tokens import ChoiceTokens
 
 
 def choice_logprobs(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> torch.Tensor:

@@ -19,7 +19,7 @@ from torch import nn
 from adapterprobe.engine.batches import Batch, Group, plan_batches
 from adapterprobe.engine.packed import Layout, attention_configs, packed
 from adapterprobe.engine.steer import adding
-from adapterprobe.engine.trunk import Trunk
+from adapterprobe.engine.trunk import LowerBlockCache
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import say
@@ -109,7 +109,7 @@ class Engine:
 
     def __init__(self, model: nn.Module, structure: Structure, share: bool = True) -> None:
         self.model, self.structure = model, structure
-        self._trunk: Trunk | None = None
+        self._trunk: LowerBlockCache | None = None
         self._added: tuple[int, torch.Tensor] | None = None
         self._configs = attention_configs(model)
         self.share = share
@@ -124,7 +124,7 @@ class Engine:
         return plan_batches(sequences, token_budget, self.share)
 
     @contextlib.contextmanager
-    def starting_from(self, trunk: Trunk | None) -> Iterator[None]:
+    def starting_from(self, trunk: LowerBlockCache | None) -> Iterator[None]:
         """Within, batches that the trunk knows skip the blocks below it."""
         self._trunk = trunk
         try:

@@ -24,7 +24,7 @@ class _Enough(Exception):
     """Raised to leave a forward pass at the first block that is not wanted."""
 
 
-class Trunk:
+class LowerBlockCache:
     """States that enter block `start`, for every token of planned batches.
 
     Args:

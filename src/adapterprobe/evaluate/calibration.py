@@ -17,7 +17,7 @@ METHODS = {"Platt": "sigmoid", "isotonic": "isotonic", "temperature": "temperatu
 BINS = 10
 
 
-class AsItIs(ClassifierMixin, BaseEstimator):
+class IdentityClassifier(ClassifierMixin, BaseEstimator):
     """Probabilities of label 1, given as the only feature, as a fitted classifier's own."""
 
     def fit(self, X, y):
@@ -42,8 +42,8 @@ class AsItIs(ClassifierMixin, BaseEstimator):
         return (np.asarray(X, float)[:, 0] > 0.5).astype(int)
 
 
-def as_it_is() -> AsItIs:
-    return AsItIs().fit(None, None)
+def as_it_is() -> IdentityClassifier:
+    return IdentityClassifier().fit(None, None)
 
 
 def calibrator(method: str, scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

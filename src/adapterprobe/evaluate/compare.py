@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.intervals import estimate, resample, standard_error
-from adapterprobe.evaluate.tables import Evaluation
 from adapterprobe.evaluate.verdict import LEVEL, holm, limits, p_value
 
 

@@ -31,7 +31,7 @@ def needed_for_sets(level: float) -> int:
     return math.ceil(round(max(1 / (1 - level), 1 / level), 9))
 
 
-def one_of_each(groups: np.ndarray, seed: int = 0) -> np.ndarray:
+def one_row_per_group(groups: np.ndarray, seed: int = 0) -> np.ndarray:
     """Positions of one row of each group, drawn."""
     order = np.random.default_rng([seed, len(groups)]).permutation(len(groups))
     return np.sort(order[np.unique(groups[order], return_index=True)[1]])
@@ -57,12 +57,12 @@ def sets(
             classes are covered, not only their mixture.
     """
     if not by_class:
-        mine = one_of_each(groups)
+        mine = one_row_per_group(groups)
         return holds(chances[mine], labels[mine], new, level) if len(mine) >= needed_for_sets(level) else None
     columns = []
     for label in (0, 1):
         here = np.flatnonzero(labels == label)
-        mine = here[one_of_each(groups[here])]
+        mine = here[one_row_per_group(groups[here])]
         if len(mine) < needed_for_sets(level):
             return None
         # Both labels must be there for the classifier; only those of one are compared.
@@ -78,7 +78,7 @@ def alarm_threshold(scores: np.ndarray, groups: np.ndarray, rate: float) -> floa
     Args:
         scores, groups: of negatives that nothing was fitted or selected on.
     """
-    mine = np.sort(scores[one_of_each(groups)])
+    mine = np.sort(scores[one_row_per_group(groups)])
     place = math.ceil(round((len(mine) + 1) * (1 - rate), 9))
     return float(mine[place - 1]) if 0 < place <= len(mine) else None
 

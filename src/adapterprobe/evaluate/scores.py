@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from adapterprobe.errors import ModelError, OutputError
-from adapterprobe.evaluate.columns import AXES_WITH_ANSWER, COLUMNS
+from adapterprobe.evaluate.schema import AXES_WITH_ANSWER, COLUMNS
 from adapterprobe.types import AXES, REPORTED_SPLITS, Prompt
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.intervals import difference, share_interval
-from adapterprobe.evaluate.tables import Evaluation
 from adapterprobe.evaluate.verdict import limits
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from adapterprobe.errors import ConfigError
-from adapterprobe.evaluate.columns import ARMS
+from adapterprobe.evaluate.schema import ARMS
 from adapterprobe.hints import nearest
 from adapterprobe.types import AXES
 
@@ -90,11 +90,11 @@ def limits(value: float, error: float, n_groups: int, level: float) -> tuple[flo
 SEEDS_FOR_RECIPE = 5
 
 
-def recipe(differences: list[float]) -> dict:
+def across_seed_interval(differences: list[float]) -> dict:
     """What the difference is over training seeds: its 95 % t-interval says what this way of training gives, on these
     questions. Below five seeds it says nothing.
 
-    >>> recipe([0.1, 0.2])["recipe_low"] is None
+    >>> across_seed_interval([0.1, 0.2])["recipe_low"] is None
     True
     """
     found: dict = {"by_seed": differences, "recipe_low": None, "recipe_high": None}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapterprobe.errors import OutputError
+from adapterprobe.output_folder import MARK, check_run
 from adapterprobe.output_lock import output_lock
-from adapterprobe.pipeline.outputs import MARK, check_run
 from adapterprobe.small_files import as_path
 
 
@@ -21,7 +21,7 @@ def compare(folders: Sequence[str | Path], out: str | Path, failed: Sequence[dic
         OutputError: fewer than two runs, a folder that is not a finished run, or one that cannot be written to.
     """
     from adapterprobe.report.compare import write_comparison
-    from adapterprobe.report.gather import gather
+    from adapterprobe.report.run_reader import read_run
 
     paths = [as_path(folder, OutputError) for folder in folders]
     if len({path.resolve() for path in paths}) < 2:
@@ -31,7 +31,7 @@ def compare(folders: Sequence[str | Path], out: str | Path, failed: Sequence[dic
     if (out / MARK).exists():
         raise OutputError(f"{out} holds a run; choose another --out for the comparison")
     with output_lock(out):
-        runs = {name: gather(path) for name, path in zip(_names(paths), paths, strict=True)}
+        runs = {name: read_run(path) for name, path in zip(_names(paths), paths, strict=True)}
         try:
             write_comparison(runs, out, failed)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

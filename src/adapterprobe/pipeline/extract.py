@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from adapterprobe.adapt import adapter_merged
-from adapterprobe.adapt.files import adapter_digest, loaded
+from adapterprobe.activations import HiddenStates, record
+from adapterprobe.activations.store import open_states
+from adapterprobe.adapters.adapter_folder import adapter_digest, adapter_loaded
 from adapterprobe.cache import digest, seal
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.items import ItemDataset
@@ -21,15 +22,13 @@ from adapterprobe.data.source import load_data, rows_by_line
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import Fidelity, faithful
 from adapterprobe.errors import DataError, ModelError, OutputError
-from adapterprobe.hidden import HiddenStates, record
-from adapterprobe.hidden.store import open_states
 from adapterprobe.models import load_model
-from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
+from adapterprobe.output_folder import claim_folder, named_files
 from adapterprobe.output_lock import output_lock
-from adapterprobe.pipeline.dataset import DatasetSpec, check_spec, dataset_prompts
-from adapterprobe.pipeline.outputs import claim_folder, named_files
 from adapterprobe.progress import say
+from adapterprobe.prompts.dataset_prompts import DatasetSpec, check_spec, dataset_prompts
+from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.types import Prompt
 
 MARK = "extract.json"
@@ -130,7 +129,7 @@ def _extract(config: ExtractConfig, out: Path, check: bool) -> tuple[HiddenState
         report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
     else:
         weights = digest(lm.fingerprint, adapter_digest(config.adapter))
-        with loaded(lm, config.adapter), adapter_merged(lm.model):
+        with adapter_loaded(lm, config.adapter):
             # An adapter from elsewhere may be of a kind that nobody here has seen: two prompts tell.
             faithful(engine, encoded.ids[:2], exact=False)
             states = record(engine, encoded, weights, layers, "adapter on")

@@ -9,46 +9,45 @@ from pathlib import Path
 
 import pandas as pd
 
-from adapterprobe.adapt.attach import target_names
+from adapterprobe.activations import HiddenStates, record
+from adapterprobe.adapters.attach import target_names
+from adapterprobe.adapters.cached_training import SharedLowerBlocks, TrainedAdapter, record_adapted, trained_adapter
+from adapterprobe.adapters.preflight import check_adapter, check_shares, one_process, training_prompts
+from adapterprobe.analyses import write_analyses
+from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
+from adapterprobe.detectors.features import feature_spec
+from adapterprobe.detectors.fit import ArmFit, fit_arms, own_detector, probe_detectors
+from adapterprobe.detectors.labels import judged_prompts, sent_prompts
+from adapterprobe.detectors.token_features import token_layers, token_states
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
-from adapterprobe.evaluate.outcome import evaluate
+from adapterprobe.evaluate.results import evaluate
 from adapterprobe.evaluate.scores import Labels, predictions
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
-from adapterprobe.hidden import HiddenStates, record
+from adapterprobe.knowledge import measure_knowledge
 from adapterprobe.models import load_model
-from adapterprobe.models.encode import Encoded, encode
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
 from adapterprobe.models.source_files import source_record
-from adapterprobe.output_lock import output_lock
-from adapterprobe.pipeline.about import about_run
-from adapterprobe.pipeline.adapters import SharedTrunk, TrainedAdapter, record_adapted, trained_adapter
-from adapterprobe.pipeline.arms import ArmFit, fit_arms, own_detector, probe_detectors
-from adapterprobe.pipeline.belief import find_belief
-from adapterprobe.pipeline.challenge import write_challenge
-from adapterprobe.pipeline.evidence import FILE, write_evidence
-from adapterprobe.pipeline.judged import judged_prompts, sent_prompts
-from adapterprobe.pipeline.learning import check_adapter, check_shares, learned_from, one_process
-from adapterprobe.pipeline.on_record import OnRecord
-from adapterprobe.pipeline.outputs import (
+from adapterprobe.output_folder import (
     changed_since,
-    claim,
+    enter_run_folder,
     finish,
     provenance,
     write_config,
     write_json,
     write_parquet,
 )
-from adapterprobe.pipeline.prepare import prepare_prompts, prepare_questions
-from adapterprobe.pipeline.tokens import token_layers, token_states
-from adapterprobe.pipeline.views import sight_of
+from adapterprobe.output_lock import output_lock
+from adapterprobe.pipeline.run_summary import about_run
 from adapterprobe.probes import save_probe
 from adapterprobe.probes.select import settings_of
 from adapterprobe.progress import Timings, say
+from adapterprobe.prompts.encoded import Encoded, encode
+from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,11 @@ def run(config: RunConfig | str | Path | None = None, out: str | Path = "runs/de
     for spec in config.probe_specs:
         settings_of(spec.probe, config.select.strengths, spec.params)
     with output_lock(out):
-        finished = claim(out, config)
+        finished = enter_run_folder(out, config)
         if finished is not None:
             there = all(
-                (out / name).is_file() for name in ("predictions.parquet", "results.json", "verdicts.json", FILE)
+                (out / name).is_file()
+                for name in ("predictions.parquet", "results.json", "verdicts.json", "probes.json")
             )
             changed = changed_since(out, finished)
             if there and not changed:
@@ -128,10 +128,10 @@ class _Stages:
             lm = load_model(**config.model.arguments())
         n_layers = lm.structure.n_layers
         for spec in config.probe_specs:
-            sight_of(spec, config, n_layers)
+            feature_spec(spec, config, n_layers)
         target_names(lm.model, lm.structure, config.adapter)
         with stage("prompts"):
-            prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
+            prompts, knowledge_prompts = prepare_prompts(config, questions, lm.tokenizer)
             encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
             engine = Engine(lm.model, lm.structure)
         hashes = {
@@ -142,14 +142,14 @@ class _Stages:
         }
         write_config(self.out, config, provenance(describe(lm), hashes))
         all_layers = list(range(n_layers + 1))
-        trunk = SharedTrunk(engine, encoded, min(parse_layers(config.adapter.layers, 0, n_layers - 1)))
+        trunk = SharedLowerBlocks(engine, encoded, min(parse_layers(config.adapter.layers, 0, n_layers - 1)))
         with stage("hidden states, adapter off", told=True):
             base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off", feed=trunk.trunk)
         with stage("what the model knows", told=True):
-            belief = find_belief(lm, engine, belief_prompts)
+            knowledge = measure_knowledge(lm, engine, knowledge_prompts)
         adapters: dict[int, TrainedAdapter] = {}
         adapted: dict[int, HiddenStates] = {}
-        train, select = learned_from(config, encoded, belief)
+        train, select = training_prompts(config, encoded, knowledge)
         for seed in config.seeds:
             with stage("train adapters", told=True):
                 adapters[seed] = trained_adapter(
@@ -164,33 +164,32 @@ class _Stages:
         with stage("fit probes", told=True):
             fits, left_out = fit_arms(config, encoded, base, adapted, tokens)
         with stage("scores"):
-            shown, labels = judged_prompts(config, encoded, base, adapted, belief)
+            shown, labels = judged_prompts(config, encoded, base, adapted, knowledge)
             frame = self._scores(encoded, base, adapted, fits, shown, labels)
-        on_record = OnRecord(
-            config,
-            lm,
-            engine,
-            questions,
-            encoded,
-            (train, select),
-            base,
-            adapters,
-            adapted,
-            trunk,
-            fits,
-            labels,
-            shown,
-            frame,
-        )
-        write_challenge(on_record, self.out, self.timings)
         with stage("statistics", told=True):
             settings = config.evaluate
             results, verdicts = evaluate(
                 frame, self.hypotheses, settings.probe, settings.resamples, settings.margin, config.data.min_groups
             )
         self._write(results, verdicts, adapters, fits)
-        write_evidence(config, self.out, lm, engine, encoded, frame, fits, base, adapted, adapters, self.timings)
-        about = about_run(config, questions, encoded, lm, belief, adapters, fits, left_out, self.timings)
+        fitted_run = FittedRun(
+            config=config,
+            lm=lm,
+            engine=engine,
+            questions=questions,
+            encoded=encoded,
+            training_prompts=(train, select),
+            base=base,
+            adapters=adapters,
+            adapted=adapted,
+            trunk=trunk,
+            fits=fits,
+            labels=labels,
+            prompt_frame=shown,
+            predictions=frame,
+        )
+        write_analyses(fitted_run, self.out, self.timings)
+        about = about_run(fitted_run, knowledge, left_out, self.timings)
         write_json(self.out, "about.json", about)
         with stage("report", told=True):
             from adapterprobe.report import write_report

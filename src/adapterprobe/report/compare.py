@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from adapterprobe.cache import write_atomic
 from adapterprobe.evaluate.compare import Side, difference_records
-from adapterprobe.report.canvas import (
+from adapterprobe.report.figure_style import (
     COLOURS,
     INK,
     SPLIT_TITLES,
@@ -21,10 +21,10 @@ from adapterprobe.report.canvas import (
     tip,
     titles,
 )
-from adapterprobe.report.challenge_figures import heat
-from adapterprobe.report.gather import Gathered
 from adapterprobe.report.markdown import harmless, to_markdown
 from adapterprobe.report.page import draw_all, render_page
+from adapterprobe.report.robustness_figures import heat
+from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
 from adapterprobe.terminal import printable
 
@@ -43,7 +43,7 @@ def flat(content: dict, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def settings_table(runs: dict[str, Gathered]) -> pd.DataFrame:
+def settings_table(runs: dict[str, RunResults]) -> pd.DataFrame:
     """What the runs' configurations differ in."""
     contents = {name: flat(run.config.model_dump(mode="json")) for name, run in runs.items()}
     keys = sorted({key for content in contents.values() for key in content} - {"name"})
@@ -56,7 +56,7 @@ def settings_table(runs: dict[str, Gathered]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def arms_table(runs: dict[str, Gathered]) -> pd.DataFrame:
+def arms_table(runs: dict[str, RunResults]) -> pd.DataFrame:
     """AUROC of every arm of every run, held out and on average never trained on."""
     rows = []
     for name, run in runs.items():
@@ -87,7 +87,7 @@ def differences_table(records: list[dict]) -> pd.DataFrame:
     )
 
 
-def matrix(runs: dict[str, Gathered], arm: str, metric: str = "auroc") -> pd.DataFrame:
+def matrix(runs: dict[str, RunResults], arm: str, metric: str = "auroc") -> pd.DataFrame:
     """Runs x data sets: a metric's record on held-out questions of what a run was trained on, else on a data set that it was
     not; None where it was not judged there."""
     # In the order of the runs, so that what each was trained on stands on the diagonal.
@@ -106,7 +106,7 @@ def matrix(runs: dict[str, Gathered], arm: str, metric: str = "auroc") -> pd.Dat
     return pd.DataFrame.from_dict(cells, orient="index", columns=datasets).astype(object)
 
 
-def transfer_table(runs: dict[str, Gathered]) -> pd.DataFrame:
+def transfer_table(runs: dict[str, RunResults]) -> pd.DataFrame:
     """Each arm's AUROC and carried false positive rate on every data set, by run."""
     rows = []
     for arm in (a for a in CARRIED if any(a in run.arms for run in runs.values())):
@@ -131,7 +131,7 @@ def transfer_table(runs: dict[str, Gathered]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def carried_means(runs: dict[str, Gathered]) -> pd.DataFrame:
+def carried_means(runs: dict[str, RunResults]) -> pd.DataFrame:
     """Means of the transfer matrix of each arm: where it was trained, and elsewhere."""
     rows = []
     for arm in (a for a in CARRIED if all(a in run.arms for run in runs.values())):
@@ -150,7 +150,7 @@ def carried_means(runs: dict[str, Gathered]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def arms_figure(runs: dict[str, Gathered]) -> Figure:
+def arms_figure(runs: dict[str, RunResults]) -> Figure:
     """Every arm of every run with its 95 % interval."""
     arms = list(dict.fromkeys(arm for run in runs.values() for arm in run.arms))
     figure, axes = canvas(9.8, 0.14 * len(arms) * len(runs) + 0.25 * len(runs) + 1.2, 2, sharey=True, sharex=True)
@@ -173,7 +173,7 @@ def arms_figure(runs: dict[str, Gathered]) -> Figure:
     return figure
 
 
-def transfer_figure(runs: dict[str, Gathered]) -> Figure | None:
+def transfer_figure(runs: dict[str, RunResults]) -> Figure | None:
     """Heat maps: rows are what was trained on, columns what is judged; held-out questions of the same are framed."""
     arms = [a for a in CARRIED if all(a in run.arms for run in runs.values())]
     columns = matrix(runs, arms[0]).columns if arms else []
@@ -202,7 +202,7 @@ def transfer_figure(runs: dict[str, Gathered]) -> Figure | None:
     return figure
 
 
-def write_comparison(runs: dict[str, Gathered], out: Path, failed: Sequence[dict] = ()) -> list[dict]:
+def write_comparison(runs: dict[str, RunResults], out: Path, failed: Sequence[dict] = ()) -> list[dict]:
     """Write `report.html`, `report.md`, `compare.json` and figures. Returns the differences from the first run."""
     sides = [Side.of(name, run.predictions, run.config.evaluate.probe) for name, run in runs.items()]
     records = difference_records(sides, max(run.config.evaluate.resamples for run in runs.values()))
@@ -239,7 +239,7 @@ def write_comparison(runs: dict[str, Gathered], out: Path, failed: Sequence[dict
     return records
 
 
-def headline(runs: dict[str, Gathered], records: list[dict]) -> str:
+def headline(runs: dict[str, RunResults], records: list[dict]) -> str:
     """The best arm of all, and how many differences from the first run stand."""
     split = "ood" if any(run.result("ood", "base") for run in runs.values()) else "test"
     best = max(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from adapterprobe.report.gather import Gathered
+from adapterprobe.report.run_reader import RunResults
 
 MOST = 300
 """Prompts in the page; `predictions.parquet` and `prompts.parquet` have all."""
 
 
-def examples(run: Gathered) -> list[dict]:
+def examples(run: RunResults) -> list[dict]:
     """Prompts of the lowest seed that a detector is wrong about at its threshold, and as many right ones as there is room for
     half of the page; those that most detectors are wrong about come first.
 
@@ -54,7 +54,7 @@ def examples(run: Gathered) -> list[dict]:
     return found
 
 
-def layer_data(run: Gathered, colours: dict[str, str], titles: dict[str, str]) -> dict:
+def layer_data(run: RunResults, colours: dict[str, str], titles: dict[str, str]) -> dict:
     """What the page's layer explorer draws: AUROC by probe, arm, split and layer, means over seeds."""
     table = run.layer_aurocs
     means = table.groupby(["probe", "arm", "split", "layer"], as_index=False)["auroc"].mean()

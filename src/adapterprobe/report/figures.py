@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from adapterprobe.report.canvas import COLOURS, FAINT, INK, SPLIT_TITLES, canvas, legend, splits_of, tip, titles
-from adapterprobe.report.challenge_figures import CHALLENGE_FIGURES
-from adapterprobe.report.gather import Gathered
+from adapterprobe.report.figure_style import COLOURS, FAINT, INK, SPLIT_TITLES, canvas, legend, splits_of, tip, titles
 from adapterprobe.report.probe_figures import PROBE_FIGURES
+from adapterprobe.report.robustness_figures import CHALLENGE_FIGURES
+from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
 
 
-def arms_figure(run: Gathered) -> Figure:
+def arms_figure(run: RunResults) -> Figure:
     """AUROC of every arm with its 95 % interval, and each seed as a dot."""
     splits = splits_of(run)
     figure, axes = canvas(4.6 * len(splits) + 0.6, 0.42 * len(run.arms) + 1.1, len(splits), sharey=True, sharex=True)
@@ -47,7 +47,7 @@ def arms_figure(run: Gathered) -> Figure:
     return figure
 
 
-def seed_aurocs(run: Gathered, split: str, arm: str) -> list[float]:
+def seed_aurocs(run: RunResults, split: str, arm: str) -> list[float]:
     """Each seed's AUROC, averaged within data set and condition."""
     rows = run.predictions
     probe = run.probe_of(arm)
@@ -65,7 +65,7 @@ def _mean_auroc(rows: pd.DataFrame) -> float:
     return float(np.mean(cells)) if cells else float("nan")
 
 
-def layers_figure(run: Gathered) -> Figure:
+def layers_figure(run: RunResults) -> Figure:
     """AUROC by layer, with and without adapter: thin lines are seeds."""
     splits = splits_of(run)
     figure, axes = canvas(4.6 * len(splits) + 0.6, 3.4, len(splits), sharey=True)
@@ -88,7 +88,7 @@ def layers_figure(run: Gathered) -> Figure:
     return figure
 
 
-def roc_figure(run: Gathered) -> Figure:
+def roc_figure(run: RunResults) -> Figure:
     """ROC curves, averaged vertically over data sets, conditions and seeds."""
     splits = splits_of(run)
     figure, axes = canvas(4.3 * len(splits) + 0.4, 4.0, len(splits), sharey=True)
@@ -113,7 +113,7 @@ def roc_figure(run: Gathered) -> Figure:
     return figure
 
 
-def training_figure(run: Gathered) -> Figure:
+def training_figure(run: RunResults) -> Figure:
     """Loss (dashed: on what is learned from), accuracy of the wanted choice and coverage on `select`, by epoch."""
     figure, axes = canvas(9.6, 2.9, 3)
     names = [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from adapterprobe.report.canvas import splits_of
-from adapterprobe.report.challenge_tables import explained
-from adapterprobe.report.gather import Gathered
+from adapterprobe.report.figure_style import splits_of
+from adapterprobe.report.robustness_tables import explained
+from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import gap, inverted, shown
 
 
-def headline(run: Gathered) -> str:
+def headline(run: RunResults) -> str:
     """On the hardest split: the best arm, the model's own answer, the first hypothesis, and what takes away from it."""
     splits = splits_of(run)
     split = "ood" if "ood" in splits else "test"
@@ -38,7 +38,7 @@ def _inversions(turned: dict[str, dict[str, dict]]) -> str:
     return f"but detectors are inverted, their AUROC surely below 0.5, on {'; on '.join(parts)}"
 
 
-def _doubts(run: Gathered, verdict: dict, split: str) -> list[str]:
+def _doubts(run: RunResults, verdict: dict, split: str) -> list[str]:
     """What takes away from a supported hypothesis: a control that does as well, or seeds that do not agree."""
     if verdict["verdict"] != "supported":
         return []

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from adapterprobe.cache import digest
-from adapterprobe.report.gather import Gathered
+from adapterprobe.report.run_reader import RunResults
 
 
-def as_registered(run: Gathered) -> bool:
+def as_registered(run: RunResults) -> bool:
     """Whether the hypotheses are those whose hash was written before the test split was looked at."""
     return digest(run.config.evaluate.hypotheses) == run.provenance["hashes"]["hypotheses"]
 
 
-def registered(run: Gathered) -> str:
+def registered(run: RunResults) -> str:
     """One sentence on when the hypotheses were fixed."""
     found = run.provenance["hashes"]["hypotheses"]
     if as_registered(run):
@@ -22,7 +22,7 @@ def registered(run: Gathered) -> str:
     )
 
 
-def method(run: Gathered) -> list[str]:
+def method(run: RunResults) -> list[str]:
     """Paragraphs."""
     config = run.config
     data, elicit, adapter, evaluate = config.data, config.elicit, config.adapter, config.evaluate

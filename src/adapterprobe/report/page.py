@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from adapterprobe.cache import write_atomic
-from adapterprobe.report.canvas import plain_text, themed, to_png, to_svg
+from adapterprobe.report.figure_style import plain_text, themed, to_png, to_svg
 
 
 def draw_all(figures: Mapping[str, Callable[..., Figure | None]], run, folder: Path) -> dict[str, Markup]:

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from adapterprobe.report.canvas import COLOURS, INK, SPLIT_TITLES, canvas, cell, legend, splits_of, titles
-from adapterprobe.report.gather import Gathered
+from adapterprobe.report.figure_style import COLOURS, INK, SPLIT_TITLES, canvas, cell, legend, splits_of, titles
+from adapterprobe.report.run_reader import RunResults
 
 PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#7f5539"]
 DASHES = ["-", "--", ":", "-."]
@@ -20,7 +20,7 @@ def style(number: int) -> dict:
     return {"color": PALETTE[number % len(PALETTE)], "linestyle": DASHES[number // len(PALETTE) % len(DASHES)]}
 
 
-def probe_layers_figure(run: Gathered) -> Figure:
+def probe_layers_figure(run: RunResults) -> Figure:
     """AUROC by layer of every probe, on test, with the adapter off and on: means over seeds."""
     table = run.layer_aurocs
     table = table[table["split"] == "test"]
@@ -40,7 +40,7 @@ def probe_layers_figure(run: Gathered) -> Figure:
     return figure
 
 
-def reliability_figure(run: Gathered) -> Figure:
+def reliability_figure(run: RunResults) -> Figure:
     """Share of true answers against the probability that was given, as it is and calibrated."""
     records = pd.DataFrame(run.probes["calibration"])
     splits = splits_of(run)
@@ -71,7 +71,7 @@ def reliability_figure(run: Gathered) -> Figure:
     return figure
 
 
-def coverage_figure(run: Gathered) -> Figure | None:
+def coverage_figure(run: RunResults) -> Figure | None:
     """Measured against nominal coverage of class-conditional conformal sets, each data set by itself."""
     records = pd.DataFrame(run.probes["conformal"])
     if "method" not in records or "coverage" not in records:
@@ -93,7 +93,7 @@ def coverage_figure(run: Gathered) -> Figure | None:
     return figure
 
 
-def epistemic_figure(run: Gathered) -> Figure | None:
+def epistemic_figure(run: RunResults) -> Figure | None:
     """How epistemic uncertainty is distributed in and out of distribution, for each probe that tells it."""
     frame = run.uncertainty
     if frame is None or frame.empty:
@@ -115,7 +115,7 @@ def epistemic_figure(run: Gathered) -> Figure | None:
     return figure
 
 
-def cosines_figure(run: Gathered) -> Figure | None:
+def cosines_figure(run: RunResults) -> Figure | None:
     """Cosines of directions between probes, between layers, and between adapter off and on."""
     found = run.probes.get("cosines")
     if not found or not found["probes"]:
@@ -155,7 +155,7 @@ def _matrix(figure: Figure, axis, values: list, names: list[str], title: str, ev
     bar.ax.tick_params(colors=INK, labelsize=8)
 
 
-def projections_figure(run: Gathered) -> Figure | None:
+def projections_figure(run: RunResults) -> Figure | None:
     """States of judged prompts in the plane of their main components, and along the probe."""
     frame = run.projections
     if frame is None or frame.empty:
@@ -179,7 +179,7 @@ def projections_figure(run: Gathered) -> Figure | None:
     return figure
 
 
-def steering_figure(run: Gathered) -> Figure | None:
+def steering_figure(run: RunResults) -> Figure | None:
     """How the model's answer moves when the direction is added, beside random directions of the same length."""
     records = pd.DataFrame(run.probes.get("steering", []))
     if records.empty:
@@ -207,7 +207,7 @@ def steering_figure(run: Gathered) -> Figure | None:
     return figure
 
 
-def curve_figure(run: Gathered) -> Figure | None:
+def curve_figure(run: RunResults) -> Figure | None:
     """AUROC on test by the number of groups that are fitted on."""
     records = pd.DataFrame(run.probes["curves"])
     if records.empty:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from adapterprobe.report.canvas import splits_of
-from adapterprobe.report.gather import Gathered
+from adapterprobe.report.figure_style import splits_of
+from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
 
 COMPARED = ("base+probe@matched", "adapter+probe")
@@ -23,7 +23,7 @@ class Section:
     text: str
 
 
-def probes_table(run: Gathered) -> pd.DataFrame:
+def probes_table(run: RunResults) -> pd.DataFrame:
     """Every probe of every probe arm."""
     rows = []
     for arm in run.arms:
@@ -44,7 +44,7 @@ def probes_table(run: Gathered) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def notes(run: Gathered) -> list[str]:
+def notes(run: RunResults) -> list[str]:
     """What was left out, and guarantees that fail."""
     found = [f"{left['probe']} is left out of {left['arm']}: {left['reason']}" for left in run.about["left_out"]]
     records = [r for r in run.probes["conformal"] if r.get("probe") == run.config.evaluate.probe and "holds" in r]
@@ -73,7 +73,7 @@ def notes(run: Gathered) -> list[str]:
     return found
 
 
-def sections(run: Gathered) -> list[Section]:
+def sections(run: RunResults) -> list[Section]:
     """All parts in order; those without anything to show are left out."""
     made = [
         Section(
@@ -94,7 +94,7 @@ def sections(run: Gathered) -> list[Section]:
     return [section for section in made if section is not None]
 
 
-def _calibration(run: Gathered) -> Section:
+def _calibration(run: RunResults) -> Section:
     records = pd.DataFrame(run.probes["calibration"])
     records = records[records["probe"].isna() | (records["probe"] == run.config.evaluate.probe)]
     rows = []
@@ -111,7 +111,7 @@ def _calibration(run: Gathered) -> Section:
     return Section("Calibration", "reliability", pd.DataFrame(rows), text)
 
 
-def _coverage(run: Gathered) -> Section:
+def _coverage(run: RunResults) -> Section:
     wanted = run.config.evaluate.coverage
     records = [
         r
@@ -146,7 +146,7 @@ def _coverage(run: Gathered) -> Section:
     return Section("Conformal sets: truth, lie, or don't know", "coverage", pd.DataFrame(rows) if rows else None, text)
 
 
-def _alarms(run: Gathered) -> Section:
+def _alarms(run: RunResults) -> Section:
     rate = run.config.evaluate.false_positive_rate
     rows, refused = [], set()
     for r in run.probes["conformal"]:
@@ -172,7 +172,7 @@ def _alarms(run: Gathered) -> Section:
     return Section("A threshold with a guarantee", None, pd.DataFrame(rows) if rows else None, text)
 
 
-def _soft(run: Gathered) -> Section | None:
+def _soft(run: RunResults) -> Section | None:
     records = run.probes["soft"]
     if not records:
         return None
@@ -197,7 +197,7 @@ def _soft(run: Gathered) -> Section | None:
     return Section("What the model will say", None, pd.DataFrame(rows) if rows else None, text)
 
 
-def _flagging(run: Gathered) -> Section | None:
+def _flagging(run: RunResults) -> Section | None:
     rows = [
         {
             "arm": r["arm"],
@@ -221,7 +221,7 @@ def _flagging(run: Gathered) -> Section | None:
     return Section("Epistemic and aleatoric uncertainty", "epistemic", pd.DataFrame(rows), text)
 
 
-def _curve(run: Gathered) -> Section | None:
+def _curve(run: RunResults) -> Section | None:
     if not run.probes["curves"]:
         return None
     text = (
@@ -231,7 +231,7 @@ def _curve(run: Gathered) -> Section | None:
     return Section("Would more labels help?", "curve", None, text)
 
 
-def _nested(run: Gathered) -> Section | None:
+def _nested(run: RunResults) -> Section | None:
     rows = [
         {
             "arm": r["arm"],
@@ -249,7 +249,7 @@ def _nested(run: Gathered) -> Section | None:
     return Section("Nested cross-validation", None, pd.DataFrame(rows), text) if rows else None
 
 
-def _directions(run: Gathered) -> list[Section]:
+def _directions(run: RunResults) -> list[Section]:
     if "steering" not in run.probes:
         return []
     made = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from adapterprobe.report.canvas import splits_of
-from adapterprobe.report.gather import Gathered
+from adapterprobe.report.figure_style import splits_of
+from adapterprobe.report.run_reader import RunResults
 from adapterprobe.types import AXES
 
 METRICS = {
@@ -33,7 +33,7 @@ def is_inverted(record: dict | None) -> bool:
     return record is not None and record["high"] is not None and record["high"] < 0.5
 
 
-def inverted(run: Gathered, split: str) -> dict[str, dict[str, dict]]:
+def inverted(run: RunResults, split: str) -> dict[str, dict[str, dict]]:
     """By data set, the arms whose AUROC for truth is surely below 0.5 there, with their records."""
     found: dict[str, dict[str, dict]] = {}
     for dataset in sorted(set(run.results.loc[run.results["split"] == split, "dataset"]) - {"mean"}):
@@ -51,7 +51,7 @@ def gap(verdict: dict) -> str:
     return f"{verdict['difference']:+.3f} [{verdict['low']:+.3f}, {verdict['high']:+.3f}]"
 
 
-def arms_table(run: Gathered) -> pd.DataFrame:
+def arms_table(run: RunResults) -> pd.DataFrame:
     """AUROC and balanced accuracy of every arm on every judged data set, and on average."""
     rows = []
     for arm in run.arms:
@@ -70,7 +70,7 @@ def arms_table(run: Gathered) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def metrics_table(run: Gathered, split: str) -> pd.DataFrame:
+def metrics_table(run: RunResults, split: str) -> pd.DataFrame:
     """All metrics of all arms on one split, averaged over data sets and conditions."""
     rows = []
     for arm in run.arms:
@@ -82,7 +82,7 @@ def metrics_table(run: Gathered, split: str) -> pd.DataFrame:
     return table.loc[:, (table != "–").any()]
 
 
-def axes_table(run: Gathered, split: str) -> pd.DataFrame:
+def axes_table(run: RunResults, split: str) -> pd.DataFrame:
     """What each arm really detects: AUROC against each label axis."""
     rows = []
     for arm in run.arms:
@@ -100,7 +100,7 @@ def axes_table(run: Gathered, split: str) -> pd.DataFrame:
     return table.loc[:, (table != "–").any()]
 
 
-def unscored_axes(run: Gathered) -> list[str]:
+def unscored_axes(run: RunResults) -> list[str]:
     """Label axes that no arm could be scored against, on any split."""
     return [
         name
@@ -109,7 +109,7 @@ def unscored_axes(run: Gathered) -> list[str]:
     ]
 
 
-def axes_note(run: Gathered) -> str | None:
+def axes_note(run: RunResults) -> str | None:
     """Why an axis is missing from the matrix."""
     reasons = {
         "behaviour": "the model under test answers nearly all prompts of a condition alike",
@@ -119,7 +119,7 @@ def axes_note(run: Gathered) -> str | None:
     return f"Not scored: {'; '.join(missing)}." if missing else None
 
 
-def conditions_table(run: Gathered) -> pd.DataFrame:
+def conditions_table(run: RunResults) -> pd.DataFrame:
     """AUROC for truth by the prompt's condition."""
     rows = []
     for arm in run.arms:
@@ -131,7 +131,7 @@ def conditions_table(run: Gathered) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def known_table(run: Gathered) -> pd.DataFrame:
+def known_table(run: RunResults) -> pd.DataFrame:
     """AUROC for truth on all groups, on those the model knows in the tested form, and on those it recalls, with their Ns."""
     rows = []
     for arm in run.arms:
@@ -152,18 +152,21 @@ ADAPTER_SCORES = {
 }
 
 
-def adapter_score(run: Gathered) -> str:
+def adapter_score(run: RunResults) -> str:
     """How an adapter's own answer becomes a score of truth."""
     return ADAPTER_SCORES[run.config.adapter.objective]
 
 
-def adapter_sentence(run: Gathered) -> str:
+def adapter_sentence(run: RunResults) -> str:
     """What was trained, on what, and how far it was met."""
     adapter, trained = run.config.adapter, run.about["adapters"]
     accuracy = sum(a["met"]["accuracy"] for a in trained) / len(trained)
     kept = [
         f"{name} {weight:g}"
-        for name, weight in (("the rest of the vocabulary", adapter.keep_rest), ("neutral text", adapter.keep_text))
+        for name, weight in (
+            ("the rest of the vocabulary", adapter.kl_vocab_weight),
+            ("neutral text", adapter.kl_text_weight),
+        )
         if weight
     ]
     return (
@@ -175,7 +178,7 @@ def adapter_sentence(run: Gathered) -> str:
     )
 
 
-def verdict_table(run: Gathered) -> pd.DataFrame:
+def verdict_table(run: RunResults) -> pd.DataFrame:
     rows = []
     for verdict in run.verdicts:
         more = verdict["groups_to_decide"]
@@ -196,7 +199,7 @@ def verdict_table(run: Gathered) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def controls_table(run: Gathered) -> pd.DataFrame:
+def controls_table(run: RunResults) -> pd.DataFrame:
     rows = []
     for control in run.controls:
         value = f"{control['auroc']:.3f}"
@@ -218,7 +221,7 @@ def controls_table(run: Gathered) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def notes(run: Gathered) -> list[str]:
+def notes(run: RunResults) -> list[str]:
     """What a reader must know to read the tables rightly; each note is there only where it applies."""
     config, about = run.config, run.about
     found = []

@@ -8,15 +8,16 @@ import pandas as pd
 from markupsafe import Markup
 
 from adapterprobe.cache import write_atomic
-from adapterprobe.report import challenge_tables, probe_tables, summary
-from adapterprobe.report.canvas import COLOURS, SPLIT_TITLES, splits_of
+from adapterprobe.report import probe_tables, summary
+from adapterprobe.report import robustness_tables as challenge_tables
 from adapterprobe.report.examples import examples, layer_data
+from adapterprobe.report.figure_style import COLOURS, SPLIT_TITLES, splits_of
 from adapterprobe.report.figures import FIGURES
-from adapterprobe.report.gather import Gathered, gather
 from adapterprobe.report.headline import headline
 from adapterprobe.report.markdown import fenced, harmless, to_markdown
 from adapterprobe.report.method import method, registered
 from adapterprobe.report.page import draw_all, in_script, render_page
+from adapterprobe.report.run_reader import RunResults, read_run
 from adapterprobe.terminal import printable
 
 
@@ -26,13 +27,13 @@ def write_report(folder: Path) -> None:
     Raises:
         OutputError: the folder is not a finished run.
     """
-    run = gather(Path(folder))
+    run = read_run(Path(folder))
     inline = draw_all(FIGURES, run, run.folder)
     write_atomic(run.folder / "report.html", _page(run, inline))
     write_atomic(run.folder / "report.md", printable(_markdown(run, set(inline))))
 
 
-def _page(run: Gathered, figures: dict[str, Markup]) -> str:
+def _page(run: RunResults, figures: dict[str, Markup]) -> str:
     titles = [(SPLIT_TITLES[split], split) for split in splits_of(run)]
     return render_page(
         "page.html.j2",
@@ -69,7 +70,7 @@ def _page(run: Gathered, figures: dict[str, Markup]) -> str:
     )
 
 
-def adapters_table(run: Gathered) -> pd.DataFrame:
+def adapters_table(run: RunResults) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -91,13 +92,13 @@ def adapters_table(run: Gathered) -> pd.DataFrame:
     )
 
 
-def timings_table(run: Gathered) -> pd.DataFrame:
+def timings_table(run: RunResults) -> pd.DataFrame:
     seconds = run.about["timings"]
     rows = [{"stage": name, "seconds": f"{value:.1f}"} for name, value in seconds.items()]
     return pd.DataFrame([*rows, {"stage": "all of these", "seconds": f"{sum(seconds.values()):.1f}"}])
 
 
-def _probe_sections(run: Gathered, drawn: set[str]) -> list[str]:
+def _probe_sections(run: RunResults, drawn: set[str]) -> list[str]:
     parts = []
     for section in probe_tables.sections(run):
         parts.append(f"### {section.title}")
@@ -113,7 +114,7 @@ def _section(title: str, table: pd.DataFrame, figure: str | None, drawn: set[str
     return [title, *([f"![{title.strip('# ')}](figures/{figure}.png)"] if figure in drawn else []), to_markdown(table)]
 
 
-def _markdown(run: Gathered, drawn: set[str]) -> str:
+def _markdown(run: RunResults, drawn: set[str]) -> str:
     parts = [
         f"# {harmless(run.config.name)}",
         headline(run),

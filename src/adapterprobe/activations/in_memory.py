@@ -1,0 +1,47 @@
+"""Hidden states of a few prompts, kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from adapterprobe.activations.store import from_stored, to_stored
+from adapterprobe.engine import Engine
+from adapterprobe.engine.answers import choice_logprobs
+from adapterprobe.engine.forward import check_finite
+from adapterprobe.models.hardware import dtype_name
+from adapterprobe.prompts.encoded import Encoded
+
+
+@dataclass(frozen=True)
+class MemoryStates:
+    """What `HiddenStates` gives, without a folder."""
+
+    states: dict[int, np.ndarray]
+    logprobs: np.ndarray
+
+    def layer(self, index: int) -> np.ndarray:
+        """Rows x width, fp32."""
+        return self.states[index]
+
+
+@torch.inference_mode()
+def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], what: str) -> MemoryStates:
+    """The values that `record` would keep.
+
+    Raises:
+        ModelError: a state or logit is not finite.
+    """
+    dtype = dtype_name(next(engine.model.parameters()).dtype)
+    found = np.zeros((len(layers), len(encoded), engine.structure.width), np.float32)
+    logprobs = np.zeros((len(encoded), 2), np.float32)
+    for batch in engine.plan(encoded.ids):
+        output = engine.run(batch, layers=list(layers))
+        check_finite(output, what)
+        rows = list(batch.rows)
+        found[:, rows] = from_stored(to_stored(output.states, dtype))
+        logprobs[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
+    return MemoryStates(dict(zip(layers, found)), logprobs)

@@ -1,0 +1,171 @@
+"""Adapters on disk: PEFT's layout (which `PeftModel.from_pretrained` loads), and which model they were made for."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adapterprobe.adapters.attach import strip
+from adapterprobe.adapters.kinds import keeps_full_precision
+from adapterprobe.adapters.linear_adapter import LinearAdapter, is_linear, load_linear
+from adapterprobe.adapters.on_off import adapter_merged, tuner_layers
+from adapterprobe.adapters.untrusted import (
+    CONFIG,
+    WEIGHTS,
+    check_adapter_config,
+    check_no_whole_weights,
+    read_adapter_config,
+)
+from adapterprobe.cache import changed_files, checksums, digest, file_digest, write_atomic
+from adapterprobe.errors import ModelError
+from adapterprobe.models import LanguageModel
+from adapterprobe.progress import say
+from adapterprobe.small_files import read_json
+
+MADE_FOR = "made_for.json"
+
+
+def base_model_record(lm: LanguageModel) -> dict[str, str]:
+    """What is recorded of an adapter's model; to be asked for while no adapter is attached."""
+    return {"model": lm.name, "fingerprint": lm.fingerprint, "vectors": lm.vectors_hash}
+
+
+def save_adapter(wrapped, model: dict[str, str], folder: Path) -> None:
+    """Write an adapter with what is recorded of its model (see `base_model_record`)."""
+    if isinstance(wrapped, LinearAdapter):
+        wrapped.model_name = model["model"]
+    else:
+        wrapped.peft_config["default"].base_model_name_or_path = model["model"]
+    wrapped.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    settings = folder / CONFIG
+    write_atomic(settings, json.dumps(_ordered(json.loads(settings.read_text("utf-8"))), indent=2, sort_keys=True))
+    seal_adapter(folder, model)
+
+
+def seal_adapter(folder: Path, model: dict) -> None:
+    """Write what is recorded of an adapter's model, with checksums of the adapter as it is now."""
+    sums = {name: entry for name, entry in checksums(folder).items() if name in (CONFIG, *WEIGHTS)}
+    write_atomic(folder / MADE_FOR, json.dumps(model | {"checksums": sums}, indent=1))
+
+
+SETS = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters", "trainable_token_indices")
+"""Settings that PEFT keeps as sets: the order in which they are written says nothing, and differs from process to process."""
+
+
+def _ordered(config: dict) -> dict:
+    """Settings with sets in order."""
+    return {key: sorted(v, key=str) if key in SETS and isinstance(v, list) else v for key, v in config.items()}
+
+
+def adapter_digest(folder: Path | None) -> str | None:
+    """Content hash of an adapter folder's settings and weights: what is recorded with the adapter on depends on both.
+
+    Raises:
+        ModelError: there is no adapter in the folder.
+    """
+    if folder is None:
+        return None
+    settings = _ordered(read_adapter_config(folder))
+    # Where it was saved from, and by which version, are no settings.
+    kept = {key: value for key, value in settings.items() if key not in ("base_model_name_or_path", "peft_version")}
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin") and p.is_file())
+    return digest(kept, [(path.name, file_digest(path)) for path in files])
+
+
+def _check_made_for(lm: LanguageModel, folder: Path, config: dict) -> None:
+    """Compare what is recorded of the adapter's model with the one at hand.
+
+    Raises:
+        ValueError: it was made for another one, or its files have changed.
+    """
+    if not (folder / MADE_FOR).is_file():
+        # Trained elsewhere: only shapes can be compared.
+        named = config.get("base_model_name_or_path")
+        mine = {lm.name, str(lm.source)}
+        if named and not {str(named), Path(str(named)).name} & (mine | {Path(str(lm.source)).name}):
+            say(f"the adapter in {folder} says that it was trained on {named}; here it is put on {lm.name}")
+        return
+    recorded = read_json(folder / MADE_FOR, "the record of the adapter", error=ModelError, remedy="take it from a copy")
+    changed = changed_files(folder, recorded.get("checksums") or {})
+    if changed:
+        said = "; ".join(f"{name} {what}" for name, what in changed.items())
+        raise ValueError(f"{said}; take it from a copy, or delete {MADE_FOR} if the change was yours")
+    if recorded.get("fingerprint") == lm.fingerprint:
+        return
+    if recorded.get("vectors") != lm.vectors_hash:
+        raise ValueError(
+            f"it was trained on {recorded.get('model')} with other weights (recorded {recorded.get('vectors')}, this model "
+            f"has {lm.vectors_hash})"
+        )
+    say(f"the adapter in {folder} was trained on this model in another precision; its outputs may differ a little")
+
+
+@contextmanager
+def adapter_loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
+    """Within, a saved adapter is on, at the speed of the bare model; afterwards the model is as it was.
+
+    Raises:
+        ModelError: see `loaded`.
+    """
+    with loaded(lm, folder), adapter_merged(lm.model):
+        yield
+
+
+@contextmanager
+def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
+    """Within, the saved adapter is attached to the model.
+
+    Raises:
+        ModelError: it cannot be read, or does not fit the model (by shape, or by recorded hash).
+    """
+    from peft import PeftModel
+
+    config = read_adapter_config(folder)
+    names = [name for name, _ in lm.model.named_modules()]
+    check_adapter_config(folder, config, names)
+    try:
+        _check_made_for(lm, folder, config)
+        if is_linear(folder):
+            wrapped = load_linear(lm.model, lm.structure.blocks, lm.structure.width, folder)
+        else:
+            check_no_whole_weights(folder, config, [name for name, _ in lm.model.named_parameters()])
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                full = keeps_full_precision(str(config.get("peft_type", "")))
+                wrapped = PeftModel.from_pretrained(lm.model, str(folder), autocast_adapter_dtype=full).eval()
+                if not tuner_layers(lm.model):
+                    raise ValueError("it adapts no layer of the model, as prompt and prefix tuning do not")
+                # Once more, for what it says: tensors that have no place in the model are left out without a word.
+                told = wrapped.load_adapter(
+                    str(folder),
+                    "default",
+                    autocast_adapter_dtype=full,
+                    key_mapping=getattr(lm.model, "_checkpoint_conversion_mapping", None),
+                )
+            # PEFT only warns where a folder lacks weights for what it has just made.
+            lacking = [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
+            if lacking:
+                raise ValueError(lacking[0])
+            if extra := sorted(told.unexpected_keys):
+                raise ValueError(f"{len(extra)} of its tensors have no place in this model, the first is {extra[0]}")
+    except ModelError:
+        strip(lm.model)
+        raise
+    except Exception as error:
+        strip(lm.model)
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"the adapter in {folder} does not fit the model {lm.name} ({reason}); give one that was trained on it"
+        ) from error
+    try:
+        for parameter in wrapped.parameters():
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        # PEFT's own way out leaves copies of whole modules (`modules_to_save`) in the place of the model's.
+        strip(lm.model)
+        wrapped.unload()

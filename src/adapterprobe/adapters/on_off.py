@@ -1,0 +1,82 @@
+"""Adapter off, and adapter on without its cost.
+
+Off flips each tuner layer's own switch and nothing else (`PeftModel.disable_adapter()` may also change which
+parameters are trainable on leaving). On, for many forward passes, swaps merged copies of the adapted weights
+in and the very same original tensors back afterwards: merging and unmerging in place is not exact. Quantised weights,
+sharded and tied ones are never merged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from adapterprobe.adapters.kinds import KINDS
+from adapterprobe.adapters.sharding import is_sharded
+
+
+def tuner_layers(model: nn.Module) -> list[BaseTunerLayer]:
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+@contextlib.contextmanager
+def adapter_off(model: nn.Module) -> Iterator[None]:
+    """Within, the model computes what it computed before the adapter was attached, to the bit."""
+    layers = tuner_layers(model)
+    before = [layer._disable_adapters for layer in layers]
+    try:
+        for layer in layers:
+            layer._disable_adapters = True
+        yield
+    finally:
+        for layer, flag in zip(layers, before):
+            layer._disable_adapters = flag
+
+
+def _can_merge(layer: BaseTunerLayer) -> bool:
+    """Whether a layer's kind can be merged; one that is not in our table is left as it is, on."""
+    tuner = type(layer).__module__.removeprefix("peft.tuners.").split(".")[0]
+    return any(kind.merges and kind.peft.lower() == tuner for kind in KINDS.values())
+
+
+@contextlib.contextmanager
+def adapter_merged(model: nn.Module) -> Iterator[None]:
+    """Within, the adapter is on at the speed of the bare model; afterwards the original weights are back."""
+    stash: list[tuple[BaseTunerLayer, dict[str, object]]] = []
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    try:
+        for layer in tuner_layers(model):
+            if not _can_merge(layer):
+                continue
+            base = layer.get_base_layer()
+            if any(uses[id(parameter)] > 1 for parameter in base.parameters(recurse=False)):
+                # Tied weights (embedding and head): a merged copy would change the other user too.
+                continue
+            if not base.weight.is_floating_point() or is_sharded(base.weight):
+                # A merged copy would be rounded to 8 or 4 bits once more, or is not all here: such layers stay as they are, on.
+                continue
+            original = {name: parameter.data for name, parameter in base.named_parameters(recurse=False)}
+            stash.append((layer, original))
+            for name, parameter in base.named_parameters(recurse=False):
+                parameter.data = original[name].clone()
+            layer.merge()
+        yield
+    finally:
+        for layer, original in reversed(stash):
+            base = layer.get_base_layer()
+            for name, data in original.items():
+                getattr(base, name).data = data
+            layer.merged_adapters.clear()
+
+
+def unmerged(model: nn.Module) -> list[str]:
+    """Within `adapter_merged`: names of the layers whose adapter is not in the weights (of such a kind, tied, or quantised)."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer) and not getattr(module, "merged", False)
+    ]

@@ -1,0 +1,113 @@
+"""What a probe of an arm sees at a layer: states, several layers of them, or tokens, with the adapter off, on, or both."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from adapterprobe.activations import HiddenStates, TokenStates
+from adapterprobe.config import ProbeConfig, RunConfig
+from adapterprobe.errors import ConfigError
+from adapterprobe.models.layers import parse_layers
+from adapterprobe.probes import lookup
+from adapterprobe.probes.features import FEATURES, Difference
+
+LayerFeatures = Callable[[int], np.ndarray]
+"""Gives the features of a layer: rows x features, or rows x depth x features."""
+SEVERAL = 8
+"""Layers that a probe over several layers sees, where its configuration does not say."""
+TOKEN_LAYERS = 4
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """How a probe looks: at which layers it is fitted, and what it sees there."""
+
+    layers: tuple[int, ...]
+    several: tuple[int, ...] = ()
+    """Layers that are seen together; then `layers` is the last of them alone."""
+    kind: str = "layer"
+    deep: bool = False
+    """Whether the depth axis is kept for the probe."""
+
+    def of(self, view: LayerFeatures) -> LayerFeatures:
+        """What the probe sees of an arm."""
+        if self.kind not in FEATURES:
+            return view
+
+        def together(_: int) -> np.ndarray:
+            stack = np.stack([view(layer) for layer in self.several], axis=1)
+            found = FEATURES[self.kind]().fit_transform(stack)
+            return found.reshape(len(stack), -1, stack.shape[2]) if self.deep else found
+
+        return together
+
+
+def feature_spec(spec: ProbeConfig, config: RunConfig, n_layers: int) -> FeatureSpec:
+    """How a probe of a run looks.
+
+    Raises:
+        ConfigError: unknown probe, layers that do not exist, or features that do not suit the probe.
+    """
+    depth = lookup(spec.probe).depth_of
+    kind = spec.features or {"layers": "concat", "tokens": "tokens"}.get(depth, "layer")
+    if (kind == "tokens") != (depth == "tokens"):
+        raise ConfigError(
+            f"probe '{spec.label}' cannot use features={kind}; "
+            + ("tokens are for the probe 'attention'" if kind == "tokens" else "it looks at tokens: leave features out")
+        )
+    layers = parse_layers(spec.layers or config.select.layers, 0, n_layers)
+    if kind == "layer":
+        return FeatureSpec(tuple(layers))
+    if kind == "tokens":
+        able = [layer for layer in layers if 0 < layer < n_layers]
+        if not able:
+            raise ConfigError(f"probe '{spec.label}' reads tokens at layers 1 to {n_layers - 1}, got {layers}")
+        return FeatureSpec(tuple(able if spec.layers else _spread(able, TOKEN_LAYERS)), kind=kind)
+    chosen = tuple(layers if spec.layers else _spread(layers, SEVERAL))
+    return FeatureSpec((chosen[-1],), chosen, kind, deep=depth == "layers")
+
+
+def _spread(layers: list[int], count: int) -> list[int]:
+    """So many of them, evenly spaced, the last among them."""
+    places = np.linspace(0, len(layers) - 1, min(count + 1, len(layers)))
+    found = sorted({round(place) for place in places})
+    return [layers[place] for place in found][-count:]
+
+
+@dataclass(frozen=True)
+class ActivationPair:
+    """The states of a run's prompts, of one kind: adapter off, and on for each seed."""
+
+    off: HiddenStates | TokenStates
+    on: dict[int, HiddenStates] | dict[int, TokenStates]
+
+    def key(self, arm: str, seed: int | None) -> list[str]:
+        """What an arm's features depend on, by content."""
+        names = [self.off.key] if arm != "adapter+probe" else []
+        return [arm.partition("@")[0], *names, *([] if seed is None else [self.on[seed].key])]
+
+    def views(self) -> dict[tuple[str, int | None], LayerFeatures]:
+        """By (arm, seed); seed is None where no adapter is seen. Axes before the last are the same in all."""
+        off = functools.lru_cache(maxsize=4)(self.off.layer)
+        found: dict[tuple[str, int | None], LayerFeatures] = {
+            ("base+probe", None): off,
+            ("base+probe@matched", None): off,
+        }
+        for seed, states in self.on.items():
+            on = functools.lru_cache(maxsize=4)(states.layer)
+            found["adapter+probe", seed] = on
+            found["both+probe", seed] = _both(off, on)
+            found["diff+probe", seed] = _difference(off, on)
+        return found
+
+
+def _both(off: LayerFeatures, on: LayerFeatures) -> LayerFeatures:
+    return lambda layer: np.concatenate([off(layer), on(layer)], axis=-1)
+
+
+def _difference(off: LayerFeatures, on: LayerFeatures) -> LayerFeatures:
+    return lambda layer: Difference().fit_transform(np.stack([off(layer), on(layer)], axis=1))

@@ -1,0 +1,155 @@
+"""The arms of the comparison: the same rows, layers and searches for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from adapterprobe.activations import HiddenStates
+from adapterprobe.config import RunConfig
+from adapterprobe.detectors.features import ActivationPair, feature_spec
+from adapterprobe.detectors.search_cache import SearchJob, fitted
+from adapterprobe.errors import DataError
+from adapterprobe.evaluate.scores import Detector
+from adapterprobe.probes.select import Rows, Selection
+from adapterprobe.progress import bar, say
+from adapterprobe.prompts.contrast_pairs import pair_numbers, polarities
+from adapterprobe.prompts.encoded import Encoded
+
+
+@dataclass(frozen=True)
+class ArmFit:
+    """One probe arm: what was selected, and where its features come from."""
+
+    arm: str
+    probe: str
+    seed: int
+    selection: Selection
+    features: Callable[[int], np.ndarray]
+    rows: Rows
+    seconds: float = 0.0
+    """What the search took when it was made."""
+
+
+ASKED_FALSE: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
+    None: lambda told_to_lie: told_to_lie,
+    "truth": np.zeros_like,
+    "lie": np.ones_like,
+    "instructed": lambda told_to_lie: told_to_lie,
+    "opposite": np.logical_not,
+}
+"""Whether a model is asked for the false answer, by its adapter's objective (None: no adapter) and whether the prompt tells it
+to lie. The opposite of what the base model says is false where the base model is asked for the truth."""
+
+
+def p_positive(logprobs: np.ndarray) -> np.ndarray:
+    """Probability of the positive choice among both: rows."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(np.clip(logprobs[:, 1] - logprobs[:, 0], -700, 700).astype(np.float64)))
+
+
+def own_detector(arm: str, seed: int, encoded: Encoded, states: HiddenStates, objective: str | None) -> Detector:
+    """A model's own answer as truth score: p_positive, turned where the false answer is asked for (`asked_false`)."""
+    says = p_positive(states.logprobs)
+    told = encoded.column(lambda p: p.condition == "lie")
+    asked_false = ASKED_FALSE[objective](told)
+    return Detector(arm, None, None, seed, objective, np.where(asked_false, 1 - says, says), says)
+
+
+def fit_arms(
+    config: RunConfig,
+    encoded: Encoded,
+    base: HiddenStates,
+    adapted: dict[int, HiddenStates],
+    tokens: ActivationPair | None,
+) -> tuple[list[ArmFit], list[dict]]:
+    """Every probe arm of every seed. Arms that see no adapter are fitted once and repeated per seed.
+
+    Args:
+        tokens: states of tokens, where a probe reads them.
+
+    Returns:
+        The fits, and what was left out: a probe that cannot be fitted in an arm, with the reason.
+
+    Raises:
+        DataError: the probe that hypotheses are about cannot be fitted.
+    """
+    everything = all_rows(config, encoded)
+    matched = np.concatenate([np.array(encoded.where("adapter-train")), everything.fit])
+    states = ActivationPair(base, adapted)
+    feature_specs = {spec.label: feature_spec(spec, config, base.layers[-1]) for spec in config.probe_specs}
+    views = {"tokens": tokens.views() if tokens else {}, "states": states.views()}
+    fits, left_out = [], []
+    total = len(views["states"]) * sum(len(probe_input.layers) for probe_input in feature_specs.values())
+    with bar(total, "fitting probes", unit="layer") as progress:
+        for arm, seed in views["states"]:
+            rows = replace(everything, fit=matched) if arm == "base+probe@matched" else everything
+            for spec in config.probe_specs:
+                probe_input = feature_specs[spec.label]
+                features = probe_input.of(views["tokens" if probe_input.kind == "tokens" else "states"][arm, seed])
+                progress.set_postfix_str(f"{arm}, {spec.label}", refresh=False)
+                try:
+                    job = SearchJob(spec, probe_input, rows, config.select)
+                    selection, seconds = fitted(job, features, states.key(arm, seed), progress.update)
+                    _check_scores(selection)
+                except DataError as error:
+                    if spec.label == config.evaluate.probe:
+                        raise
+                    say(f"probe '{spec.label}' is left out of {arm}: {error}")
+                    left_out.append({"arm": arm, "probe": spec.label, "seed": seed, "reason": str(error)})
+                    continue
+                for repeat in adapted if seed is None else [seed]:
+                    fits.append(ArmFit(arm, spec.label, repeat, selection, features, rows, seconds))
+    return fits, left_out
+
+
+def _check_scores(selection: Selection) -> None:
+    """Raises `DataError` where a fitted probe gives scores that are no numbers: it may have done so outside `select` alone."""
+    for fit in selection.fits:
+        bad = int((~np.isfinite(fit.scores)).sum())
+        if bad:
+            raise DataError(f"{bad} of {len(fit.scores)} scores at layer {fit.layer} are not finite")
+
+
+def refitted(
+    config: RunConfig, encoded: Encoded, states: ActivationPair, tokens: ActivationPair | None, arm: str, seed: int
+) -> ArmFit:
+    """The main probe of one arm, searched for in the same way on other states of the same prompts."""
+    (spec,) = (spec for spec in config.probe_specs if spec.label == config.evaluate.probe)
+    probe_input = feature_spec(spec, config, states.off.layers[-1])
+    seen = tokens if probe_input.kind == "tokens" and tokens else states
+    features = probe_input.of(seen.views()[arm, seed])
+    rows = all_rows(config, encoded)
+    selection, seconds = fitted(
+        SearchJob(spec, probe_input, rows, config.select), features, seen.key(arm, seed), _nothing
+    )
+    return ArmFit(arm, spec.label, seed, selection, features, rows, seconds)
+
+
+def _nothing() -> None:
+    """Progress is not told."""
+
+
+def all_rows(config: RunConfig, encoded: Encoded) -> Rows:
+    """What probes are fitted on and selected by."""
+    prompts = encoded.prompts
+    return Rows(
+        labels=np.array([int(p.example.truth) for p in prompts]),
+        fit=np.array(encoded.where("probe-train")),
+        select=np.array(encoded.where("select")),
+        conditions=np.array([p.condition for p in prompts]),
+        groups=np.array([p.example.group for p in prompts]),
+        pairs=pair_numbers(prompts),
+        polarity=polarities(prompts),
+    )
+
+
+def probe_detectors(fits: list[ArmFit], all_layers: bool = False) -> list[Detector]:
+    """Detectors at each arm's selected layer, or at all layers."""
+    return [
+        Detector(fit.arm, fit.probe, layer_fit.layer, fit.seed, "truth", layer_fit.scores)
+        for fit in fits
+        for layer_fit in (fit.selection.fits if all_layers else [fit.selection.best])
+    ]

@@ -1,0 +1,196 @@
+"""Score a file of any length, a piece at a time, going on where a stopped scoring was."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from adapterprobe.cache import file_digest, write_atomic
+from adapterprobe.data.faults import RowErrors
+from adapterprobe.data.readers import open_file
+from adapterprobe.data.shapes import InvalidRow, check_text, text_of
+from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns
+from adapterprobe.detectors.scorer import Scorer
+from adapterprobe.errors import DataError, OutputError
+from adapterprobe.output_lock import locked_file
+from adapterprobe.progress import bar
+from adapterprobe.small_files import as_path
+from adapterprobe.terminal import echo, json_line
+
+PIECE = 512
+"""Rows that are scored at once."""
+WRITTEN = (".jsonl", ".parquet")
+
+
+def score_file(
+    run: str | Path,
+    file: str | Path,
+    out: str | Path | None,
+    condition: str | None = None,
+    shown: TextIO | None = None,
+    trust_remote_code: bool = False,
+) -> int:
+    """Score every row of a file with every detector of a run.
+
+    Args:
+        file: JSON lines, CSV, TSV or Parquet with a column `prompt`, or what the run's wordings place (`statement`; `question` and
+            `answer`). Columns `condition`, `positive` and `negative` (answers in words) are used where they are there.
+        out: a .jsonl or .parquet file; None: lines go to `shown`.
+        condition: what rows are pushed to that do not say; default: the first of the run.
+        trust_remote_code: run code that comes with the model, if it is what the run was made with.
+
+    Returns:
+        Rows scored.
+
+    Raises:
+        DataError, OutputError, ModelError: see `Scorer` and `RowPrompter`; rows that cannot be read are named, all of them, before any is
+            scored.
+    """
+    file = as_path(file, DataError)
+    columns = _check_rows(file)
+    if out is not None and Path(out).suffix.casefold() not in WRITTEN:
+        raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
+    if out is not None and as_path(out, OutputError).exists():
+        raise OutputError(f"--out {out} is there already; remove it, or choose another")
+    if out is None:
+        return _scored(run, file, columns, condition, trust_remote_code, 0, lambda line: echo(line, shown))
+    out = as_path(out, OutputError)
+    part, mark = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.json")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked_file(part, out) as lines:
+            described = {"run": str(Path(run).resolve()), "file": file_digest(file), "condition": condition}
+            done = _done(part, mark, described)
+            write_atomic(mark, json.dumps(described))
+            count = _scored(run, file, columns, condition, trust_remote_code, done, lambda line: _put(lines, line))
+            if out.suffix.casefold() == ".parquet":
+                _to_parquet(part, out)
+                part.unlink()
+            else:
+                part.replace(out)
+            mark.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {out} ({error.strerror or error}); what was scored is kept: free some space and run the same command again"
+        ) from error
+    return count
+
+
+def _check_rows(file: Path) -> list[str]:
+    """The file's columns. Every row is read once before anything is scored: the last one may be broken too.
+
+    Raises:
+        DataError: rows that cannot be read, or lack what is asked (all of them, by line).
+    """
+    source = open_file(file)
+    asked = asked_columns(source.columns)
+    faults = RowErrors()
+    for line, row in source.rows:
+        try:
+            if isinstance(row, InvalidRow):
+                raise row
+            for column, value in row.items():
+                if isinstance(value, str):
+                    check_text(value, str(column))
+            for column in asked:
+                text_of(row, column)
+        except InvalidRow as reason:
+            faults.add(line, reason)
+    if faults.count:
+        raise DataError(
+            f"{file.name}: {faults.count} of its rows cannot be scored ({faults}); mend them or take them out (nothing was scored)"
+        )
+    return source.columns
+
+
+def _scored(
+    run: str | Path,
+    file: Path,
+    columns: list[str],
+    condition: str | None,
+    trust_remote_code: bool,
+    done: int,
+    put: Callable[[str], None],
+) -> int:
+    scorer = Scorer(run, trust_remote_code)
+    prompter = RowPrompter(
+        scorer.config, scorer.choices, columns, condition or scorer.config.elicit.conditions[0], scorer.lm.tokenizer
+    )
+    source = open_file(file)
+    return _each(scorer, prompter, source.rows, source.total, done, put)
+
+
+def _put(lines: TextIO, line: str) -> None:
+    lines.write(line + "\n")
+    lines.flush()
+
+
+def _done(part: Path, mark: Path, described: dict) -> int:
+    """Rows that an earlier, stopped scoring of the same wrote whole; a torn last line is taken off."""
+    try:
+        same = json.loads(mark.read_text("utf-8")) == described
+    except (OSError, ValueError):
+        same = False
+    whole = size = 0
+    if same:
+        with open(part, "rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    whole, size = whole + 1, size + len(line)
+    with open(part, "r+b") as lines:
+        lines.truncate(size)
+    return whole
+
+
+def _each(
+    scorer: Scorer, prompter: RowPrompter, rows: Iterator, total: int | None, done: int, put: Callable[[str], None]
+) -> int:
+    count = done
+    with bar(total or 0, "scoring", unit="row", done=done) as progress:
+        rows = itertools.islice(rows, done, None)
+        while piece := list(itertools.islice(rows, PIECE)):
+            for number, row in piece:
+                if isinstance(row, InvalidRow):
+                    raise DataError(f"row {number} {row}; mend it or leave it out")
+            records = scorer.score([prompter.prompt(number, row) for number, row in piece])
+            for (_, row), record in zip(piece, records, strict=True):
+                put(json_line({**row, **record}))
+            count += len(piece)
+            progress.update(len(piece))
+    return count
+
+
+def _to_parquet(lines: Path, out: Path) -> None:
+    """The same rows; written whole or not at all. A column may be empty in one piece and whole or broken numbers in others: the
+    types that hold all of them are found first."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        schema = pa.unify_schemas([table.schema for table in _tables(lines)], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise OutputError(
+            f"a column of the file holds values of several types ({reason}); the scores are in {lines}, one line each: give "
+            "--out the ending .jsonl"
+        ) from error
+    target = out.with_name(out.name + ".tmp")
+    with pyarrow.parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+        for rows in _pieces(lines):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    target.replace(out)
+
+
+def _pieces(lines: Path) -> Iterator[list[dict]]:
+    with open(lines, encoding="utf-8") as found:
+        while piece := [json.loads(line) for line in itertools.islice(found, PIECE)]:
+            yield piece
+
+
+def _tables(lines: Path) -> Iterator:
+    import pyarrow as pa
+
+    return (pa.Table.from_pylist(rows) for rows in _pieces(lines))

@@ -1,0 +1,246 @@
+"""A finished run's detectors on new prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from adapterprobe.activations import record_tokens
+from adapterprobe.activations.in_memory import MemoryStates, states_in_memory
+from adapterprobe.adapters.adapter_folder import adapter_digest, adapter_loaded
+from adapterprobe.cache import digest
+from adapterprobe.config import RunConfig
+from adapterprobe.config_files import read_run_config
+from adapterprobe.detectors.features import ActivationPair, FeatureSpec, feature_spec
+from adapterprobe.detectors.fit import own_detector
+from adapterprobe.detectors.novelty import Novelty
+from adapterprobe.engine import Engine
+from adapterprobe.errors import CacheError, ModelError, OutputError
+from adapterprobe.evaluate.conformal import answers
+from adapterprobe.models import load_model
+from adapterprobe.models.source_files import differing, source_record
+from adapterprobe.output_folder import AGAIN, check_run, read_predictions
+from adapterprobe.probes import Probe, load_probe
+from adapterprobe.prompts.encoded import Encoded, encode
+from adapterprobe.small_files import as_path, read_records, read_table
+from adapterprobe.types import Example, Prompt
+
+READ = ("config.yaml", "predictions.parquet", "prompts.parquet", "results.json", "probes/", "adapter/")
+"""What is read of a run's folder: as the run left it, or refused."""
+OOD_P_VALUE = 0.01
+"""A prompt is called unlike the run's where fewer of those are as far from the others."""
+
+
+@dataclass(frozen=True)
+class SavedDetector:
+    """A detector of a run: an arm's own answer, or a saved probe."""
+
+    arm: str
+    label: str | None
+    probe: Probe | None
+    probe_input: FeatureSpec | None
+    layer: int | None
+    threshold: float
+    calibrate: pd.DataFrame
+    false_positives: dict | None
+
+    @property
+    def name(self) -> str:
+        return self.arm if self.label is None else f"{self.arm} ({self.label})"
+
+    @property
+    def reads_tokens(self) -> bool:
+        return self.probe_input is not None and self.probe_input.kind == "tokens"
+
+    @property
+    def layers(self) -> set[int]:
+        """Those whose states it looks at."""
+        return set() if self.probe_input is None or self.reads_tokens else {self.layer, *self.probe_input.several}
+
+
+class Scorer:
+    """Everything that a run saved, ready for new prompts; the lowest seed's adapter and probes.
+
+    Raises:
+        OutputError: the folder is not a finished run.
+        ModelError: the model is not the one that the run was made with, or its code is not what it was.
+    """
+
+    def __init__(self, folder: str | Path, trust_remote_code: bool = False) -> None:
+        self.folder = as_path(folder, OutputError)
+        if not self.folder.is_dir():
+            raise OutputError(
+                f"{folder} is not a finished run: there is no such folder; make one with `adapterprobe run --out {folder}`"
+            )
+        check_run(self.folder, READ)
+        self.config, provenance = read_run_config(self.folder)
+        self.seed = min(self.config.seeds)
+        self.sent = read_table(
+            self.folder / "prompts.parquet", "the prompts", ("prompt_id", "positive", "negative", "split"), AGAIN
+        )
+        hashes = provenance.get("hashes")
+        wanted = hashes.get("model") if isinstance(hashes, dict) else None
+        if not isinstance(wanted, str):
+            raise OutputError(f"{self.folder / 'config.yaml'} does not say which model the run was made with; {AGAIN}")
+        if trust_remote_code:
+            _check_code(self.config, hashes.get("model_files"))
+        self.lm = load_model(**self.config.model.arguments() | {"trust_remote_code": trust_remote_code})
+        if self.lm.fingerprint != wanted:
+            raise ModelError(
+                f"the model {self.lm.name} has the fingerprint {self.lm.fingerprint}, the run was made with {wanted}; load the same "
+                "weights in the same precision"
+            )
+        self.engine = Engine(self.lm.model, self.lm.structure)
+        self.detectors = self._detectors()
+
+    @property
+    def choices(self) -> tuple[str, str]:
+        """The positive and the negative answer of most judged prompts."""
+        pairs = self.sent.groupby(["positive", "negative"]).size()
+        return pairs.idxmax()
+
+    def _detectors(self) -> list[SavedDetector]:
+        frame = read_predictions(self.folder)
+        frame = frame[(frame["axis"] == "truth") & (frame["seed"] == self.seed)]
+        results = [
+            r
+            for r in read_records(self.folder / "results.json", "the results", AGAIN)
+            if r.get("metric") == "false_positive_rate"
+            and r.get("split") == "test"
+            and r.get("filter") == "all"
+            and r.get("condition") == "mean"
+        ]
+        rates = {(r["arm"], r["probe"]): r for r in sorted(results, key=lambda r: r["dataset"] == "mean")}
+        specs = {spec.label: spec for spec in self.config.probe_specs}
+        found = []
+        for (arm, label), rows in frame.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
+            label = None if pd.isna(label) else label
+            probe, probe_input, layer = None, None, None
+            if label is not None:
+                probe_input = feature_spec(specs[label], self.config, self.lm.structure.n_layers)
+                probe, about = load_probe(self.folder / "probes" / f"{arm}-{label}-seed-{self.seed}")
+                layer = about.get("layer")
+                if layer != int(rows["layer"].iloc[0]):
+                    raise CacheError(
+                        f"the probe {label} of {arm} in {self.folder} is not the one that was judged; run again"
+                    )
+            rate = rates.get((arm, label))
+            found.append(
+                SavedDetector(
+                    arm, label, probe, probe_input, layer, float(rows["threshold"].iloc[0]), rows[rows["split"] == "calibrate"],
+                    rate and {name: rate[name] for name in ("estimate", "low", "high")},
+                )
+            )  # fmt: skip
+        return found
+
+    @cached_property
+    def _layers(self) -> list[int]:
+        return sorted({self._home, *(layer for detector in self.detectors for layer in detector.layers)})
+
+    @property
+    def _home(self) -> int:
+        """The adapter-off layer where it is told whether a prompt is like the run's."""
+        main = [d for d in self.detectors if d.arm.startswith("base+probe") and d.layer is not None]
+        mine = [d for d in main if d.label == self.config.evaluate.probe] or main
+        return mine[-1].layer
+
+    @cached_property
+    def novelty(self) -> Novelty:
+        """Of the run's calibrating and held-out prompts; out-of-distribution ones are none of them."""
+        sent = self.sent[self.sent["split"].isin(["calibrate", "test"])].reset_index(drop=True)
+        prompts = [
+            Prompt(
+                r.prompt_id, Example(r.prompt_id, r.dataset, r.group, "question", r.positive, r.negative, bool(r.truth), {}),
+                r.split, r.condition, r.template, self.config.elicit.format, None, "", (), 0, r.turn, r.text, r.positive, r.negative,
+            )
+            for r in sent.itertuples()
+        ]  # fmt: skip
+        states = states_in_memory(self.engine, self.encoded(prompts), [self._home], "prompts of the run")
+        return Novelty(states.layer(self._home), sent["group"].to_numpy(str))
+
+    def encoded(self, prompts: Sequence[Prompt]) -> Encoded:
+        """Prompts as the model takes them.
+
+        Raises:
+            DataError: too long, or choices that begin alike.
+        """
+        return encode(self.lm.tokenizer, prompts, self.lm.context_length, self.lm.vocabulary)
+
+    def score(self, prompts: Sequence[Prompt]) -> list[dict]:
+        """A record per prompt: `detectors` (by name: score that the positive answer is true, threshold, whether it is above it, the
+        false positive rate that this threshold has on held-out questions of the run, the conformal answer), `novelty_p`, `unlike`."""
+        encoded = self.encoded(prompts)
+        off = states_in_memory(self.engine, encoded, self._layers, "adapter off")
+        tokens_off = self._tokens(encoded, self.lm.fingerprint)
+        adapter = self.folder / "adapter"
+        with adapter_loaded(self.lm, adapter):
+            on = states_in_memory(self.engine, encoded, self._layers, "adapter on")
+            tokens_on = self._tokens(encoded, digest(self.lm.fingerprint, adapter_digest(adapter)))
+        views = ActivationPair(off, {self.seed: on}).views()
+        token_views = ActivationPair(tokens_off, {self.seed: tokens_on}).views() if tokens_off else {}
+        scored = [
+            (d, self._scores(d, encoded, off, on, token_views if d.reads_tokens else views)) for d in self.detectors
+        ]
+        novel = self.novelty.p_values(off.layer(self._home))
+        records: list[dict] = [
+            {"detectors": {}, "novelty_p": float(p), "unlike": bool(p <= OOD_P_VALUE)} for p in novel
+        ]
+        for detector, scores in scored:
+            said, coverage, how = answers(detector.calibrate, scores, self.config.evaluate.coverage)
+            known = np.isfinite(detector.threshold)
+            for row, value in enumerate(scores):
+                records[row]["detectors"][detector.name] = {
+                    "score": float(value),
+                    "threshold": detector.threshold if known else None,
+                    "above": bool(value > detector.threshold) if known else None,
+                    "false_positive_rate": detector.false_positives,
+                    "answer": said[row] if said else None,
+                    "coverage": coverage,
+                    "sets": how,
+                }
+        return records
+
+    def _scores(
+        self, detector: SavedDetector, encoded: Encoded, off: MemoryStates, on: MemoryStates, views
+    ) -> np.ndarray:
+        if detector.probe is None:
+            states, objective = (off, None) if detector.arm == "base" else (on, self.config.adapter.objective)
+            return own_detector(detector.arm, self.seed, encoded, states, objective).truth_score
+        view = views.get((detector.arm, self.seed)) or views[detector.arm, None]
+        try:
+            return detector.probe.predict_proba(detector.probe_input.of(view)(detector.layer))[:, 1]
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise CacheError(
+                f"the saved probe of {detector.name} in {self.folder} cannot score ({type(error).__name__}: {str(error)[:160]}); it is "
+                "damaged: take the run from a copy, or run it again"
+            ) from error
+
+    def _tokens(self, encoded: Encoded, weights: str):
+        wanted = sorted({d.layer for d in self.detectors if d.reads_tokens})
+        if not wanted:
+            return None
+        return record_tokens(self.engine, encoded, weights, wanted, self.config.select.tokens, "tokens")
+
+
+def _check_code(config: RunConfig, recorded: object) -> None:
+    """Whether a model's own code is what it was when the run was made; looked at, not run.
+
+    Raises:
+        ModelError: it has changed, or was not recorded.
+    """
+    if not isinstance(recorded, dict) or not recorded:
+        raise ModelError(
+            "the run does not record which code its model came with, so none of it is run; make the run again with --trust-remote-code"
+        )
+    source = config.model.name
+    changed = differing(recorded, source_record(source, config.model.revision))
+    if changed:
+        raise ModelError(
+            f"the model {source} has other code or settings than the run was made with ({', '.join(changed[:5])}), so none of it is run; "
+            "take the model as it was" + (f" (revision {recorded['commit']})" if "commit" in recorded else "")
+        )

@@ -1,0 +1,116 @@
+"""Searches for probes, kept by content: what was fitted once is not fitted again."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import adapterprobe.probes
+from adapterprobe.cache import digest, entry, file_digest, write_atomic
+from adapterprobe.config import ProbeConfig, SelectConfig
+from adapterprobe.detectors.features import FeatureSpec, LayerFeatures
+from adapterprobe.probes import load_probe, lookup, save_probe
+from adapterprobe.probes.save import versions
+from adapterprobe.probes.select import LayerFit, Rows, Selection, select_probe
+from adapterprobe.progress import say
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """One probe in one arm, and how it is searched for."""
+
+    spec: ProbeConfig
+    probe_input: FeatureSpec
+    rows: Rows
+    select: SelectConfig
+
+    def search(self, features: LayerFeatures, on_layer: Callable[[], None] = lambda: None) -> Selection:
+        """See `select_probe`."""
+        select = self.select
+        return select_probe(
+            self.spec.probe,
+            features,
+            self.probe_input.layers,
+            self.rows,
+            select.strengths,
+            on_layer,
+            select.folds,
+            select.rule,
+            self.spec.params,
+        )
+
+    def key(self, states: list[str]) -> str:
+        """Of everything that the outcome depends on; the code of probes is part of it."""
+        rows, select = self.rows, self.select
+        return digest(
+            states,
+            self.spec.model_dump(exclude={"name", "layers", "features"}),
+            [
+                self.probe_input.layers,
+                self.probe_input.several,
+                self.probe_input.kind,
+                select.tokens if self.probe_input.kind == "tokens" else 0,
+            ],
+            [rows.fit.tolist(), rows.select.tolist()],
+            [array.tolist() for array in (rows.labels, rows.conditions, rows.groups, rows.pairs, rows.polarity)],
+            [select.strengths, select.folds, select.rule],
+            [_code(), _source(self.spec.probe), versions(adapterprobe.probes.make(self.spec.probe))],
+        )
+
+
+def _code() -> list[str]:
+    """Hashes of this package's probes: a change of any makes all be fitted anew."""
+    folder = Path(adapterprobe.probes.__file__).parent
+    return [file_digest(path) for path in sorted(folder.glob("*.py"))]
+
+
+def _source(name: str) -> str:
+    """Of a probe, which may be a user's own."""
+    try:
+        return inspect.getsource(lookup(name))
+    except (OSError, TypeError):
+        return name
+
+
+def fitted(
+    job: SearchJob, features: LayerFeatures, states: list[str], on_layer: Callable[[], None]
+) -> tuple[Selection, float]:
+    """A search, out of the cache if it was made before, and the seconds that it took then.
+
+    Raises:
+        DataError: the probe cannot be fitted on these features.
+    """
+    made: list[Selection] = []
+
+    def make(folder: Path) -> None:
+        began = time.perf_counter()
+        selection = job.search(features, on_layer)
+        seconds = time.perf_counter() - began
+        made.append(selection)
+        np.save(folder / "scores.npy", np.stack([fit.scores for fit in selection.fits]))
+        for fit in selection.fits:
+            save_probe(folder / f"layer-{fit.layer}", fit.probe)
+        about = {
+            "tried": selection.tried,
+            "rule": selection.rule,
+            "seconds": seconds,
+            "fits": [[fit.layer, fit.select_auroc, fit.error, fit.constant] for fit in selection.fits],
+        }
+        write_atomic(folder / "search.json", json.dumps(about))
+
+    folder = entry("probes", job.key(states), make, notice=say)
+    about = json.loads((folder / "search.json").read_text("utf-8"))
+    if made:
+        return made[0], about["seconds"]
+    scores = np.load(folder / "scores.npy")
+    fits = []
+    for (layer, auroc, error, constant), row in zip(about["fits"], scores, strict=True):
+        fits.append(LayerFit(layer, load_probe(folder / f"layer-{layer}")[0], auroc, row, error, constant))
+        on_layer()
+    return Selection(tuple(fits), about["tried"], about["rule"]), about["seconds"]

@@ -1,0 +1,124 @@
+"""Train one adapter, and say what it does: `adapterprobe train`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapterprobe.adapters import distributed as processes
+from adapterprobe.adapters.attach import target_names
+from adapterprobe.adapters.cached_training import SharedLowerBlocks, trained_adapter
+from adapterprobe.adapters.preflight import check_adapter, training_prompts
+from adapterprobe.adapters.sharding import check_sharding, is_sharded, shard, wanted
+from adapterprobe.cache import digest
+from adapterprobe.config import RunConfig
+from adapterprobe.engine import Engine
+from adapterprobe.errors import OutputError
+from adapterprobe.knowledge import measure_knowledge
+from adapterprobe.models import LanguageModel, load_model
+from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
+from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.load import describe
+from adapterprobe.output_folder import changed_since, enter_run_folder, finish, provenance, write_config, write_json
+from adapterprobe.output_lock import output_lock
+from adapterprobe.pipeline.run_summary import peak_memory_gib
+from adapterprobe.progress import say
+from adapterprobe.prompts.encoded import encode
+from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+
+LEARNED = ("adapter-train", "select")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training, read from its folder."""
+
+    folder: Path
+
+    @property
+    def about(self) -> dict:
+        return json.loads((self.folder / "train.json").read_text("utf-8"))
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+
+def _loaded(config: RunConfig) -> LanguageModel:
+    """The model, its blocks shared out among the processes where that is asked for."""
+    settings = config.model.arguments()
+    if wanted():
+        device = pick_device(config.model.device)
+        lm = load_model(**settings | {"device": "cpu", "dtype": dtype_name(pick_dtype(config.model.dtype, device))})
+        target_names(lm.model, lm.structure, config.adapter)
+        shard(lm, device)
+        return lm
+    lm = load_model(**settings)
+    target_names(lm.model, lm.structure, config.adapter)
+    return lm
+
+
+def train(config: RunConfig, out: str | Path) -> Training:
+    """Train the adapter of `config.adapter` on the splits adapter-train and select of `config.data`, for the first seed.
+
+    It is the very adapter that a run of the same configuration trains, and finds in the cache. Under `torchrun` (or
+    `accelerate launch` on GPUs) the steps are shared out among the processes.
+
+    Raises:
+        AdapterProbeError: whatever the input or the environment makes impossible, before training where that can be known.
+    """
+    out = Path(out)
+    check_adapter(config.adapter)
+    check_sharding(config)
+    with output_lock(out) if processes.is_main() else contextlib.nullcontext():
+        return _train(config, out)
+
+
+def _train(config: RunConfig, out: Path) -> Training:
+    main = processes.is_main()
+    finished = False
+    if main and (left := enter_run_folder(out, config)) is not None:
+        changed = changed_since(out, left)
+        finished = (out / "train.json").is_file() and not changed
+        if not finished:
+            said = "; ".join(f"{name} {what}" for name, what in list(changed.items())[:3]) or "train.json is missing"
+            say(f"{out} was finished, but is not as it was left ({said}); it is made again")
+    if processes.broadcast_bool(finished):
+        return Training(out)
+    questions = prepare_questions(config)
+    lm = _loaded(config)
+    prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
+    encoded = encode(lm.tokenizer, [p for p in prompts if p.split in LEARNED], lm.context_length, lm.vocabulary)
+    engine = Engine(lm.model, lm.structure)
+    belief = None
+    if config.adapter.train_on != "all":
+        belief = measure_knowledge(lm, engine, belief_prompts.only(LEARNED))
+    learned, select = training_prompts(config, encoded, belief)
+    trunk = SharedLowerBlocks(engine, encoded, min(parse_layers(config.adapter.layers, 0, lm.structure.n_layers - 1)))
+    adapter = trained_adapter(lm, engine, learned, select, config.adapter, config.seeds[0], trunk, out / "curves")
+    if not main:
+        return Training(out)
+    hashes = {"prompts": digest([p.prompt_id for p in learned.prompts]), "model": lm.fingerprint}
+    write_config(out, config, provenance(describe(lm), hashes))
+    try:
+        shutil.rmtree(out / "adapter", ignore_errors=True)
+        shutil.copytree(adapter.folder, out / "adapter")
+    except OSError as error:
+        raise OutputError(f"cannot write the adapter to {out} ({error}); free some space and train again") from error
+    about = {
+        "kind": config.adapter.kind,
+        "objective": config.adapter.objective,
+        "model": lm.name,
+        "model_fingerprint": lm.fingerprint,
+        "prompts": len(learned),
+        "processes": processes.count(),
+        "sharded": any(is_sharded(parameter) for parameter in lm.model.parameters()),
+        "peak_memory_gib": peak_memory_gib(),
+        **adapter.to_json(),
+    }
+    write_json(out, "train.json", about)
+    finish(out, config)
+    return Training(out)

@@ -1,0 +1,1 @@
+"""What a run will take: memory by part, time by stage, tried out before it starts."""

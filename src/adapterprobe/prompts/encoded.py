@@ -1,0 +1,119 @@
+"""Prompts as a model takes them: token ids, and the ids that may begin each choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from adapterprobe.errors import DataError
+from adapterprobe.prompts.answer_tokens import ChoiceFinder, ChoiceTokens, tokenise
+from adapterprobe.prompts.formats import adds_special_tokens
+from adapterprobe.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Prompts with their token ids, in one order."""
+
+    prompts: tuple[Prompt, ...]
+    ids: tuple[tuple[int, ...], ...]
+    choices: tuple[ChoiceTokens, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def subset(self, rows: Sequence[int]) -> Encoded:
+        return Encoded(
+            tuple(self.prompts[i] for i in rows),
+            tuple(self.ids[i] for i in rows),
+            tuple(self.choices[i] for i in rows),
+        )
+
+    def column(self, of: Callable[[Prompt], Any], dtype: Any = None) -> np.ndarray:
+        """Something of every prompt, as an array in their order."""
+        return np.array([of(prompt) for prompt in self.prompts], dtype)
+
+    def where(self, split: str) -> list[int]:
+        return [row for row, prompt in enumerate(self.prompts) if prompt.split == split]
+
+
+class PromptReader:
+    """Prompts under one tokenizer. What was found out about how choices begin is remembered, so one reader serves many."""
+
+    def __init__(self, tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._finders = {special: ChoiceFinder(tokenizer, special) for special in (False, True)}
+
+    def special(self, prompt: Prompt) -> bool:
+        """Whether the tokenizer adds its special tokens (see `adds_special_tokens`)."""
+        return adds_special_tokens(prompt.format, prompt.text, getattr(self.tokenizer, "bos_token", None))
+
+    def _blank(self, prompt: Prompt) -> int | None:
+        return self._finders[self.special(prompt)].blank(prompt.text, prompt.positive, prompt.negative)
+
+    def ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """Tokens up to the answer position; the last one is the blank in front of the answer where that is a token of its own."""
+        blank = self._blank(prompt)
+        ids = tokenise(self.tokenizer, prompt.text, self.special(prompt))
+        return tuple(ids if blank is None else [*ids, blank])
+
+    def sent(self, prompt: Prompt) -> Prompt:
+        """The prompt with the text that its tokens stand for."""
+        return prompt if self._blank(prompt) is None else replace(prompt, text=f"{prompt.text} ")
+
+    def choices(self, prompt: Prompt) -> ChoiceTokens:
+        """The ids that may begin each choice.
+
+        Raises:
+            DataError: they cannot be told apart; the example is named.
+        """
+        name = f"example {prompt.example.example_id} ({prompt.example.dataset})"
+        return self._finders[self.special(prompt)](name, prompt.text, prompt.positive, prompt.negative)
+
+    def tells_apart(self, prompt: Prompt) -> bool:
+        """Whether the choices can be told apart by how they begin."""
+        try:
+            self.choices(prompt)
+        except DataError:
+            return False
+        return True
+
+
+def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None, vocabulary: int | None = None) -> Encoded:
+    """Tokenise each prompt as a whole text.
+
+    Args:
+        context_length, vocabulary: how many tokens, and which (0 to this, exclusive), the model takes; None: any.
+
+    Raises:
+        DataError: a prompt is longer than the model's context, its choices cannot be told apart by their first tokens (named), or
+            it has a token that the model has no embedding for.
+    """
+    reader = PromptReader(tokenizer)
+    sent, ids, choices = [], [], []
+    for prompt in prompts:
+        tokens = reader.ids(prompt)
+        if context_length is not None and len(tokens) > context_length:
+            raise DataError(
+                f"example {prompt.example.example_id} ({prompt.example.dataset}) makes a prompt of {len(tokens)} tokens, the "
+                f"model's context has {context_length}; lower elicit.shots or leave the example out"
+            )
+        starts = reader.choices(prompt)
+        if beyond := unembedded((*tokens, *starts.positive, *starts.negative), vocabulary):
+            raise DataError(
+                f"example {prompt.example.example_id} ({prompt.example.dataset}) has the token {tokenizer.decode([beyond])!r} ({beyond}), "
+                f"and the model has embeddings for {vocabulary} tokens alone: the tokenizer has more than the model was trained "
+                "with; use the model's own tokenizer, or another prompt format"
+            )
+        sent.append(reader.sent(prompt))
+        ids.append(tokens)
+        choices.append(starts)
+    return Encoded(tuple(sent), tuple(ids), tuple(choices))
+
+
+def unembedded(ids: Iterable[int], vocabulary: int | None) -> int | None:
+    """A token that a model has no embedding for, if there is one."""
+    return next((token for token in ids if vocabulary is not None and token >= vocabulary), None)

@@ -1,0 +1,287 @@
+"""From configuration to prompts: groups dealt out, examples made, demonstrations drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from adapterprobe.config import RunConfig
+from adapterprobe.data import Dataset, Relation, load_data, split_groups
+from adapterprobe.data.duplicates import near_duplicates_of
+from adapterprobe.data.examples import said
+from adapterprobe.data.references import check_names, refuse_unused
+from adapterprobe.data.splits import shuffled
+from adapterprobe.errors import ConfigError, DataError
+from adapterprobe.prompts import (
+    check_format,
+    demo_templates,
+    draw_demo_sets,
+    make_prompts,
+    system_prompts,
+    systems_for,
+    templates_for,
+)
+from adapterprobe.prompts.few_shot import DemoSet
+from adapterprobe.prompts.knowledge_prompts import KnowledgePromptConfig, KnowledgePrompts, knowledge_prompts
+from adapterprobe.types import Example, Prompt, Template
+
+POOLS = ("demos", "demos-held-out", "demos-belief")
+"""Groups in no split. Demonstrations of training splits, of judged splits, and of belief come from different
+pools, so that no probe can win by recognising its demonstrations."""
+ROLES = {
+    "adapter-train": "train",
+    "probe-train": "train",
+    "select": "tune",
+    "calibrate": "tune",
+    "test": "judge",
+    "ood": "judge",
+}
+"""The templates of each split. Whatever is fitted is selected and calibrated on other wordings, and judged on still others."""
+JUDGED = ("test", "ood")
+"""Splits with system prompts and demonstrations of their own."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a run asks, before any model is loaded."""
+
+    splits: dict[str, list[str]]
+    examples: dict[str, list[Example]]
+    pools: dict[tuple[str, str], list[Example]]
+    datasets: dict[str, Dataset]
+    trained: tuple[str, ...]
+    """Names of the data sets that splits are made of."""
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What was left out of each data set: how many, by reason."""
+
+
+def prepare_questions(config: RunConfig) -> Questions:
+    """Deal groups out and make the examples of every split.
+
+    Raises:
+        DataError: unknown data set, rows that cannot be used, or too few groups.
+        ConfigError: unknown format, template or system prompt.
+    """
+    data = config.data
+    check_format(config.elicit.format)
+    chosen = system_prompts(config.elicit.system)
+    for condition in config.elicit.conditions:
+        if chosen and condition != "neutral":
+            systems_for(chosen, condition, judged=False)
+    if not data.read_by_name:
+        refuse_unused([*data.train, *data.ood], data.read)
+    train, ood = _load_all(config, data.train, data.ood)
+    check_names([*train, *ood])
+    for dataset in train:
+        _templates(config, dataset, own=True)
+    for dataset in ood:
+        _templates(config, dataset, own=False)
+    sides = {group: side for dataset in train for group, side in dataset.label_sides().items()}
+    everything = sorted({group for dataset in train for group in dataset.groups})
+    groups = everything
+    if data.max_groups is not None:
+        groups = sorted(shuffled(everything, [data.data_seed, 3], sides)[: data.max_groups])
+    pools = _pools(train, groups, sides, config)
+    reserved = {pool: [g for dataset in train for g in pools[dataset.name, pool]] for pool in POOLS}
+    splits = split_groups(groups, data.shares, reserved, data.data_seed, data.min_groups, sides)
+    names = tuple(dataset.name for dataset in train)
+    made = Questions(splits, {}, {}, {dataset.name: dataset for dataset in (*train, *ood)}, names)
+    if len(groups) < len(everything):
+        made.dropped["training data sets"] = {"groups beyond data.max_groups": len(everything) - len(groups)}
+    usable: dict[str, set[str]] = {}
+    for place, dataset in enumerate(train):
+        before = [e for earlier in train[:place] for e in _examples(earlier, usable[earlier.name], config)]
+        usable[dataset.name] = set(
+            _not_said(dataset, dataset.groups, before, config, made) if before else dataset.groups
+        )
+    for name in data.shares:
+        made.examples[name] = [
+            e
+            for dataset in train
+            for e in _examples(dataset, [g for g in splits[name] if g in usable[dataset.name]], config, made)
+        ]
+    for (name, pool), mine in pools.items():
+        made.pools[name, pool] = _examples(made.datasets[name], [g for g in mine if g in usable[name]], config)
+    seen = {group for name in splits if name != "test" for group in splits[name]}
+    trained = [e for name in splits for e in made.examples.get(name, []) if name != "test"]
+    trained += [e for examples in made.pools.values() for e in examples]
+    made.examples["ood"] = [e for dataset in ood for e in _judged_only(dataset, seen, trained, config, made)]
+    for dataset in (*train, *ood):
+        for reason, count in dataset.dropped.items():
+            made.dropped.setdefault(dataset.name, {})[reason] = count
+    _check_sizes(config, made)
+    return made
+
+
+def _load_all(config: RunConfig, *names: Sequence[str]) -> list[list[Dataset]]:
+    """The data sets of each list.
+
+    Raises:
+        DataError: all that is wrong with any of them, rather than one file at a time.
+    """
+    found: list[list[Dataset]] = []
+    faults: list[str] = []
+    for several in names:
+        found.append([])
+        for name in several:
+            try:
+                found[-1].append(load_data(name, config.reading(name), config.data.data_seed))
+            except DataError as error:
+                faults.append(str(error))
+    if faults:
+        raise DataError("; ".join(dict.fromkeys(faults)))
+    return found
+
+
+def _pools(
+    train: list[Dataset], groups: list[str], sides: Mapping[str, str], config: RunConfig
+) -> dict[tuple[str, str], list[str]]:
+    """Groups of demonstrations, per training data set and pool; no group is in two."""
+    size = config.data.pool_groups if config.elicit.shots else 0
+    taken: set[str] = set()
+    pools = {}
+    for dataset in train:
+        order = shuffled(set(dataset.groups) & set(groups), config.data.data_seed, sides)
+        free = [group for group in order if group not in taken]
+        for place, pool in enumerate(POOLS):
+            pools[dataset.name, pool] = free[place * size : (place + 1) * size]
+            taken |= set(pools[dataset.name, pool])
+    return pools
+
+
+def _judged_only(
+    dataset: Dataset, seen: set[str], trained: list[Example], config: RunConfig, made: Questions
+) -> list[Example]:
+    """Examples of an out-of-distribution set: of groups that no training split has, saying nothing that those say."""
+    data = config.data
+    free = [group for group in dataset.groups if group not in seen]
+    free = _not_said(dataset, free, trained, config, made)
+    free = shuffled(free, [data.data_seed, 4, *dataset.name.encode()], dataset.label_sides())
+    if config.elicit.ood_demos == "own" and config.elicit.shots:
+        own = {pool: free[i * data.pool_groups : (i + 1) * data.pool_groups] for i, pool in enumerate(POOLS)}
+        free = free[len(POOLS) * data.pool_groups :]
+        for pool in POOLS:
+            made.pools[dataset.name, pool] = _examples(dataset, own[pool], config)
+    kept = free[: data.max_ood_groups]
+    if len(kept) < data.min_groups:
+        raise DataError(
+            f"'{dataset.name}' has {len(kept)} groups that no training split has, at least {data.min_groups} "
+            "expected; choose another out-of-distribution set or lower data.min_groups"
+        )
+    return _examples(dataset, kept, config, made)
+
+
+def _not_said(
+    dataset: Dataset, groups: list[str], trained: list[Example], config: RunConfig, made: Questions
+) -> list[str]:
+    """Groups without those that repeat a training question in other words. Built-in relations share groups by name, so
+    that there is nothing to look for between two of them."""
+    if isinstance(dataset, Relation) and all(isinstance(made.datasets[name], Relation) for name in made.trained):
+        return groups
+    examples = dataset.examples(groups, config.data.form, config.data.data_seed, config.data.wrong)
+    repeated = near_duplicates_of([said(e) for e in examples], sorted({said(e) for e in trained}))
+    bad = {examples[row].group for row in repeated}
+    if bad:
+        made.dropped.setdefault(dataset.name, {})["groups that repeat a training question"] = len(bad)
+    return [group for group in groups if group not in bad]
+
+
+def _check_sizes(config: RunConfig, made: Questions) -> None:
+    for name, examples in made.examples.items():
+        if (name == "ood" and not config.data.ood) or config.data.shares.get(name) == 0:
+            continue
+        here = {example.group for example in examples}
+        if len(here) < config.data.min_groups:
+            raise DataError(
+                f"split '{name}' has {len(here)} groups after balancing objects, at least {config.data.min_groups} "
+                "expected; use more data, or lower data.min_groups"
+            )
+        if len({example.truth for example in examples}) < 2:
+            raise DataError(f"split '{name}' has one class only; use a data set with right and wrong answers")
+
+
+def _examples(
+    dataset: Dataset, groups: Iterable[str], config: RunConfig, made: Questions | None = None
+) -> list[Example]:
+    groups = list(groups)
+    found = dataset.examples(groups, config.data.form, config.data.data_seed, config.data.wrong)
+    if made is not None and isinstance(dataset, Relation):
+        lost = dataset.size(groups) - len(found) // 2
+        if lost:
+            reasons = made.dropped.setdefault(dataset.name, {})
+            reason = "facts whose object could not be as often wrong as right"
+            reasons[reason] = reasons.get(reason, 0) + lost
+    return found
+
+
+def _templates(config: RunConfig, dataset: Dataset, own: bool, role: str | None = None) -> list[Template]:
+    """Templates of tested prompts. Those that the configuration names must serve the data sets of training (`own`); one
+    that is only judged, and has the texts of none of them, keeps its own."""
+    names, form = config.elicit.templates, config.data.form
+    if names is None or own:
+        return templates_for(dataset, form, names, role=role)
+    fit = []
+    for name in names:
+        try:
+            fit += templates_for(dataset, form, [name])
+        except ConfigError:
+            continue
+    return fit or templates_for(dataset, form, role=role)
+
+
+def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple[list[Prompt], KnowledgePrompts]:
+    """(tested prompts of all splits, belief prompts of those that are reported, and of those that an adapter is trained and
+    stopped on where it is trained on what the model knows)."""
+    elicit, seed = config.elicit, config.data.data_seed
+    learned = config.adapter.train_on != "all"
+    first = questions.trained[0]
+    prompt_config = KnowledgePromptConfig(
+        elicit.shots, elicit.belief_draws, elicit.format, seed, config.data.wrong, tokenizer
+    )
+    chosen = system_prompts(elicit.system)
+    sets: dict[tuple[str, str], list[DemoSet]] = {}
+
+    def owner_of(dataset: str, pool: str) -> str:
+        """Whose demonstrations stand beside a data set's questions."""
+        return dataset if (dataset, pool) in questions.pools else first
+
+    def demos(dataset: str, pool: str) -> tuple[Dataset, list[DemoSet]]:
+        owner = owner_of(dataset, pool)
+        if (owner, pool) not in sets:
+            rng = np.random.default_rng([seed, *owner.encode(), *pool.encode()])
+            name = pool if owner == first else f"{owner}-{pool}"
+            sets[owner, pool] = draw_demo_sets(questions.pools[owner, pool], elicit.shots, elicit.demo_sets, name, rng)
+        return questions.datasets[owner], sets[owner, pool]
+
+    prompts: list[Prompt] = []
+    belief = KnowledgePrompts()
+    for split, examples in questions.examples.items():
+        judged = split in JUDGED
+        systems = {c: systems_for(chosen, c, judged) for c in elicit.conditions if chosen and c != "neutral"}
+        for name in dict.fromkeys(example.dataset for example in examples):
+            mine = [example for example in examples if example.dataset == name]
+            dataset = questions.datasets[name]
+            templates = _templates(config, dataset, name in questions.trained, ROLES[split])
+            owner, shown = demos(name, "demos-held-out" if judged else "demos")
+            prompts += make_prompts(
+                mine,
+                split,
+                elicit.conditions,
+                templates,
+                shown,
+                elicit.format,
+                seed,
+                tokenizer,
+                elicit.renders,
+                systems,
+                demo_templates(templates, owner, dataset),
+            )
+            if split in ("calibrate", *JUDGED) or (learned and split in ("adapter-train", "select")):
+                prompter = owner_of(name, "demos-belief")
+                pool = sorted({example.group for example in questions.pools[prompter, "demos-belief"]})
+                belief.extend(
+                    knowledge_prompts(dataset, questions.datasets[prompter], pool, mine, split, prompt_config)
+                )
+    return prompts, belief
