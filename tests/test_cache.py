@@ -108,3 +108,22 @@ def test_list_and_prune(cache, capsys):
         assert match in capsys.readouterr().err
     assert main(["cache", "prune", "--all"]) == 0
     assert cache_entries() == []
+
+
+def test_what_is_no_plain_file_is_never_replaced_by_one(tmp_path):
+    """Written to as root, a device would be gone from the machine."""
+    import os
+    import stat
+    import threading
+
+    from adapterprobe.cache import write_atomic
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_atomic(pipe, "whole")
+    reader.join(10)
+    assert read == [b"whole"] and stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

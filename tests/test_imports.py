@@ -38,6 +38,16 @@ def test_direction():
     assert seen > 50
 
 
+def test_the_map_in_the_readme_is_the_order():
+    """Every room that there is, from the ground up."""
+    text = (ROOT.parents[1] / "README.md").read_text("utf-8")
+    lines = text.split("src/adapterprobe/\n")[1].split("```")[0].splitlines()
+    shown = [line.split()[0].rstrip("/").removesuffix(".py") for line in lines if line.strip()]
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"presets"}
+    assert set(shown) == rooms | {"knowledge"}
+    assert shown == sorted(shown, key=ORDER.index)
+
+
 def test_importing_the_package_is_quick_and_silent():
     import subprocess
     import sys

@@ -41,10 +41,15 @@ def file_digest(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file or nothing."""
+    """Write a whole file or nothing. What is no plain file (`/dev/stdout`, a pipe) is written to, never replaced by one."""
+    content = data.encode() if isinstance(data, str) else data
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
+            file.write(content)
+        return
     part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        part.write_bytes(content)
         os.replace(part, path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,23 @@ def _huge(values: object, where: str = "") -> tuple[str, int] | None:
         return where, values
     parts = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     return next((found for key, value in parts if (found := _huge(value, f"{where}.{key}".lstrip(".")))), None)
+
+
+def with_changes(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """A configuration with some keys changed, at any depth: `{"adapter": {"kind": "ia3"}}` leaves the adapter's other keys alone.
+
+    Raises:
+        ConfigError: an unknown key or an impossible value.
+    """
+
+    def merged(values: Any, new: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(new, Mapping):
+            return new
+        return values | {key: merged(values.get(key), value) for key, value in new.items()}
+
+    given = {key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in changes.items()}
+    values = merged(config.model_dump(), given)
+    return _validated(values, "the configuration", [], config.model.trust_remote_code)
 
 
 def override_value(key: str, text: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -16,8 +17,9 @@ from typing import IO
 from adapterprobe.errors import OutputError
 from adapterprobe.small_files import as_path
 
-_held: set[tuple[int, int]] = set()
-"""Device and inode of the folders that this process holds: a grid holds its folder while it writes the comparison there."""
+_held: dict[tuple[int, int], int] = {}
+"""By device and inode of a folder, the thread of this process that holds it: a grid holds its folder while it writes the comparison
+there."""
 
 
 def _refuse(out: Path) -> OutputError:
@@ -42,16 +44,16 @@ def output_lock(out: str | Path) -> Iterator[Path]:
     try:
         status = os.fstat(handle)
         key = (status.st_dev, status.st_ino)
-        if key in _held:
+        if _held.get(key) == threading.get_ident():
             yield out
             return
         if not _lock(handle):
             raise _refuse(out)
-        _held.add(key)
+        _held[key] = threading.get_ident()
         try:
             yield out
         finally:
-            _held.discard(key)
+            _held.pop(key, None)
     finally:
         os.close(handle)
 

@@ -191,3 +191,71 @@ def test_a_fidelity_beyond_rounding_stops(make, tmp_path, monkeypatch, capsys):
     assert "nothing is recorded" in capsys.readouterr().err
     assert main([*argv, "--adapter", str(adapter), "--out", str(tmp_path / "t")]) == 2
     assert not (tmp_path / "t" / "states.bin").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"bias": "lora_only"}, {"bias": "all"}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}],
+    ids=str,
+)
+def test_what_peft_writes_into_the_model_is_put_back(settings, tokenizer, tmp_path):
+    """Biases trained with an adapter, starting weights taken out of the model: on as PEFT has it, again and again; off to the bit."""
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING["qwen2"](**LLAMA, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model.save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    wrapped = get_peft_model(
+        model, LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], **settings)
+    )
+    with torch.no_grad():
+        for value in wrapped.parameters():
+            if value.requires_grad:
+                value.add_(torch.randn_like(value) * 0.3)
+    wrapped.save_pretrained(tmp_path / "a")
+    on = answers(
+        PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32), str(tmp_path / "a")
+        ).eval()
+    )
+    lm = load_model(str(tmp_path / "m"), dtype="fp32", device="cpu")
+    off = answers(lm.model)
+    for _ in range(2):
+        with loaded(lm, tmp_path / "a"):
+            assert torch.allclose(by_engine(lm), on, atol=2e-4)
+        assert torch.equal(answers(lm.model), off)
+
+
+def test_whole_weights_in_a_file_of_pytorch(make):
+    folder, adapter = make()
+    weights = load_file(adapter / "adapter_model.safetensors")
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save(
+        weights | {"base_model.model.model.embed_tokens.weight": torch.zeros(600, 32)}, adapter / "adapter_model.bin"
+    )
+    refuse(folder, adapter, "1 whole weights of its model")
+    (adapter / "adapter_model.bin").write_bytes(b"not a file of tensors")
+    refuse(folder, adapter, "damaged")
+
+
+def test_a_module_with_children_may_be_saved_whole(make):
+    folder, adapter = make(modules_to_save=["mlp"])
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    off = answers(base)
+    on = answers(PeftModel.from_pretrained(base, str(adapter)).eval())
+    lm = load_model(str(folder), dtype="fp32", device="cpu")
+    with loaded(lm, adapter), adapter_merged(lm.model):
+        assert torch.allclose(by_engine(lm), on, atol=2e-3)
+    assert torch.equal(answers(lm.model), off)
+
+
+def test_a_variant_that_cannot_be_merged_stays_on(make):
+    folder, adapter = make(lora_bias=True, target_modules=["q_proj"])
+    on = answers(
+        PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), str(adapter)
+        ).eval()
+    )
+    lm = load_model(str(folder), dtype="fp32", device="cpu")
+    with loaded(lm, adapter), adapter_merged(lm.model):
+        assert torch.allclose(by_engine(lm), on, atol=2e-4)

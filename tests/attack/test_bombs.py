@@ -121,7 +121,7 @@ def test_files_that_do_not_end(tmp_path, kind, what, capsys, tiny_folder, cache)
 )
 def test_jinja(tmp_path, source):
     (tmp_path / "f.jinja").write_text(source)
-    with pytest.raises(ConfigError, match=r"takes more than|too much memory|too deeply|characters|is a|fails"):
+    with pytest.raises(ConfigError, match=r"takes more than|too much memory|too deeply|characters"):
         render(str(tmp_path / "f.jinja"), [], "Is it so?")
 
 
@@ -205,5 +205,5 @@ def test_a_header_of_100000_columns(tmp_path):
 
 
 def test_the_whole_disk_as_data():
-    with pytest.raises(DataError, match="more than 100,000 files|no path|cannot"):
+    with pytest.raises(DataError, match="more than 100,000 files"):
         load_data("/")

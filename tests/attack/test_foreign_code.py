@@ -139,3 +139,46 @@ def test_a_folder_called_like_a_reader_of_datasets(tmp_path, monkeypatch, name, 
     for ref in (f"./{name}", name, str(tmp_path / name)):
         dataset = load_data(ref, ReadConfig(split="train"))
         assert not any("WRONG" in item.texts["statement"] for item in dataset.items) and dataset.items
+
+
+def rows_file(path):
+    rows = pd.DataFrame({"statement": [f"The {i} is blue" for i in range(20)], "label": [0, 1] * 10})
+    rows.to_csv(path, index=False)
+    return rows
+
+
+@pytest.mark.parametrize("how", ["other card", "carriage returns", "dashes inside", "saved state", "saved splits"])
+def test_other_ways_out_of_a_data_folder(how, tmp_path, cache):
+    import datasets
+
+    rows = rows_file(tmp_path / "outside.csv")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    card = "configs:\n- config_name: default\n  data_files: ../outside.csv\n"
+    if how == "other card":
+        (folder / ".huggingface.yaml").write_text(card)
+    elif how == "carriage returns":
+        (folder / "README.md").write_bytes(f"---\n{card}---\nA set.\n".replace("\n", "\r").encode())
+    elif how == "dashes inside":
+        (folder / "README.md").write_text(f"---\na: 1\n---b: 2\n{card}---\n")
+    elif how == "saved splits":
+        datasets.Dataset.from_pandas(rows).save_to_disk(str(tmp_path / "outsaved"))
+        (folder / "dataset_dict.json").write_text('{"splits": ["../outsaved"]}')
+    else:
+        datasets.Dataset.from_pandas(rows).save_to_disk(str(tmp_path / "outsaved"))
+        shutil.copytree(tmp_path / "outsaved", folder, dirs_exist_ok=True)
+        state = json.loads((folder / "state.json").read_text())
+        state["_data_files"] = [{"filename": f"../outsaved/{f['filename']}"} for f in state["_data_files"]]
+        (folder / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DataError):
+        load_data(str(folder))
+
+
+def test_a_snapshot_of_the_hubs_cache_is_links(tmp_path, cache):
+    blobs, snapshot = tmp_path / "repo" / "blobs", tmp_path / "repo" / "snapshots" / "abc"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    rows_file(blobs / "1234")
+    (snapshot / "train.csv").symlink_to("../../blobs/1234")
+    (snapshot / "gone.txt").symlink_to("../../blobs/nothing")
+    assert len(load_data(str(snapshot)).items) == 20

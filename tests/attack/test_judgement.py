@@ -10,7 +10,7 @@ import pytest
 
 from adapterprobe.cli import main
 from adapterprobe.errors import ModelError, OutputError
-from adapterprobe.evaluate.intervals import difference, resample, standard_error
+from adapterprobe.evaluate.intervals import IDENTICAL, difference, resample, standard_error
 from adapterprobe.evaluate.results import evaluate
 from adapterprobe.evaluate.schema import COLUMNS
 from adapterprobe.evaluate.scores import refuse_non_finite
@@ -97,11 +97,34 @@ def test_arms_that_are_one_and_the_same_differ_by_nothing():
     assert (found["difference"], found["low"], found["high"], found["verdict"]) == (0, 0, 0, "refuted")
 
 
+def test_two_arms_that_are_both_perfect_are_not_surely_equal():
+    data = frame(10)
+    data["score"] = data["label"].astype(float)
+    found = verdict(data)
+    assert found["verdict"] == "undecided" and found["low"] < -0.2 < 0.2 < found["high"]
+
+
+def test_groups_without_a_label_do_not_count():
+    """Lies are known of two groups of forty: they decide nothing, however surely they agree."""
+    data = frame(40)
+    data["axis"] = "lie"
+    data["label"] = data["label"].where(data["group"].isin(["g0", "g1"])).astype("Int8")
+    sign = np.where(data["arm"] == "adapter+probe", 1, -1)
+    data["score"] = sign * (data["label"].fillna(0).astype(float) * 2 - 1)
+    lie = [parse_hypothesis("adapter+probe > base+probe@matched on test for lie")]
+    found = evaluate(data, lie, "logistic", 1000, 0.02)[1][0]
+    assert found["n_groups"] == 2 and found["verdict"] == "undecided" and found["p_adjusted"] == 1
+
+
 def test_what_an_error_of_nothing_means():
     assert math.isnan(standard_error(np.full(100, 0.3), 7)) and standard_error(np.full(100, 0.3), 8) == 0
     assert math.isnan(standard_error(np.full(100, np.nan), 50))
     assert p_value(0.3, float("nan"), 5) == 1 and limits(0.3, float("nan"), 5, 0.05) == (-1, 1)
-    assert p_value(0.0, 0.0, 20) == 1 and limits(0.0, 0.0, 20, 0.05) == (0, 0)
+    low, high = limits(0.0, 0.0, 20, 0.05)
+    assert p_value(0.0, 0.0, 20) == 1 and high == -low == pytest.approx(1 - 0.025 ** (1 / 20)), (
+        "agreement leaves the others free"
+    )
+    assert p_value(0.0, IDENTICAL, 20) == 1 and limits(0.0, IDENTICAL, 20, 0.05) == (0, 0)
     (record,) = judge(HYPOTHESIS, [(0.5, float("nan"), 3)], 0.02, 1)
     assert record["verdict"] == "undecided"
 
@@ -150,8 +173,7 @@ def test_auroc_takes_memory_by_groups_not_rows():
     tracemalloc.stop()
     assert peak < 100 << 20
     assert 0.4 < statistic(np.ones((1, 1000)))[0] < 0.6
-    value, error = difference(statistic, statistic, resample(1000, 20, 0))
-    assert (value, error) == (0, 0)
+    assert difference(statistic, statistic, resample(1000, 20, 0)) == (0, IDENTICAL)
 
 
 def test_a_probe_that_gives_no_numbers_is_left_out(finished_run, tmp_path, monkeypatch, capsys):

@@ -159,7 +159,7 @@ def test_a_pruning_that_is_killed(tiny_folder, tmp_path):
         for number in range(400):
             folder = cache / "states" / f"extra{number}"
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "states.bin").write_bytes(b"x" * 2000)
+            (folder / "states.bin").write_bytes(b"x" * 20)
         process = command(["cache", "prune", "--all"], cache)
         deadline = time.monotonic() + 60
         while (

@@ -219,3 +219,44 @@ def test_one_class_alone_can_be_extracted(tiny_folder, tmp_path, cache):
     ]
     assert main([*argv, "--out", str(tmp_path / "s")]) == 0
     assert len(pd.read_parquet(tmp_path / "s" / "prompts.parquet")) == 12
+
+
+def test_columns_of_any_kind_are_kept(tiny_folder, tmp_path, cache):
+    """Found before any pass: what a table cannot hold as it is becomes text."""
+    lines = []
+    for i in range(12):
+        row = {
+            "statement": f"The stone {i} is blue",
+            "label": i % 2,
+            "text": f"T{i}",
+            "source_text": f"S{i}",
+            "big": 10**30,
+            "mixed": [True, 1, 1.5, "a"][i % 4],
+            "list": [i],
+        }
+        lines.append(json.dumps(row | {"odd": "\ud800"}))
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    argv = [
+        "extract",
+        "--model",
+        str(tiny_folder),
+        "--data",
+        str(tmp_path / "x.jsonl"),
+        "--dtype",
+        "fp32",
+        "--shots",
+        "0",
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    assert main(argv) == 0
+    table = pd.read_parquet(tmp_path / "s" / "prompts.parquet")
+    assert table["source_source_text"].tolist() == [f"T{i}" for i in range(12)] and table["source_text"].tolist() == [
+        f"S{i}" for i in range(12)
+    ]
+    assert (
+        table["big"].iloc[0] == str(10**30)
+        and table["list"].iloc[3] == "[3]"
+        and table["mixed"].tolist()[:4] == ["true", "1", "1.5", "a"]
+    )
+    assert table["odd"].iloc[0] == r"\ud800"

@@ -22,6 +22,7 @@ from adapterprobe import probes
 from adapterprobe.cli import main
 from adapterprobe.config_files import read_config
 from adapterprobe.evaluate.schema import ARMS, COLUMNS
+from conftest import small_config
 
 
 @pytest.fixture(scope="module")
@@ -346,3 +347,33 @@ def test_a_storm_of_kills_changes_nothing(finished, tmp_path):
         for name in ("results.json", "verdicts.json", "controls.json"):
             assert load(finished / "out", name) == load(out, name)
     print(f"{kills} kills over {rounds} runs")
+
+
+def test_overrides_merge_at_any_depth(tiny_folder, tmp_path, monkeypatch):
+    """`adapter={"kind": "ia3"}` once replaced the whole section, and overrides of a `RunConfig` were passed over."""
+    import sys
+
+    import adapterprobe
+    from adapterprobe.config_files import with_changes
+
+    config = small_config(tiny_folder)
+    changed = with_changes(config, {"adapter": {"kind": "ia3"}, "seeds": [5]})
+    assert changed.adapter.kind == "ia3" and changed.adapter.layers == "1-3" and changed.adapter.epochs == 2
+    assert changed.seeds == [5] and changed.model == config.model
+    asked = []
+    module = sys.modules[adapterprobe.run.__module__]
+    monkeypatch.setattr(module._Stages, "__init__", lambda self, config, *rest: asked.append(config))
+    monkeypatch.setattr(module._Stages, "run", lambda self: None)
+    adapterprobe.run(config, out=tmp_path / "a", seeds=[7], adapter={"rank": 2})
+    adapterprobe.run("demo", out=tmp_path / "b", adapter={"kind": "ia3"})
+    assert asked[0].seeds == [7] and asked[0].adapter.rank == 2 and asked[0].adapter.layers == "1-3"
+    assert asked[1].adapter.kind == "ia3" and asked[1].adapter.layers == "33%-83%"
+
+
+def test_keys_by_their_former_names_are_read_for_a_while(tmp_path, capsys):
+    from adapterprobe.config_files import read_config
+
+    (tmp_path / "c.yaml").write_text("adapter: {keep_rest: 0.5, keep_text: 0.25}\n")
+    config = read_config(tmp_path / "c.yaml")
+    assert (config.adapter.kl_vocab_weight, config.adapter.kl_text_weight) == (0.5, 0.25)
+    assert "adapter.keep_rest is now called adapter.kl_vocab_weight" in capsys.readouterr().err

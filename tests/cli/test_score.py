@@ -109,7 +109,7 @@ def test_a_stopped_scoring_goes_on_where_it_was(finished_run, tmp_path, monkeypa
         ('{"claim": "x"}', "expected 'prompt'"),
         ('{"statement": ""}', "line 1: 'statement' is empty"),
         ('{"prompt": "a"}\nnot json', "line 2"),
-        ('{"prompt": "a", "condition": "neutral"}', "condition 'neutral', expected one of truth, lie"),
+        ('{"prompt": "a", "condition": "neutral"}', "line 1: 'condition' is 'neutral', expected one of truth, lie"),
     ],
 )
 def test_bad_rows(finished_run, tmp_path, capsys, content, message):
@@ -210,7 +210,7 @@ def test_columns_of_numbers_are_no_answers(finished_run, tmp_path, capsys):
             str(tmp_path / f"{name}.out.jsonl"),
         ]
         assert main(argv) == 0
-    assert capsys.readouterr().err.count("do not both hold words") == 2
+    assert capsys.readouterr().err.count("do not hold words in every row") == 2
     plain, votes, ints = (
         [json.loads(line)["detectors"] for line in (tmp_path / f"{n}.out.jsonl").read_text().splitlines()]
         for n in ("plain", "votes", "ints")

@@ -351,7 +351,7 @@ def test_trained_on_what_it_recalls(tiny_folder, tmp_path, cache, monkeypatch):
         seen["kept"] = frozenset(groups[::2])
         return Knowledge(found.known, KnownGroups(seen["kept"], frozenset(groups), 0.0))
 
-    monkeypatch.setattr(train, "find_belief", half)
+    monkeypatch.setattr(train, "measure_knowledge", half)
     lengths = []
     for train_on in ("all", "recalled"):
         out = tmp_path / train_on

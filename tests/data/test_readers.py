@@ -541,7 +541,7 @@ def test_a_stray_quote_in_csv(tmp_path):
     rows[10] = rows[10].replace(",The", ',"The')
     rows[13] = rows[13].replace("red,", 'red",')
     (tmp_path / "x.csv").write_text("\n".join(["thing,statement,label", *rows]) + "\n")
-    with pytest.raises(DataError, match="line 12: holds a quotation that runs over 3 lines"):
+    with pytest.raises(DataError, match="line 12: begins a quotation that runs over 4 lines"):
         load_data(str(tmp_path / "x.csv"), ReadConfig(balance=False))
     # A text of several lines is one.
     rows = [line.replace("\t", ",") for line in TSV]
@@ -604,3 +604,54 @@ def test_twins_in_scripts_without_spaces(kind, tmp_path):
     items = load_data(str(tmp_path / "x.csv")).items
     together = [len({item.group for item in items if name in item.texts["statement"]}) == 1 for name in names]
     assert sum(together) >= 55 and len({item.group for item in items}) >= 50
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_two_rows_that_one_quote_makes_one(columns, tmp_path):
+    head, lead = ("statement,label", "") if columns == 2 else ("thing,statement,label", "zed,")
+    fine = [f"{lead}The stone {i} is blue,{i % 2}" for i in range(20)]
+    torn = [f'{lead}"The stone zed1 is blue,1', f'{lead}The stone zed2 is red",0']
+    (tmp_path / "x.csv").write_text("\n".join([head, *torn, *fine]) + "\n")
+    with pytest.raises(DataError, match="line 2: begins a quotation that runs over 2 lines"):
+        load_data(str(tmp_path / "x.csv"))
+    texts = ['"Dear friend:\nHello, the stone qq is blue\nand that is it"', '"He said:\nred, green, blue\nare colours"']
+    (tmp_path / "y.csv").write_text("\n".join([head, *(f"{lead}{text},1" for text in texts), *fine]) + "\n")
+    assert len(load_data(str(tmp_path / "y.csv"), ReadConfig(balance=False)).items) == 22, (
+        "texts of several lines are texts"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("train.tsv", "statement\tlabel\tlabel\nThe a is b\t0\t1\n", "more than once"),
+        ("train.csv", "\ufeffstatement,label,label\nThe a is b,0,1\n", "more than once"),
+        ("train.csv", "\n\nstatement,label,label\nThe a is b,0,1\n", "more than once"),
+        ("train.csv", "statement,label,\u200blabel \nThe a is b,0,1\n", "more than once"),
+        ("train.csv", "statement,label\nThe a,0\nThe b\nThe c,1\n", "line 3: has 1 cells"),
+        (
+            "train.jsonl",
+            '{"statement": "a", "label": 1}\n{"statement": "b", "label": 0, "label": 1}\n',
+            "line 2: says something twice",
+        ),
+    ],
+)
+def test_files_in_a_folder_are_read_as_strictly_as_alone(name, content, match, tmp_path, cache):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / name).write_text(content)
+    with pytest.raises(DataError, match=match):
+        load_data(str(tmp_path / "set"))
+
+
+def test_compressed_and_broken_files_in_a_folder(tmp_path, cache):
+    import gzip
+
+    (tmp_path / "zip").mkdir()
+    with gzip.open(tmp_path / "zip" / "train.csv.gz", "wt") as file:
+        file.write("statement,label,label\nThe a is b,0,1\n")
+    with pytest.raises(DataError, match="more than once"):
+        load_data(str(tmp_path / "zip"))
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "train.json").write_text('[{"statement": "a", "label": ')
+    with pytest.raises(DataError):
+        load_data(str(tmp_path / "json"))

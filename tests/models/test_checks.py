@@ -180,3 +180,70 @@ def test_a_folder_that_holds_an_adapter_too(tiny_folder, tmp_path):
     (tmp_path / "both" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     with pytest.raises(ModelError, match="holds an adapter"):
         load_model(str(tmp_path / "both"))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_a_weak_look_ahead_is_one_too(dtype, tokenizer, tmp_path):
+    """An encoder with the small weights of a fresh model, also where rounding is coarse."""
+    size = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "vocab_size": 600,
+    }
+    torch.manual_seed(0)
+    bert = BertLMHeadModel(BertConfig(**size, is_decoder=False, pad_token_id=0)).eval()
+    with pytest.raises(ModelError, match="looks ahead"):
+        load_model(save(bert, tokenizer, tmp_path / "b"), dtype=dtype, device="cpu")
+
+
+def test_half_of_an_encoder_decoder(tokenizer, tmp_path):
+    from transformers import BartForCausalLM, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    bart = BartForCausalLM(
+        BartConfig(
+            vocab_size=600,
+            d_model=32,
+            decoder_layers=2,
+            decoder_attention_heads=4,
+            decoder_ffn_dim=48,
+            is_encoder_decoder=False,
+            **IDS,
+        )
+    )
+    with pytest.raises(ModelError, match="attention to an encoder"):
+        load_model(save(bart, tokenizer, tmp_path / "bart"), dtype="fp32")
+    crossed = GPT2LMHeadModel(GPT2Config(**FAMILIES["gpt2"], add_cross_attention=True, **IDS))
+    with pytest.raises(ModelError, match="looks at one"):
+        load_model(save(crossed, tokenizer, tmp_path / "gpt2"), dtype="fp32")
+
+
+@pytest.mark.parametrize(
+    ("family", "size"),
+    [
+        (
+            "opt",
+            {
+                "vocab_size": 600,
+                "hidden_size": 32,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "ffn_dim": 48,
+                "word_embed_proj_dim": 32,
+            },
+        ),
+        ("olmo", LLAMA),
+        ("olmo2", LLAMA),
+        ("stablelm", LLAMA),
+        ("falcon", {"vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}),
+        ("gpt_bigcode", {"vocab_size": 600, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 512}),
+        ("qwen3", LLAMA | {"head_dim": 8}),
+    ],
+)
+def test_other_decoders_load(family, size, tokenizer, tmp_path):
+    """Norms that stand before the blocks, or have no weights, are no reason to refuse a model."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**size, **IDS), dtype=torch.float32)
+    assert load_model(save(model, tokenizer, tmp_path / "m"), dtype="fp32", device="cpu").structure.n_layers == 4

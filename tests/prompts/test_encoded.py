@@ -124,3 +124,85 @@ def test_templates_that_think(tokenizer):
 def test_variables_that_are_none(name):
     with pytest.raises(ConfigError, match="expected chat:NAME=VALUE"):
         chat_variables(name)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<seed:think>",
+        "<|START_THINKING|>",
+        "<|thinking|>",
+        "<|begin_of_thought|>",
+        "<scratchpad>",
+        "<analysis>",
+        "<think effort=low>",
+        "◁think▷",
+        "<|channel|>analysis",
+        "[THINK]",
+    ],
+)
+def test_thinking_by_any_name(mark, tokenizer, tmp_path):
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = THINKING + mark
+    (tmp_path / "f.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}" + mark)
+    for form in ("chat", str(tmp_path / "f.jinja")):
+        with pytest.raises(ConfigError, match="inside a block of thinking"):
+            render(form, [], "Is it?", own)
+
+
+def test_a_question_about_thinking_is_none(tokenizer):
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = THINKING
+    assert render("chat", [], "Is the tag <reason> part of XML?", own, "Write thoughts inside <thinking>.")
+
+
+def test_control_tokens_by_another_spelling(tokenizer):
+    own = copy.deepcopy(tokenizer)
+    own.add_tokens(["<|assistant|>"])
+    own.chat_template = THINKING
+    for text in ("Is it <|assistant|> so?", "Is it ＜eos＞ so?"):
+        with pytest.raises(DataError, match="control token"):
+            render("chat", [], text, own)
+
+
+def test_each_tokenizer_has_its_own_template(tokenizer):
+    """An object's id is used again when it is gone; what it renders must not be."""
+    for number in range(6):
+        own = copy.deepcopy(tokenizer)
+        own.add_special_tokens({"bos_token": f"<b{number}>"})
+        own.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+        assert render("chat", [], "Is it?", own) == f"<b{number}>Is it?"
+        del own
+
+
+def test_an_interrupt_does_not_give_an_old_answer(tokenizer, monkeypatch):
+    from adapterprobe.prompts.formats import sandbox
+
+    def compile_template():
+        return lambda text: f"<{text}>"
+
+    assert sandbox.render_apart("k", compile_template, text="first") == "<first>"
+    real = sandbox._receive
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sandbox, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sandbox.render_apart("k", compile_template, text="slow")
+    monkeypatch.setattr(sandbox, "_receive", real)
+    assert sandbox.render_apart("k", compile_template, text="second") == "<second>"
+
+
+def test_threads_get_their_own_answers():
+    from concurrent.futures import ThreadPoolExecutor
+
+    from adapterprobe.prompts.formats import sandbox
+
+    def compile_template():
+        return lambda text: f"<{text}>"
+
+    with ThreadPoolExecutor(4) as pool:
+        texts = [str(i) for i in range(400)]
+        found = list(pool.map(lambda text: sandbox.render_apart("threads", compile_template, text=text), texts))
+    assert found == [f"<{text}>" for text in texts]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from adapterprobe.adapters.attach import strip
 from adapterprobe.adapters.kinds import keeps_full_precision
 from adapterprobe.adapters.linear_adapter import LinearAdapter, is_linear, load_linear
@@ -15,6 +17,7 @@ from adapterprobe.adapters.on_off import adapter_merged, tuner_layers
 from adapterprobe.adapters.untrusted import (
     CONFIG,
     WEIGHTS,
+    changes_the_base,
     check_adapter_config,
     check_no_whole_weights,
     read_adapter_config,
@@ -127,6 +130,9 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
     config = read_adapter_config(folder)
     names = [name for name, _ in lm.model.named_modules()]
     check_adapter_config(folder, config, names)
+    before: dict[str, torch.Tensor] = {}
+    if not is_linear(folder) and changes_the_base(folder, config):
+        before = {name: parameter.detach().clone() for name, parameter in lm.model.named_parameters()}
     try:
         _check_made_for(lm, folder, config)
         if is_linear(folder):
@@ -154,9 +160,11 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
                 raise ValueError(f"{len(extra)} of its tensors have no place in this model, the first is {extra[0]}")
     except ModelError:
         strip(lm.model)
+        _put_back(lm, before)
         raise
     except Exception as error:
         strip(lm.model)
+        _put_back(lm, before)
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"the adapter in {folder} does not fit the model {lm.name} ({reason}); give one that was trained on it"
@@ -169,3 +177,11 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
         # PEFT's own way out leaves copies of whole modules (`modules_to_save`) in the place of the model's.
         strip(lm.model)
         wrapped.unload()
+        _put_back(lm, before)
+
+
+def _put_back(lm: LanguageModel, before: dict[str, torch.Tensor]) -> None:
+    """Give the model's own weights the values that they had."""
+    for name, parameter in lm.model.named_parameters():
+        if name in before:
+            parameter.data.copy_(before[name])

@@ -63,7 +63,14 @@ def adapter_merged(model: nn.Module) -> Iterator[None]:
             stash.append((layer, original))
             for name, parameter in base.named_parameters(recurse=False):
                 parameter.data = original[name].clone()
-            layer.merge()
+            try:
+                layer.merge()
+            except (RuntimeError, NotImplementedError, ValueError):
+                # PEFT cannot put every variant into the weights (a bias of its own where the layer has none): it stays as it is, on.
+                for name, data in original.items():
+                    getattr(base, name).data = data
+                layer.merged_adapters.clear()
+                stash.pop()
         yield
     finally:
         for layer, original in reversed(stash):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -119,6 +120,42 @@ def check_patterns(what: str, config: Mapping[str, Any], modules: Iterable[str])
         raise ModelError(f"{what} names modules by what is no regular expression ({reason[:120]})")
 
 
+def weight_names(folder: Path) -> list[str]:
+    """Names of the tensors in an adapter's folder; nothing in the file is run.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = next(folder / name for name in WEIGHTS if (folder / name).is_file())
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "np") as file:
+                return list(file.keys())
+        import torch
+
+        content = torch.load(path, map_location="meta", weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"expected names and tensors, got {type(content).__name__}")
+        return [str(key) for key in content]
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"the adapter's weights {path} are damaged ({str(error)[:120]}); take them from a copy"
+        ) from error
+
+
+def changes_the_base(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether PEFT writes into the model's own weights when it loads the adapter: biases that are trained with it, embeddings under
+    it, starting weights that are taken out of the model (PiSSA, OLoRA ...)."""
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower() != "gaussian":
+        return True
+    if config.get("bias", "none") != "none":
+        return True
+    return any(".base_layer." in name for name in weight_names(folder))
+
+
 def check_no_whole_weights(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> None:
     """Whether the file holds weights of the model itself beside the adapter's: loaded, they would stay with the adapter off.
 
@@ -128,24 +165,15 @@ def check_no_whole_weights(folder: Path, config: Mapping[str, Any], names: Itera
     Raises:
         ModelError: names them.
     """
-    path = folder / WEIGHTS[0]
-    if not path.is_file():
-        return
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            keys = list(file.keys())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(
-            f"the adapter's weights {path} are damaged ({str(error)[:120]}); take them from a copy"
-        ) from error
-    saved = config.get("modules_to_save") or []
+    saved = {str(module) for module in config.get("modules_to_save") or []}
     own = set(names)
     whole = [
         key
-        for key in (key.removeprefix("base_model.model.") for key in keys)
-        if key in own and not any(key.rpartition(".")[0].endswith(str(module)) for module in saved)
+        for key in (key.removeprefix("base_model.model.") for key in weight_names(folder))
+        if key in own
+        and not any(key.startswith(f"{m}.") or f".{m}." in key for m in saved)
+        # Biases that were trained beside the adapter are taken back afterwards (see `changes_the_base`).
+        and not (config.get("bias", "none") != "none" and key.endswith(".bias"))
     ]
     if whole:
         raise ModelError(

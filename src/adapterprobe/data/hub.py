@@ -11,8 +11,9 @@ from pathlib import Path
 
 import yaml
 
+from adapterprobe.data.folders import open_repository
 from adapterprobe.data.items import QUESTION_FORMS, Item
-from adapterprobe.data.readers import Source, open_repository
+from adapterprobe.data.readers import Source
 from adapterprobe.data.shapes import InvalidRow, right_choice, text_of
 from adapterprobe.errors import DataError
 from adapterprobe.small_files import as_path

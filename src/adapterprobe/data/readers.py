@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +15,7 @@ from pathlib import Path
 
 from adapterprobe.data.shapes import InvalidRow, check_text
 from adapterprobe.errors import DataError
-from adapterprobe.safe_yaml import parse_yaml
-from adapterprobe.small_files import parse_json, read_text
+from adapterprobe.small_files import parse_json
 from adapterprobe.terminal import shortened
 
 FILES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -86,7 +85,7 @@ def _lines(path: Path) -> Iterator[str]:
             yield text
 
 
-def _checked_columns(name: str, columns: Iterable[str]) -> list[str]:
+def checked_columns(name: str, columns: Iterable[str]) -> list[str]:
     """Column names, each once.
 
     Raises:
@@ -97,7 +96,9 @@ def _checked_columns(name: str, columns: Iterable[str]) -> list[str]:
         raise DataError(
             f"{name} has {len(columns)} columns, at most {MOST_COLUMNS} are read; take out those not needed"
         )
-    twice = sorted(column for column, count in Counter(columns).items() if count > 1)
+    # Blanks at the ends and characters that nobody sees do not tell two columns apart.
+    seen = ["".join(c for c in str(column).strip() if unicodedata.category(c) != "Cf") for column in columns]
+    twice = sorted(column for column, count in Counter(seen).items() if count > 1 and column)
     if twice:
         raise DataError(
             f"{name}: expected different column names, got {', '.join(map(shortened, twice[:5]))} more than once; rename or take out one "
@@ -126,7 +127,7 @@ def _json_lines(path: Path) -> Source:
             break
     if not columns:
         raise DataError(f"{path.name} has no line that is a JSON object; expected one object per line")
-    return Source(path.name, _checked_columns(path.name, columns), rows())
+    return Source(path.name, checked_columns(path.name, columns), rows())
 
 
 def _why_no_json(error: ValueError) -> str:
@@ -155,7 +156,7 @@ def _table(path: Path) -> Source:
         )
     if not any(header):
         raise DataError(f"{path.name}: expected different column names in the first line, got {shortened(header)}")
-    _checked_columns(path.name, header)
+    checked_columns(path.name, header)
 
     def rows() -> Rows:
         found = cells(path)
@@ -163,19 +164,24 @@ def _table(path: Path) -> Source:
         for line, row in found:
             if not isinstance(row, InvalidRow) and len(row) != len(header):
                 row = InvalidRow(f"has {len(row)} cells, the header has {len(header)}")
-            elif not isinstance(row, InvalidRow) and not tabs and (lost := _swallowed(row, len(header))):
-                row = InvalidRow(
-                    f"holds a quotation that runs over {lost} lines which look like rows; close or double the quote"
-                )
             yield line, row if isinstance(row, InvalidRow) else dict(zip(header, row, strict=True))
 
     return Source(path.name, header, rows())
 
 
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str] | InvalidRow]]:
-    reader = csv.reader(_lines(path), strict=True)
+    physical: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in _lines(path):
+            physical.append(line)
+            yield line
+
+    reader = csv.reader(lines(), strict=True)
+    columns: int | None = None
     while True:
         line = reader.line_num + 1
+        physical.clear()
         try:
             row = next(reader)
         except StopIteration:
@@ -185,23 +191,29 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str] | InvalidRow]]:
             for lost in range(line, max(reader.line_num, line) + 1):
                 yield lost, InvalidRow(f"is not CSV, or follows an open quote ({error})")
             continue
-        if row:
-            yield line, row
-
-
-def _swallowed(row: Sequence[str], columns: int) -> int:
-    """Lines inside a cell that look like rows themselves: a stray quote has swallowed them. 0 where there are none."""
-    for cell in row:
-        inner = cell.splitlines()[1:-1]
-        if not inner:
+        if not row:
             continue
-        parts = [next(csv.reader([line])) for line in inner]
-        if all(len(part) == columns for part in parts) and (
-            columns > 2
-            or (columns == 2 and all(any(len(text) <= 6 and " " not in text for text in part) for part in parts))
-        ):
-            return len(inner) + 1
-    return 0
+        if columns is not None and len(physical) > 1 and all(_cells_alone(text) == columns for text in physical):
+            yield (
+                line,
+                InvalidRow(
+                    f"begins a quotation that runs over {len(physical)} lines which look like rows; close or double the quote"
+                ),
+            )
+            continue
+        columns = columns or len(row)
+        yield line, row
+
+
+def _cells_alone(line: str) -> int:
+    """How many cells a line would have if it were a row by itself; quotes that do not pair off are plain characters."""
+    text = line.rstrip("\r\n")
+    if text.count('"') % 2 == 0:
+        try:
+            return len(next(csv.reader([text], strict=True), []))
+        except csv.Error:
+            pass
+    return len(text.split(","))
 
 
 def _tabbed_cells(path: Path) -> Iterator[tuple[int, list[str] | InvalidRow]]:
@@ -238,8 +250,8 @@ def _parquet(path: Path) -> Source:
         # Repeated cells stay as they are written, once: a large one does not multiply.
         file = pq.ParquetFile(path, read_dictionary=texts)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path.name} is not a Parquet file ({_first(error)[:120]})") from error
-    columns = _checked_columns(path.name, file.schema_arrow.names)
+        raise DataError(f"{path.name} is not a Parquet file ({first_line(error)[:120]})") from error
+    columns = checked_columns(path.name, file.schema_arrow.names)
     size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
     each = size / max(file.metadata.num_rows, 1)
     if each > ROW_BYTES:
@@ -298,136 +310,6 @@ def _one(batch) -> Mapping[str, object] | InvalidRow:
         return InvalidRow(f"holds a value that cannot be read ({str(error)[:80]})")
 
 
-def open_folder(path: Path, config: str | None, split: str | None) -> Source:
-    """Open a folder that `datasets` saved (`save_to_disk`), or one laid out like a repository of the hub.
-
-    Raises:
-        DataError: it is neither, or has several splits and none was chosen.
-    """
-    path = path.resolve()
-    _stay_inside(path)
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        import datasets
-
-        try:
-            return from_datasets(path.name, datasets.load_from_disk(str(path)), split)
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(f"cannot read the saved data set {path} ({_first(error)})") from error
-    return open_repository(path.name, str(path), config, split, None)
-
-
-def open_repository(name: str, where: str, config: str | None, split: str | None, revision: str | None) -> Source:
-    """Open a data set of the hub, or a local folder with the same layout.
-
-    Args:
-        where: hub id, or the folder.
-        config: which of its configurations.
-
-    Raises:
-        DataError: it cannot be found or loaded; what was tried, and what to do.
-    """
-    import datasets
-
-    local = Path(where).is_dir()
-    if local:
-        # A bare name such as `csv` would be taken for a reader that `datasets` has built in, which looks in the folder we stand in.
-        where = str(Path(where).resolve())
-        _stay_inside(Path(where))
-    datasets.disable_progress_bars()
-    try:
-        # A local folder is read as it is; what comes from the hub is kept by `datasets`, so it comes once.
-        loaded = datasets.load_dataset(where, name=config, split=split, revision=revision, streaming=local)
-    except Exception as error:
-        tried = "a local folder" if local else "a data set of the hub"
-        remedy = (
-            "check that the folder holds data files and the right split"
-            if local
-            else "check the name, the split and the connection, or download it and name its folder with --hub-folder"
-        )
-        raise DataError(
-            f"cannot load '{name}': tried {where} as {tried}, got {type(error).__name__}: {_first(error)}; {remedy}"
-        ) from error
-    return from_datasets(name, loaded, split)
-
-
-def _stay_inside(folder: Path) -> None:
-    """Whether all that a folder names lies in it: the list of data files in its README, and links.
-
-    Raises:
-        DataError: names what leads out of the folder, or to an address.
-    """
-    for path in folder.rglob("*"):
-        if path.is_symlink() and not _inside(folder, path):
-            raise DataError(f"{folder}: {path.name} is a link that leads out of the folder; copy what it leads to")
-        if path.suffix == ".csv" and path.is_file():
-            with open(path, encoding="utf-8", errors="replace", newline="") as file:
-                head = next(csv.reader([file.readline(1 << 20)]), [])
-            _checked_columns(str(path.relative_to(folder)), head)
-    for name in ("README.md", "dataset_infos.json"):
-        if (folder / name).is_file():
-            for given in _named_files(folder / name):
-                if "://" in given or not _inside(folder, folder / given.split("*", 1)[0]):
-                    raise DataError(
-                        f"{folder}: {name} names the data file {shortened(given)}, which lies outside the folder; only files inside it are read"
-                    )
-
-
-def _inside(folder: Path, path: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError):
-        return False
-
-
-def _named_files(path: Path) -> Iterator[str]:
-    """All that a folder's card or record names as files or folders of data."""
-    text = read_text(path, "the card of the data set", error=DataError)
-    try:
-        if path.suffix == ".json":
-            content = parse_json(text)
-        else:
-            found = re.match(r"\s*---\s*\n(.*?)\n---", text, re.DOTALL)
-            content = parse_yaml(found.group(1)) if found else None
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read ({error}); mend it, or take it out of the folder") from error
-    yield from _below(content, wanted=False)
-
-
-def _below(content: object, wanted: bool) -> Iterator[str]:
-    if isinstance(content, str):
-        if wanted:
-            yield content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            # `data_files` maps splits to paths, or lists entries of split and path.
-            yield from _below(value, key in ("data_files", "data_dir", "path") or (wanted and key != "split"))
-    elif isinstance(content, (list, tuple)):
-        for part in content:
-            yield from _below(part, wanted)
-
-
-def _first(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-def from_datasets(name: str, loaded, split: str | None) -> Source:
-    """Rows of what `datasets` has loaded.
-
-    Raises:
-        DataError: several splits, and none or an unknown one was chosen.
-    """
-    if isinstance(loaded, dict):
-        if split is None and len(loaded) > 1:
-            raise DataError(f"{name} has the splits {', '.join(loaded)}; choose one with --split")
-        if split is not None and split not in loaded:
-            raise DataError(f"{name} has no split '{split}'; it has {', '.join(loaded)}")
-        loaded = loaded[split or next(iter(loaded))]
-    if loaded.features is None:
-        # A stream of a kind of file that does not say its columns beforehand.
-        loaded = loaded._resolve_features()
-    classes = {column: feature.names for column, feature in loaded.features.items() if hasattr(feature, "int2str")}
-    total = getattr(loaded, "num_rows", None)
-    return Source(name, _checked_columns(name, loaded.features), enumerate(loaded, 1), total, classes)

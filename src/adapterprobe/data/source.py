@@ -10,9 +10,10 @@ from adapterprobe.config import ReadConfig
 from adapterprobe.data.duplicates import near_groups, normalised, plain_form, text_key
 from adapterprobe.data.examples import Dataset
 from adapterprobe.data.faults import RowErrors
+from adapterprobe.data.folders import open_folder, open_repository
 from adapterprobe.data.hub import HubEntry, Unlabelled, hub_table, open_entry
 from adapterprobe.data.items import Item, ItemDataset
-from adapterprobe.data.readers import FILES, Source, open_file, open_folder, open_repository
+from adapterprobe.data.readers import FILES, Source, open_file
 from adapterprobe.data.references import all_names, data_files, data_path
 from adapterprobe.data.relations import load_relation, relation_names
 from adapterprobe.data.sampling import Sampler, balanced

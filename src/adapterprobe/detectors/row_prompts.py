@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from adapterprobe.config import RunConfig
-from adapterprobe.data.shapes import as_clause
+from adapterprobe.data.shapes import NOTHING, as_clause
 from adapterprobe.errors import ConfigError, DataError
-from adapterprobe.progress import say
 from adapterprobe.prompts import draw_demo_sets, make_prompts, system_prompts, systems_for, templates_for
 from adapterprobe.prompts.questions import prepare_questions
-from adapterprobe.terminal import shortened
 from adapterprobe.types import Example, Prompt
 
 READ = {"statement": ("statement",), "query": ("question", "query"), "answer": ("answer",)}
 """What a template may place, and the columns that it is read from."""
+
+
+LONGEST_ANSWER = 60
+
+
+def is_answer(value: object) -> bool:
+    """Whether a cell can be an answer in words: not a number, a share, a count or what stands for a missing value.
+
+    >>> [is_answer(v) for v in ("Yes", "the leg", "3", "1e-05", "12k", "nan", "", None, 5)]
+    [True, True, False, False, False, False, False, False, False]
+    """
+    if not isinstance(value, str) or not any(c.isalpha() for c in value) or len(value) > LONGEST_ANSWER:
+        return False
+    text = value.strip().casefold()
+    if (
+        text in NOTHING
+        or text in ("inf", "infinity", "none", "na")
+        or re.fullmatch(r"[-+]?[\d.,]+\s*[a-z%]{1,3}", text)
+    ):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
 
 
 def asked_columns(columns: Sequence[str]) -> list[str]:
@@ -35,6 +59,7 @@ class RowPrompter:
         choices: the positive and the negative answer of the run.
         columns: of the file.
         condition: what prompts push to where a row does not say.
+        own_answers: whether the columns `positive` and `negative` are the two answers.
 
     Raises:
         DataError: the columns serve nothing.
@@ -42,13 +67,19 @@ class RowPrompter:
     """
 
     def __init__(
-        self, config: RunConfig, choices: tuple[str, str], columns: list[str], condition: str, tokenizer
+        self,
+        config: RunConfig,
+        choices: tuple[str, str],
+        columns: list[str],
+        condition: str,
+        tokenizer,
+        own_answers: bool = False,
     ) -> None:
         self.config, self.choices, self.condition, self.tokenizer = config, choices, condition, tokenizer
         self.columns = set(columns)
         self.exact = config.reading(config.data.train[0]).exact
         self.sent_as_is = "prompt" in columns
-        self._told = False
+        self.own_answers = own_answers
         if condition not in config.elicit.conditions:
             raise ConfigError(
                 f"the run knows the conditions {', '.join(config.elicit.conditions)}, got '{condition}'; choose one of them"
@@ -84,17 +115,10 @@ class RowPrompter:
         }
 
     def _answers(self, row: Mapping[str, object]) -> tuple[str, str]:
-        """The two answers of a row: its own, where columns `positive` and `negative` both hold words, else the run's. Columns of
-        those names that hold numbers (votes, scores) are something else."""
+        """The two answers of a row: its own where the file's columns hold them, else the run's."""
         given = [row.get(name) for name in ("positive", "negative")]
-        if all(isinstance(value, str) and any(c.isalpha() for c in value) for value in given):
+        if self.own_answers and all(map(is_answer, given)):
             return str(given[0]).strip(), str(given[1]).strip()
-        if any(value not in (None, "") for value in given) and not self._told:
-            self._told = True
-            say(
-                f"columns 'positive' and 'negative' do not both hold words (got {shortened(given)}), so they are not taken for the two "
-                f"answers; those of the run are asked for: {self.choices[0]}, {self.choices[1]}"
-            )
         return self.choices
 
     def prompt(self, number: int, row: Mapping[str, object]) -> Prompt:

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import TextIO
 
 from adapterprobe.cache import file_digest, write_atomic
+from adapterprobe.config_files import read_run_config
 from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.readers import open_file
 from adapterprobe.data.shapes import InvalidRow, check_text, text_of
-from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns
+from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns, is_answer
 from adapterprobe.detectors.scorer import Scorer
-from adapterprobe.errors import DataError, OutputError
+from adapterprobe.errors import ConfigError, DataError, OutputError
+from adapterprobe.output_folder import MARK
 from adapterprobe.output_lock import locked_file
-from adapterprobe.progress import bar
+from adapterprobe.progress import bar, say
 from adapterprobe.small_files import as_path
-from adapterprobe.terminal import echo, json_line
+from adapterprobe.terminal import echo, json_line, shortened
 
 PIECE = 512
 """Rows that are scored at once."""
@@ -50,22 +52,30 @@ def score_file(
             scored.
     """
     file = as_path(file, DataError)
-    columns = _check_rows(file)
+    columns, own_answers = _check_rows(file, _conditions(run))
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
     if out is not None and as_path(out, OutputError).exists():
         raise OutputError(f"--out {out} is there already; remove it, or choose another")
     if out is None:
-        return _scored(run, file, columns, condition, trust_remote_code, 0, lambda line: echo(line, shown))
+        return _scored(run, file, columns, own_answers, condition, trust_remote_code, 0, lambda line: echo(line, shown))
     out = as_path(out, OutputError)
     part, mark = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.json")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked_file(part, out) as lines:
-            described = {"run": str(Path(run).resolve()), "file": file_digest(file), "condition": condition}
+            made = Path(run) / MARK
+            described = {
+                "run": str(Path(run).resolve()),
+                "made": file_digest(made) if made.is_file() else None,
+                "file": file_digest(file),
+                "condition": condition,
+            }
             done = _done(part, mark, described)
             write_atomic(mark, json.dumps(described))
-            count = _scored(run, file, columns, condition, trust_remote_code, done, lambda line: _put(lines, line))
+            count = _scored(
+                run, file, columns, own_answers, condition, trust_remote_code, done, lambda line: _put(lines, line)
+            )
             if out.suffix.casefold() == ".parquet":
                 _to_parquet(part, out)
                 part.unlink()
@@ -79,8 +89,17 @@ def score_file(
     return count
 
 
-def _check_rows(file: Path) -> list[str]:
-    """The file's columns. Every row is read once before anything is scored: the last one may be broken too.
+def _conditions(run: str | Path) -> list[str] | None:
+    """What the run's prompts push to; None where that cannot be read (`Scorer` says why)."""
+    try:
+        return list(read_run_config(run)[0].elicit.conditions)
+    except ConfigError:
+        return None
+
+
+def _check_rows(file: Path, conditions: list[str] | None) -> tuple[list[str], bool]:
+    """(the file's columns, whether its columns `positive` and `negative` are the two answers: words in every row that has them).
+    Every row is read once before anything is scored: the last one may be broken too.
 
     Raises:
         DataError: rows that cannot be read, or lack what is asked (all of them, by line).
@@ -88,6 +107,7 @@ def _check_rows(file: Path) -> list[str]:
     source = open_file(file)
     asked = asked_columns(source.columns)
     faults = RowErrors()
+    given = in_words = 0
     for line, row in source.rows:
         try:
             if isinstance(row, InvalidRow):
@@ -97,19 +117,32 @@ def _check_rows(file: Path) -> list[str]:
                     check_text(value, str(column))
             for column in asked:
                 text_of(row, column)
+            condition = row.get("condition")
+            if conditions and condition not in (None, "", *conditions):
+                raise InvalidRow(f"'condition' is {shortened(condition)}, expected one of {', '.join(conditions)}")
+            answers = [row.get(name) for name in ("positive", "negative")]
+            if any(answer not in (None, "") for answer in answers):
+                given += 1
+                in_words += all(map(is_answer, answers))
         except InvalidRow as reason:
             faults.add(line, reason)
     if faults.count:
         raise DataError(
             f"{file.name}: {faults.count} of its rows cannot be scored ({faults}); mend them or take them out (nothing was scored)"
         )
-    return source.columns
+    if given and in_words < given:
+        say(
+            f"{file.name}: columns 'positive' and 'negative' do not hold words in every row, so they are not taken for the two answers; those "
+            "of the run are asked for"
+        )
+    return source.columns, bool(given) and in_words == given
 
 
 def _scored(
     run: str | Path,
     file: Path,
     columns: list[str],
+    own_answers: bool,
     condition: str | None,
     trust_remote_code: bool,
     done: int,
@@ -117,7 +150,12 @@ def _scored(
 ) -> int:
     scorer = Scorer(run, trust_remote_code)
     prompter = RowPrompter(
-        scorer.config, scorer.choices, columns, condition or scorer.config.elicit.conditions[0], scorer.lm.tokenizer
+        scorer.config,
+        scorer.choices,
+        columns,
+        condition or scorer.config.elicit.conditions[0],
+        scorer.lm.tokenizer,
+        own_answers,
     )
     source = open_file(file)
     return _each(scorer, prompter, source.rows, source.total, done, put)

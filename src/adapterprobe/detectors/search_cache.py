@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import inspect
 import json
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+import adapterprobe
 import adapterprobe.probes
-from adapterprobe.cache import digest, entry, file_digest, write_atomic
+from adapterprobe.cache import digest, entry, write_atomic
 from adapterprobe.config import ProbeConfig, SelectConfig
 from adapterprobe.detectors.features import FeatureSpec, LayerFeatures
 from adapterprobe.probes import load_probe, lookup, save_probe
@@ -64,17 +68,40 @@ class SearchJob:
         )
 
 
-def _code() -> list[str]:
-    """Hashes of this package's probes: a change of any makes all be fitted anew."""
-    folder = Path(adapterprobe.probes.__file__).parent
-    return [file_digest(path) for path in sorted(folder.glob("*.py"))]
+def code_digest(text: str) -> str:
+    """Of what Python code does: comments, docstrings and layout do not count.
+
+    >>> code_digest("x = 1  # one") == code_digest("x  =  1"), code_digest("x = 1") == code_digest("x = 2")
+    (True, False)
+    """
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [part for part in node.body if not _is_text(part)] or [ast.Pass()]
+    return digest(ast.dump(tree))
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+@functools.cache
+def _code() -> tuple[str, ...]:
+    """Of the code that every search depends on, whatever the probe: probes, what they see, the metric that selects."""
+    package = Path(adapterprobe.__file__).parent
+    files = [
+        *sorted((package / "probes").glob("*.py")),
+        package / "detectors/features.py",
+        package / "evaluate/statistics.py",
+    ]
+    return tuple(code_digest(path.read_text("utf-8")) for path in files)
 
 
 def _source(name: str) -> str:
     """Of a probe, which may be a user's own."""
     try:
-        return inspect.getsource(lookup(name))
-    except (OSError, TypeError):
+        return code_digest(textwrap.dedent(inspect.getsource(lookup(name))))
+    except (OSError, TypeError, SyntaxError):
         return name
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from adapterprobe.evaluate.evaluation import Evaluation
-from adapterprobe.evaluate.intervals import estimate, resample, standard_error
+from adapterprobe.evaluate.intervals import difference, resample
 from adapterprobe.evaluate.verdict import LEVEL, holm, limits, p_value
 
 
@@ -69,11 +69,8 @@ def _difference(first: Side, other: Side, arm: str, split: str, resamples: int) 
     names = np.unique(np.concatenate([e.group_names for e in evaluations]))
     places = [np.searchsorted(names, e.group_names) for e in evaluations]
 
-    def gap(w: np.ndarray) -> np.ndarray:
-        return statistics[0](w[:, places[0]]) - statistics[1](w[:, places[1]])
-
-    value = estimate(gap, len(names))
-    error = standard_error(gap(resample(len(names), resamples, 0)), len(names))
+    mine, theirs = (lambda w, s=s, at=at: s(w[:, at]) for s, at in zip(statistics, places, strict=True))
+    value, error = difference(mine, theirs, resample(len(names), resamples, 0))
     low, high = limits(value, error, len(names), LEVEL)
     return {
         "difference": value,

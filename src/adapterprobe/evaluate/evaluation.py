@@ -219,16 +219,27 @@ class Evaluation:
             KeyError: the frame has no such arm.
         """
         self._measured.clear()
-        parts = []
+        parts = [
+            self.metrics_of(rows, full=False)["auroc"] for _, rows in self._compared_cells(arm, probe, axis, seeds)
+        ]
+        # For truth every data set and condition has as many seeds, so one mean is the mean of means.
+        return mean_of(parts) if parts else None
+
+    def _compared_cells(
+        self, arm: str, probe: str | None, axis: str, seeds: list[int] | None = None
+    ) -> Iterator[tuple[dict, pd.DataFrame]]:
+        """Cells with enough of both classes, by what tells them apart."""
         for dataset in self.datasets:
             for condition in self.conditions:
                 for seed in seeds or (self.seeds if arm != "base" or axis != "truth" else self.seeds[:1]):
                     rows = self.cell(arm, probe, axis, dataset, condition, seed)
                     counts = rows["label"].value_counts()
                     if len(counts) == 2 and counts.min() >= MIN_OF_CLASS:
-                        parts.append(self.metrics_of(rows, full=False)["auroc"])
-        # For truth every data set and condition has as many seeds, so one mean is the mean of means.
-        return mean_of(parts) if parts else None
+                        yield {"dataset": dataset, "condition": condition, "seed": seed}, rows
+
+    def compared_rows(self, arm: str, probe: str | None, axis: str) -> pd.DataFrame:
+        """All rows of an arm that `arm_auroc` rests on."""
+        return pd.concat([rows.assign(**keys) for keys, rows in self._compared_cells(arm, probe, axis)])
 
 
 def _average(cells: list[tuple[Statistic, int, set]]) -> tuple[Statistic, int, set]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from adapterprobe.evaluate.evaluation import Evaluation
-from adapterprobe.evaluate.intervals import estimate, resample, standard_error
+from adapterprobe.evaluate.intervals import difference, resample
 from adapterprobe.evaluate.verdict import LEVEL, limits
 
 
@@ -32,11 +32,9 @@ def gap_records(frame: pd.DataFrame, probe: str, resamples: int) -> list[dict]:
             if None in parts:
                 continue
 
-            def gap(w: np.ndarray, parts=parts, places=places) -> np.ndarray:
-                # A resample without any of a side's groups says nothing.
-                return parts[0](w[:, places[0]]) - parts[1](w[:, places[1]])
-
-            value, error = estimate(gap, len(names)), standard_error(gap(weights), len(names))
+            # A resample without any of a side's groups says nothing.
+            there, here = (lambda w, p=p, at=at: p(w[:, at]) for p, at in zip(parts, places, strict=True))
+            value, error = difference(there, here, weights)
             low, high = limits(value, error, len(names), LEVEL)
             records.append(
                 {

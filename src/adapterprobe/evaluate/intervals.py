@@ -78,6 +78,9 @@ def mean_interval(values: np.ndarray, groups: np.ndarray, level: float = 0.95) -
     return Interval(mean, min(mean, max(0.0, centre - half)), max(mean, min(1.0, centre + half)))
 
 
+IDENTICAL = -1.0
+"""The standard error of the difference between two statistics that vary and are equal in every resample: they are one and the same
+(the chosen layer lies below the adapter), which is known and not estimated."""
 FEWEST_GROUPS = 8
 """Fewer groups than this that all agree say nothing of how far the next ones will be from them."""
 
@@ -94,10 +97,27 @@ def standard_error(draws: np.ndarray, n_groups: int, fewest: int = FEWEST_GROUPS
     return spread
 
 
+def paired_error(first: np.ndarray, second: np.ndarray, n_groups: int, fewest: int = FEWEST_GROUPS) -> float:
+    """Standard error of the difference of two statistics from their values in the same resamples (see `standard_error`);
+    `IDENTICAL` where both vary and never differ."""
+    both = np.isfinite(first) & np.isfinite(second)
+    if both.any() and np.array_equal(first[both], second[both]) and np.std(first[both]) > 1e-12:
+        return IDENTICAL
+    return standard_error(first - second, n_groups, fewest)
+
+
 def difference(
-    first: Statistic, second: Statistic, weights: np.ndarray, fewest: int = FEWEST_GROUPS
+    first: Statistic,
+    second: Statistic,
+    weights: np.ndarray,
+    fewest: int = FEWEST_GROUPS,
+    groups: int | None = None,
 ) -> tuple[float, float]:
-    """Estimate and standard error (see `standard_error`) of first - second over the same resamples (paired)."""
+    """Estimate and standard error (see `paired_error`) of first - second over the same resamples (paired).
+
+    Args:
+        groups: how many groups the difference really rests on, where it is fewer than there are weights for.
+    """
     n_groups = weights.shape[1]
     value = estimate(first, n_groups) - estimate(second, n_groups)
-    return value, standard_error(first(weights) - second(weights), n_groups, fewest)
+    return value, paired_error(first(weights), second(weights), n_groups if groups is None else groups, fewest)

@@ -8,6 +8,7 @@ from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.gaps import gap_records
 from adapterprobe.evaluate.intervals import FEWEST_GROUPS, difference, estimate
 from adapterprobe.evaluate.scores import refuse_non_finite_scores
+from adapterprobe.evaluate.statistics import Statistic
 from adapterprobe.evaluate.verdict import Hypothesis, across_seed_interval, judge
 
 
@@ -43,14 +44,24 @@ def evaluate(
             evaluation.arm_auroc(arm, probe if "probe" in arm else None, hypothesis.axis)
             for arm in (hypothesis.better, hypothesis.worse)
         ]
-        told = None not in sides
         measured.append(
-            (*difference(*sides, evaluation.weights, min_groups), len(evaluation.group_names)) if told else None
+            _measured(evaluation, hypothesis, probe, sides[0], sides[1], min_groups) if None not in sides else None
         )
         stated.append(hypothesis)
         by_seed.append(_seed_differences(evaluation, hypothesis, probe))
     seeds = int(frame["seed"].nunique())
     return results, [v | across_seed_interval(d) for v, d in zip(judge(stated, measured, margin, seeds), by_seed)]
+
+
+def _measured(
+    evaluation: Evaluation, hypothesis: Hypothesis, probe: str, first: Statistic, second: Statistic, min_groups: int
+) -> tuple[float, float, int]:
+    """Difference, its standard error, and the groups that it really rests on: those with a labelled row in cells of both arms."""
+    names = [(arm, probe if "probe" in arm else None) for arm in (hypothesis.better, hypothesis.worse)]
+    rows = [evaluation.compared_rows(arm, own, hypothesis.axis) for arm, own in names]
+    groups = set.intersection(*(set(part["group_code"]) for part in rows))
+    value, error = difference(first, second, evaluation.weights, min_groups, len(groups))
+    return value, error, len(groups)
 
 
 def _seed_differences(evaluation: Evaluation, hypothesis: Hypothesis, probe: str) -> list[float]:

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from adapterprobe.errors import ConfigError
+from adapterprobe.evaluate.intervals import IDENTICAL
 from adapterprobe.evaluate.schema import ARMS
 from adapterprobe.hints import nearest
 from adapterprobe.types import AXES
@@ -68,7 +69,7 @@ def p_value(value: float, error: float, n_groups: int) -> float:
 
     Where all resamples agree (error 0) it is the sign test's: as if each group had voted. An error that is NaN tells nothing.
     """
-    if math.isnan(error):
+    if math.isnan(error) or error == IDENTICAL:
         return 1.0
     if error == 0:
         return 1.0 if value == 0 else min(1.0, 2 * 0.5**n_groups)
@@ -79,7 +80,9 @@ def limits(value: float, error: float, n_groups: int, level: float) -> tuple[flo
     """Confidence limits of a difference of two numbers in [0, 1]. An error that is NaN leaves all that is possible."""
     if math.isnan(error):
         return -1.0, 1.0
-    if error == 0 and value != 0:
+    if error == IDENTICAL:
+        return value, value
+    if error == 0:
         # All groups agree; so few of all there are could do so by luck, and the others may be anything (see `share_interval`).
         agree = (level / 2) ** (1 / n_groups)
         return value * agree - (1 - agree), value * agree + (1 - agree)
@@ -110,7 +113,7 @@ def groups_to_decide(value: float, error: float, n_groups: int, margin: float, f
     The standard error is taken to fall with the root of the number of groups. None where no number would do
     (the difference is exactly between the two).
     """
-    if math.isnan(error) or error == 0:
+    if math.isnan(error) or error in (0, IDENTICAL):
         return None
     needed = stats.norm.ppf(1 - LEVEL / family / 2) + stats.norm.ppf(POWER)
     distances = [value, margin - value]

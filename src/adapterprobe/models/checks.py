@@ -73,16 +73,19 @@ def check_behaviour(shown: str, model: nn.Module, structure: Structure, tokenize
             )
     near = _tolerance(model, exact=1e-3)
     if reported is not None:
-        _compare_with_reported(shown, structure, first, reported, near)
+        _compare_with_reported(shown, model, structure, first, reported, near)
     second, _, changed = _pass(shown, model, structure, torch.tensor([other], device=device))
-    leak = _tolerance(model, exact=1e-4)
+    # Held against what the last token's own change does there: a weak look ahead is one, too. A causal model's do not move at all.
+    leak = 0.1 if getattr(model, "is_quantized", False) else 1e-3
     pairs = [(f"the state after {layer} blocks", a, b) for layer, (a, b) in enumerate(zip(first, second, strict=True))]
     for what, a, b in [*pairs, ("the logits", logits, changed)]:
-        moved = _gap(b[:, :-1], a[:, :-1])
+        change = (b.float() - a.float()).abs()
+        own = float(change[:, -1].max().clamp(min=1e-12))
+        moved = float(change[:, :-1].max()) / own
         if not moved <= leak:
             raise ModelError(
-                f"the model '{shown}' looks ahead: with another last token, {what} of earlier tokens changes by {moved:.1e} of its "
-                "scale; only causal (decoder-only) language models can be read, and this is an encoder, or is set up as one"
+                f"the model '{shown}' looks ahead: with another last token, {what} of earlier tokens changes by {moved:.1e} of what the "
+                "last one's own does; only causal (decoder-only) language models can be read, and this is an encoder, or is set up as one"
             )
 
 
@@ -121,7 +124,16 @@ def _pass(shown: str, model: nn.Module, structure: Structure, ids: torch.Tensor)
     return [kept[index] for index in sorted(kept)], getattr(out, "hidden_states", None), out.logits
 
 
-def _compare_with_reported(shown: str, structure: Structure, states: list[torch.Tensor], reported, near: float) -> None:
+def _norms_beside(model: nn.Module, structure: Structure) -> list[nn.Module]:
+    """Norms that stand beside the blocks: one of them is the final one."""
+    parent = structure.blocks_path.rpartition(".")[0]
+    beside = (model.get_submodule(parent) if parent else model).children()
+    return [module for module in beside if module is structure.final_norm or "norm" in type(module).__name__.lower()]
+
+
+def _compare_with_reported(
+    shown: str, model: nn.Module, structure: Structure, states: list[torch.Tensor], reported, near: float
+) -> None:
     expected = list(reported)
     if len(expected) != len(states):
         raise ModelError(
@@ -130,8 +142,9 @@ def _compare_with_reported(shown: str, structure: Structure, states: list[torch.
         )
     for layer, (mine, theirs) in enumerate(zip(states, expected, strict=True)):
         gaps = [_gap(mine, theirs)]
-        if layer == structure.n_layers and structure.final_norm is not None:
-            gaps.append(_gap(structure.final_norm(mine), theirs))
+        if layer == structure.n_layers:
+            # After the final norm, wherever in the decoder that stands, and whether or not it has weights.
+            gaps += [_gap(norm(mine), theirs) for norm in _norms_beside(model, structure)]
         if not min(gaps) <= near:
             raise ModelError(
                 f"the model '{shown}' reports another state after {layer} blocks than the one that leaves {structure.blocks_path} there "

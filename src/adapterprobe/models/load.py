@@ -227,10 +227,10 @@ def load_model(
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(source, **options)
-            if getattr(config, "is_encoder_decoder", False):
+            if getattr(config, "is_encoder_decoder", False) or getattr(config, "add_cross_attention", False):
                 raise ModelError(
-                    f"the model '{shown}' is an encoder with a decoder ({type(config).__name__}), and its decoder alone would run "
-                    "without what it was trained beside; only causal (decoder-only) language models can be read"
+                    f"the model '{shown}' is an encoder with a decoder, or a decoder that looks at one ({type(config).__name__}); alone it "
+                    "would run without what it was trained beside; only causal (decoder-only) language models can be read"
                 )
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             extra = {"attn_implementation": attention} if attention else {}
@@ -252,6 +252,11 @@ def load_model(
     if quantize:
         keep_differentiable(model)
     model = (model if quantize else model.to(where)).eval().requires_grad_(False)
+    if any(part in name for name, _ in model.named_modules() for part in ("encoder_attn", "EncDecAttention")):
+        raise ModelError(
+            f"the model '{shown}' has attention to an encoder that is not there (encoder_attn): it is the decoder of a larger model; only "
+            "causal (decoder-only) language models can be read"
+        )
     structure = find_structure(model)
     check_behaviour(shown, model, structure, tokenizer)
     return LanguageModel(shown, model, tokenizer, structure, source, options)

@@ -122,6 +122,8 @@ def _extract(config: ExtractConfig, out: Path, check: bool) -> tuple[HiddenState
     layers = parse_layers(config.layers, 0, lm.structure.n_layers)
     prompts = _in_order(config, lm.tokenizer)
     encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
+    # Before any pass: columns that cannot be written are found now.
+    rows = source_table(encoded, config)
     engine = Engine(lm.model, lm.structure)
     report = None
     if config.adapter is None:
@@ -135,7 +137,7 @@ def _extract(config: ExtractConfig, out: Path, check: bool) -> tuple[HiddenState
             states = record(engine, encoded, weights, layers, "adapter on")
             report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
     if not finished:
-        _write(out, states, encoded, config)
+        _write(out, states, encoded, rows)
     return open_states(out), report
 
 
@@ -156,7 +158,7 @@ def _in_order(config: ExtractConfig, tokenizer) -> list[Prompt]:
     return prompts[: config.limit]
 
 
-def _write(out: Path, states: HiddenStates, encoded: Encoded, config: ExtractConfig) -> None:
+def _write(out: Path, states: HiddenStates, encoded: Encoded, rows: pd.DataFrame) -> None:
     try:
         for path in sorted(states.folder.iterdir()):
             if path.suffix in (".bin", ".npy") or path.name == "meta.json":
@@ -166,7 +168,7 @@ def _write(out: Path, states: HiddenStates, encoded: Encoded, config: ExtractCon
                 except OSError:
                     shutil.copyfile(path, out / path.name)
         table = prompt_table(encoded, states)
-        table = pd.concat([table, source_table(encoded, config, table.columns)], axis=1)
+        table = pd.concat([table, _renamed(rows, table.columns)], axis=1)
         table.to_parquet(out / "prompts.parquet", index=False)
         seal(out)
     except OSError as error:
@@ -196,31 +198,50 @@ def prompt_table(encoded: Encoded, states: HiddenStates) -> pd.DataFrame:
     )
 
 
-def source_table(encoded: Encoded, config: ExtractConfig, taken: Iterable[str]) -> pd.DataFrame:
+def source_table(encoded: Encoded, config: ExtractConfig) -> pd.DataFrame:
     """The rows that prompts were made of: `row` (their place in the file, counted from 0, as pandas reads it), `line` (from 1, with
-    the header), and all their columns; those with a name of ours (`taken`) as `source_NAME`."""
+    the header), and all their columns."""
     lines = [prompt.example.line for prompt in encoded.prompts]
     found = rows_by_line(config.data, config.spec.read, {line for line in lines if line is not None})
     if found is None:
         return pd.DataFrame(index=range(len(lines)))
-    table = {
+    ours = {
         "row": pd.array([found.rows[line][0] for line in lines], dtype="Int64"),
         "line": pd.array(lines, dtype="Int64"),
     }
-    ours = {*taken, *table}
-    for column in found.columns:
-        name = f"source_{column}" if column in ours else column
-        table[name] = _as_column([found.rows[line][1].get(column) for line in lines])
-    return pd.DataFrame(table)
+    theirs = {column: _as_column([found.rows[line][1].get(column) for line in lines]) for column in found.columns}
+    return pd.concat([pd.DataFrame(ours), _renamed(pd.DataFrame(theirs), ours)], axis=1)
+
+
+def _renamed(table: pd.DataFrame, taken: Iterable[str]) -> pd.DataFrame:
+    """The table with other names where one is taken: `source_NAME`, as often as it takes."""
+    used = {*taken, *(name for name in table.columns if name not in taken)}
+    names = {}
+    for name in table.columns:
+        free = str(name)
+        while free in taken or (free != name and free in used):
+            free = f"source_{free}"
+        used.add(free)
+        names[name] = free
+    return table.rename(columns=names)
 
 
 def _as_column(values: list) -> pd.Series:
-    """Cells of one column as one type: lists and objects as JSON, and numbers among texts as texts."""
-    if any(isinstance(value, (dict, list, tuple)) for value in values):
-        return pd.Series(
-            [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in values], dtype="string"
-        )
-    kinds = {type(value) for value in values if value is not None}
-    if len(kinds) > 1 and not kinds <= {int, float, bool}:
-        return pd.Series([None if value is None else str(value) for value in values], dtype="string")
-    return pd.Series(values, dtype=object).infer_objects()
+    """Cells of one column as one type that a table can hold: lists and objects as JSON, values of several types as texts, what is no
+    Unicode escaped."""
+    import pyarrow as pa
+
+    if not any(isinstance(value, (dict, list, tuple)) for value in values):
+        kinds = {type(value) for value in values if value is not None}
+        if len(kinds) <= 1 or kinds == {int, float}:
+            try:
+                pa.array(values, from_pandas=True)
+                return pd.Series(values, dtype=object).infer_objects()
+            except (pa.ArrowException, UnicodeEncodeError, OverflowError, ValueError):
+                pass
+    return pd.Series([None if value is None else _as_text(value) for value in values], dtype="string")
+
+
+def _as_text(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -17,7 +17,7 @@ from adapterprobe.analyses import write_analyses
 from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
-from adapterprobe.config_files import read_config
+from adapterprobe.config_files import read_config, with_changes
 from adapterprobe.detectors.features import feature_spec
 from adapterprobe.detectors.fit import ArmFit, fit_arms, own_detector, probe_detectors
 from adapterprobe.detectors.labels import judged_prompts, sent_prompts
@@ -73,21 +73,29 @@ class Run:
         return self.folder / "report.html"
 
 
-def run(config: RunConfig | str | Path | None = None, out: str | Path = "runs/demo", **overrides) -> Run:
+def run(
+    config: RunConfig | str | Path | None = None,
+    out: str | Path = "runs/demo",
+    trust_remote_code: bool = False,
+    **overrides: object,
+) -> Run:
     """Run the whole comparison.
 
     Args:
         config: a configuration, a YAML file, the name of a preset, or None for the demo.
         out: folder of the outputs; a finished run there with the same configuration is returned at once, an
             unfinished one goes on where it was.
-        overrides: `key=value` for top-level keys, where `config` is not a configuration already.
+        trust_remote_code: run code that comes with the model; a file cannot ask for it.
+        overrides: changes by top-level keys, merged into the configuration at any depth (`adapter={"kind": "ia3"}`).
 
     Raises:
         AdapterProbeError: whatever the input or the environment makes impossible, before long work starts
             where that can be known.
     """
     if not isinstance(config, RunConfig):
-        config = read_config(config, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
+        config = read_config(config, trust_remote_code=trust_remote_code)
+    if overrides:
+        config = with_changes(config, overrides)
     out = Path(out)
     check_adapter(config.adapter)
     check_shares(config)

@@ -8,6 +8,7 @@ begins. Ours stand beside this file; a user's own is given by its path.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -155,7 +156,7 @@ def render(
                 f"the prompt format '{format_name}' leaves out the {message['role']}'s message {message['content'][:60]!r}; "
                 "place the content of every message"
             )
-    return text
+    return _out_of_thought(format_name, messages, text)
 
 
 _patterns: WeakKeyDictionary[Any, re.Pattern[str] | None] = WeakKeyDictionary()
@@ -167,7 +168,10 @@ def control_tokens(tokenizer) -> re.Pattern[str] | None:
         return None
     if tokenizer not in _patterns:
         added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        words = {*getattr(tokenizer, "all_special_tokens", ()), *(t.content for t in added if t.special)}
+        template = str(getattr(tokenizer, "chat_template", None) or "")
+        # Added tokens that the chat template writes part its turns, whether or not they are called special.
+        parting = {t.content for t in added if t.special or (t.content.strip() and t.content in template)}
+        words = {*getattr(tokenizer, "all_special_tokens", ()), *parting}
         words = sorted((word for word in words if len(word.strip()) > 1), key=len, reverse=True)
         _patterns[tokenizer] = re.compile("|".join(map(re.escape, words))) if words else None
     return _patterns[tokenizer]
@@ -177,7 +181,9 @@ def refuse_control_tokens(messages: Sequence[dict[str, str]], tokenizer) -> None
     """Raises `DataError` where a message holds what the tokenizer would take for a control token."""
     pattern = control_tokens(tokenizer)
     for message in messages if pattern else ():
-        if found := pattern.search(message["content"]):
+        content = message["content"]
+        # Some tokenizers bring texts into compatibility form before they look.
+        if found := pattern.search(content) or pattern.search(unicodedata.normalize("NFKC", content)):
             raise DataError(
                 f"a {message['role']}'s message holds {found.group()!r}, which this tokenizer takes for a control token: "
                 f"{shortened(message['content'])}; take it out of the data (`adapterprobe data check` names every such row)"
@@ -186,7 +192,12 @@ def refuse_control_tokens(messages: Sequence[dict[str, str]], tokenizer) -> None
 
 _told: set[str] = set()
 
-_THINKING = re.compile(r"<(/?)(think|thinking|thought|reason|reasoning)>|\[(/?)THINK\]", re.IGNORECASE)
+_THINKING = re.compile(
+    r"<\|channel\|>\s*(?:analysis|thinking)"
+    r"|[<\[◁](?P<mark>[^<>\[\]◁▷\n]*(?:think|thought|reason|analysis|reflect|scratchpad)[^<>\[\]◁▷\n]*)[>\]▷]",
+    re.IGNORECASE,
+)
+"""Marks that open or close a block of thinking, by whatever name it goes."""
 
 
 def ends_in_thought(text: str) -> bool:
@@ -194,9 +205,27 @@ def ends_in_thought(text: str) -> bool:
 
     >>> ends_in_thought("<|assistant|><think>\\n"), ends_in_thought("<think>\\n\\n</think>\\n\\n")
     (True, False)
+    >>> ends_in_thought("<|START_THINKING|>"), ends_in_thought("<|START_THINKING|><|END_THINKING|>")
+    (True, False)
     """
     marks = list(_THINKING.finditer(text))
-    return bool(marks) and not (marks[-1].group(1) or marks[-1].group(3))
+    if not marks:
+        return False
+    mark = marks[-1].group("mark")
+    return mark is None or not (mark.lstrip("|").startswith("/") or re.match(r"\W*end", mark, re.IGNORECASE))
+
+
+def _out_of_thought(format_name: str, messages: Sequence[dict[str, str]], text: str) -> str:
+    """The text, where what the template puts behind the last message does not end inside a block of thinking."""
+    content = messages[-1]["content"].strip()
+    behind = text.rpartition(content)[2] if content else text
+    if ends_in_thought(behind):
+        raise ConfigError(
+            f"the prompt format '{format_name}' ends inside a block of thinking ({behind[-40:]!r}), where nobody answers Yes or No; if it "
+            "has a switch, set it with format chat:NAME=VALUE (such as chat:enable_thinking=false), or use another format (chatml, plain, "
+            "a .jinja file)"
+        )
+    return text
 
 
 _DAY = "26 Jul 2024"
@@ -220,7 +249,18 @@ def _apply(tokenizer, messages: list[dict[str, str]], variables: dict[str, Any])
     def compile_template():
         return lambda messages, options: tokenizer.apply_chat_template(messages, chat_template=template, **options)
 
-    return render_apart((id(tokenizer), template), compile_template, messages=messages, options=options | variables)
+    return render_apart(
+        _identity(tokenizer, template), compile_template, messages=messages, options=options | variables
+    )
+
+
+def _identity(tokenizer, template: str) -> tuple[str, str, str]:
+    """What a chat template's texts depend on beside the messages."""
+    return (
+        type(tokenizer).__name__,
+        template,
+        repr(sorted(getattr(tokenizer, "special_tokens_map", {}).items(), key=str)),
+    )
 
 
 def _chat(tokenizer, messages: list[dict[str, str]], variables: dict[str, Any]) -> str:
@@ -232,7 +272,7 @@ def _chat(tokenizer, messages: list[dict[str, str]], variables: dict[str, Any]) 
     try:
         text = _apply(tokenizer, messages, variables)
         if messages[0]["role"] != "system" or messages[0]["content"].strip() in text:
-            return _out_of_thought(text)
+            return text
         reason = "leaves out system messages"
     except TemplateFailed as error:
         if messages[0]["role"] != "system":
@@ -244,16 +284,6 @@ def _chat(tokenizer, messages: list[dict[str, str]], variables: dict[str, Any]) 
     system, first, *rest = messages
     joined = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
     try:
-        return _out_of_thought(_apply(tokenizer, [joined, *rest], variables))
+        return _apply(tokenizer, [joined, *rest], variables)
     except TemplateFailed as error:
         raise ConfigError(f"the tokenizer's chat template fails: {error}") from error
-
-
-def _out_of_thought(text: str) -> str:
-    if ends_in_thought(text):
-        raise ConfigError(
-            f"the tokenizer's chat template ends inside a block of thinking ({text[-24:]!r}), where nobody answers Yes or No; if it has a "
-            "switch, set it with format chat:NAME=VALUE (such as chat:enable_thinking=false), or use another format (chatml, plain, a "
-            ".jinja file)"
-        )
-    return text

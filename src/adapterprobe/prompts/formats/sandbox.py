@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import struct
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -47,22 +48,30 @@ class _Child:
         os.close(there)
         os.close(answer)
         self._ask, self._answer = here, back
+        self._one_at_a_time = threading.Lock()
+        self.open = True
 
     def render(self, **given: Any) -> str:
         try:
-            _send(self._ask, given)
-            status, text = _receive(self._answer, time.monotonic() + SECONDS)
+            with self._one_at_a_time:
+                _send(self._ask, given)
+                status, text = _receive(self._answer, time.monotonic() + SECONDS)
         except TimeoutError:
             self.close()
             raise TemplateFailed(f"it takes more than {SECONDS:.0f} s for one text") from None
         except (EOFError, OSError):
             self.close()
             raise TemplateFailed("it asks for too much memory, or nests too deeply") from None
+        except BaseException:
+            # An interrupt: what was asked for would be taken for the answer to the next question.
+            self.close()
+            raise
         if status != "text":
             raise TemplateFailed(text)
         return text
 
     def close(self) -> None:
+        self.open = False
         with contextlib.suppress(OSError):
             os.kill(self.pid, signal.SIGKILL)
         for handle in (self._ask, self._answer):
@@ -73,6 +82,7 @@ class _Child:
 
 
 _children: OrderedDict[Hashable, _Child] = OrderedDict()
+_making = threading.Lock()
 
 
 def render_apart(key: Hashable, compile_template: Callable[[], Render], **given: Any) -> str:
@@ -88,27 +98,19 @@ def render_apart(key: Hashable, compile_template: Callable[[], Render], **given:
     if not hasattr(os, "fork"):
         return _bounded(compile_template(), given)
     key = (os.getpid(), key)
-    child = _children.get(key)
-    if child is None:
-        child = _children[key] = _Child(compile_template)
-        while len(_children) > MOST_CHILDREN:
-            _, oldest = _children.popitem(last=False)
-            oldest.close()
-    _children.move_to_end(key)
+    with _making:
+        child = _children.get(key)
+        if child is None:
+            child = _children[key] = _Child(compile_template)
+            while len(_children) > MOST_CHILDREN:
+                _, oldest = _children.popitem(last=False)
+                oldest.close()
+        _children.move_to_end(key)
     try:
         return child.render(**given)
-    except TemplateFailed:
-        if child.pid and not _alive(child):
+    finally:
+        if not child.open:
             _children.pop(key, None)
-        raise
-
-
-def _alive(child: _Child) -> bool:
-    try:
-        os.kill(child.pid, 0)
-    except OSError:
-        return False
-    return True
 
 
 def _bounded(render: Render, given: dict[str, Any]) -> str:
@@ -128,6 +130,7 @@ def _bounded(render: Render, given: dict[str, Any]) -> str:
 def _serve(ask: int, answer: int, compile_template: Callable[[], Render]) -> None:
     """The child's life: no file of the parent's stays open in it (a lock would outlive the parent), and it ends with the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     highest = max(ask, answer) + 1
     for handle in range(3, highest):
         if handle not in (ask, answer):
@@ -141,6 +144,8 @@ def _serve(ask: int, answer: int, compile_template: Callable[[], Render]) -> Non
             given = _receive(ask, None)
         except (EOFError, OSError):
             return
+        # Whatever becomes of the parent, a text that never ends ends this process.
+        signal.setitimer(signal.ITIMER_REAL, SECONDS + 2)
         try:
             if render is None:
                 render = compile_template()
@@ -151,6 +156,7 @@ def _serve(ask: int, answer: int, compile_template: Callable[[], Render]) -> Non
             reply = ("failed", "it asks for too much memory, or nests too deeply")
         except Exception as error:
             reply = ("failed", (str(error).strip() or type(error).__name__)[:400])
+        signal.setitimer(signal.ITIMER_REAL, 0)
         _send(answer, reply)
 
 
