@@ -248,3 +248,18 @@ def test_all_broken_rows_are_told_before_any_is_scored(
     error = capsys.readouterr().err.strip()
     assert all(word in error for word in words) and len(error.splitlines()) == 1
     assert not (tmp_path / "o.parquet").exists() and not list(tmp_path.glob("*.part*"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_stopped_after_the_file_was_whole(finished_run, tmp_path, capsys, kind):
+    """Between the last two steps: the marks are still there. The same command takes them away and has nothing to do."""
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Is it?"}\n{"prompt": "Was it?"}\n')
+    out = tmp_path / f"o.{kind}"
+    argv = ["score", str(finished_run / "out"), str(tmp_path / "p.jsonl"), "--out", str(out)]
+    assert main(argv) == 0
+    before = out.read_bytes()
+    out.with_name(out.name + ".part.json").write_text("{}")
+    assert main(argv) == 0
+    assert "is finished" in capsys.readouterr().err and out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.glob("o.*")) == [out.name]
+    assert main(argv) == 2 and "is there already" in capsys.readouterr().err

@@ -56,6 +56,9 @@ def score_file(
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
     if out is not None and as_path(out, OutputError).exists():
+        if _tidied(as_path(out, OutputError)):
+            say(f"{out} is finished; nothing to do (remove it to score again)")
+            return _rows_in(Path(out))
         raise OutputError(f"--out {out} is there already; remove it, or choose another")
     if out is None:
         return _scored(run, file, columns, own_answers, condition, trust_remote_code, 0, lambda line: echo(line, shown))
@@ -87,6 +90,25 @@ def score_file(
             f"cannot write {out} ({error.strerror or error}); what was scored is kept: free some space and run the same command again"
         ) from error
     return count
+
+
+def _tidied(out: Path) -> bool:
+    """Whether a scoring was stopped after its file was whole, and before its marks were gone; they are taken away."""
+    part, mark = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.json")
+    stopped = mark.is_file()
+    mark.unlink(missing_ok=True)
+    if stopped:
+        part.unlink(missing_ok=True)
+    return stopped
+
+
+def _rows_in(out: Path) -> int:
+    if out.suffix.casefold() == ".parquet":
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(out).metadata.num_rows
+    with open(out, "rb") as lines:
+        return sum(1 for _ in lines)
 
 
 def _conditions(run: str | Path) -> list[str] | None:
