@@ -158,13 +158,11 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
                 raise ValueError(lacking[0])
             if extra := sorted(told.unexpected_keys):
                 raise ValueError(f"{len(extra)} of its tensors have no place in this model, the first is {extra[0]}")
-    except ModelError:
-        strip(lm.model)
-        _put_back(lm, before)
-        raise
     except Exception as error:
         strip(lm.model)
         _put_back(lm, before)
+        if isinstance(error, ModelError):
+            raise
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"the adapter in {folder} does not fit the model {lm.name} ({reason}); give one that was trained on it"

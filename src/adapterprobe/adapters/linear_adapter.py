@@ -1,5 +1,5 @@
 """The kind `linear`: a learned linear map on the residual stream after chosen blocks, h + A h + b with A and b nought at
-the start. PEFT has no such kind; this speaks as much of PEFT's language as the rest of `adapt` needs."""
+the start. PEFT has no such kind; this speaks as much of PEFT's language as the rest of `adapters` needs."""
 
 from __future__ import annotations
 

@@ -26,9 +26,6 @@ from adapterprobe.progress import Timings
 
 __all__ = ["ANALYSES", "Analysis", "Findings", "FittedRun", "write_analyses"]
 
-FILES = ("controls.json", "challenge.json", "probes.json")
-"""What every finished run has, whatever was asked of it."""
-
 
 @dataclass(frozen=True)
 class Analysis:
@@ -55,6 +52,7 @@ ANALYSES = [
 
 def write_analyses(run: FittedRun, out: Path, timings: Timings) -> None:
     """Ask everything of a run, and write what was found into its folder: tables as they come, each JSON file when it is whole."""
+    # What every finished run has, whatever was asked of it.
     content: dict[str, Any] = {"controls.json": [], "challenge.json": {}, "probes.json": {}}
     for analysis in ANALYSES:
         with timings.stage(analysis.stage, told=True):

@@ -6,6 +6,7 @@ import csv
 import gzip
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
@@ -115,11 +116,7 @@ def _by_ourselves(name: str, builder, files: Mapping[str, list[Path]], split: st
     plain = separators <= {",", "\t"} and not any(value not in (None, '"') for value in told)
     if not every or builder.info.features is not None or not plain or any(path.suffix not in PLAIN for path in every):
         return None
-    if split is None and len(files) > 1:
-        raise DataError(f"{name} has the splits {', '.join(files)}; choose one with --split")
-    if split is not None and split not in files:
-        raise DataError(f"{name} has no split '{split}'; it has {', '.join(files)}")
-    parts = [open_file(path) for path in files[split or next(iter(files))]]
+    parts = [open_file(path) for path in _chosen_split(name, files, split)]
     columns = list(dict.fromkeys(column for part in parts for column in part.columns))
     if len(parts) == 1:
         return Source(name, columns, parts[0].rows, parts[0].total, parts[0].classes)
@@ -210,6 +207,19 @@ def _below(content: object, wanted: bool) -> Iterator[str]:
             yield from _below(part, wanted)
 
 
+def _chosen_split(name: str, splits: Mapping[str, Any], split: str | None) -> Any:
+    """What stands under the split that was chosen, or under the only one.
+
+    Raises:
+        DataError: several splits, and none or an unknown one was chosen.
+    """
+    if split is None and len(splits) > 1:
+        raise DataError(f"{name} has the splits {', '.join(splits)}; choose one with --split")
+    if split is not None and split not in splits:
+        raise DataError(f"{name} has no split '{split}'; it has {', '.join(splits)}")
+    return splits[split or next(iter(splits))]
+
+
 def from_datasets(name: str, loaded, split: str | None) -> Source:
     """Rows of what `datasets` has loaded.
 
@@ -217,11 +227,7 @@ def from_datasets(name: str, loaded, split: str | None) -> Source:
         DataError: several splits, and none or an unknown one was chosen.
     """
     if isinstance(loaded, dict):
-        if split is None and len(loaded) > 1:
-            raise DataError(f"{name} has the splits {', '.join(loaded)}; choose one with --split")
-        if split is not None and split not in loaded:
-            raise DataError(f"{name} has no split '{split}'; it has {', '.join(loaded)}")
-        loaded = loaded[split or next(iter(loaded))]
+        loaded = _chosen_split(name, loaded, split)
     if loaded.features is None:
         # A stream of a kind of file that does not say its columns beforehand.
         loaded = loaded._resolve_features()
