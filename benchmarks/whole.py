@@ -38,13 +38,9 @@ def run() -> list[Row]:
             start = time.perf_counter()
             ours = pipeline.run(config, Path(scratch) / "out")
             seconds = time.perf_counter() - start
-            found = {
-                r["arm"]: r["estimate"]
-                for r in ours.results
-                if r["metric"] == "auroc"
-                and (r["axis"], r["condition"], r["filter"], r["split"]) == ("truth", "mean", "all", "test")
-                and r["probe"] in (None, "logistic")
-            }
+            table = ours.auroc("test")
+            table = table[table["probe"].isna() | (table["probe"] == "logistic")]
+            found = dict(zip(table["arm"], table["estimate"], strict=True))
         finally:
             if before is None:
                 del os.environ["ADAPTERPROBE_CACHE"]
@@ -148,7 +144,7 @@ def _choice_gap(logits: torch.Tensor, choices) -> torch.Tensor:
     """log p(positive) - log p(negative), each summed over its token ids."""
     logprobs = torch.log_softmax(logits.float(), -1)
     sides = [
-        torch.stack([torch.logsumexp(row[list(getattr(c, side))], 0) for row, c in zip(logprobs, choices)])
+        torch.stack([torch.logsumexp(row[list(getattr(c, side))], 0) for row, c in zip(logprobs, choices, strict=True)])
         for side in ("positive", "negative")
     ]
     return sides[0] - sides[1]
@@ -190,7 +186,9 @@ def _train(net, encoded: Encoded, config: RunConfig) -> None:
             for r in rows
         ]
         logprobs = torch.log_softmax(logits.float(), -1)
-        return -torch.stack([torch.logsumexp(row[list(tokens)], 0) for row, tokens in zip(logprobs, wanted)]).mean()
+        return -torch.stack(
+            [torch.logsumexp(row[list(tokens)], 0) for row, tokens in zip(logprobs, wanted, strict=True)]
+        ).mean()
 
     for epoch in range(settings.epochs):
         net.train()

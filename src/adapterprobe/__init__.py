@@ -1,34 +1,79 @@
 """Does a language model know better than it says, and can we catch it lying?"""
 
+from __future__ import annotations
+
+import importlib
 import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adapterprobe import activations, hidden, probes
+    from adapterprobe.adapters.kinds import register_adapter
+    from adapterprobe.api import compare, extract, run, screen, train_adapter
+    from adapterprobe.api import open_model as load_model
+    from adapterprobe.config import RunConfig
+    from adapterprobe.config_files import read_config
+    from adapterprobe.data import Dataset, register_dataset
+    from adapterprobe.errors import AdapterProbeError
+    from adapterprobe.pipeline import Run
+    from adapterprobe.probes import register as register_probe
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "__version__", "activations", "hidden", "load_model", "probes", "read_config", "run"]
+__all__ = [
+    "AdapterProbeError",
+    "Dataset",
+    "Run",
+    "RunConfig",
+    "__version__",
+    "activations",
+    "compare",
+    "extract",
+    "hidden",
+    "load_model",
+    "probes",
+    "read_config",
+    "register_adapter",
+    "register_dataset",
+    "register_probe",
+    "run",
+    "screen",
+    "train_adapter",
+]
+
+_PLACES = {
+    "AdapterProbeError": "errors:AdapterProbeError",
+    "Dataset": "data:Dataset",
+    "Run": "pipeline:Run",
+    "RunConfig": "config:RunConfig",
+    "activations": "activations",
+    "compare": "api:compare",
+    "extract": "api:extract",
+    "hidden": "hidden",
+    "load_model": "api:open_model",
+    "probes": "probes",
+    "read_config": "config_files:read_config",
+    "register_adapter": "adapters.kinds:register_adapter",
+    "register_dataset": "data:register_dataset",
+    "register_probe": "probes:register",
+    "run": "api:run",
+    "screen": "api:screen",
+    "train_adapter": "api:train_adapter",
+}
+"""Where each public name lives; it is imported when first used (importing torch takes seconds)."""
 
 # PEFT imports bitsandbytes wherever it is installed, and that reports which kernels it has not found.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str):
-    """The public names, imported when first used (importing torch takes seconds)."""
-    if name == "run":
-        from adapterprobe.pipeline import run
+    if name not in _PLACES:
+        raise AttributeError(f"module 'adapterprobe' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, _, attribute = _PLACES[name].partition(":")
+    found = importlib.import_module(f"adapterprobe.{module}")
+    value = getattr(found, attribute) if attribute else found
+    globals()[name] = value
+    return value
 
-        return run
-    if name == "RunConfig":
-        from adapterprobe.config import RunConfig
 
-        return RunConfig
-    if name == "read_config":
-        from adapterprobe.config_files import read_config
-
-        return read_config
-    if name == "load_model":
-        from adapterprobe.models import load_model
-
-        return load_model
-    if name in ("activations", "hidden", "probes"):
-        import importlib
-
-        return importlib.import_module(f"adapterprobe.{name}")
-    raise AttributeError(f"module 'adapterprobe' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -261,7 +261,7 @@ class SelectConfig(Stage):
         ge=0,
         description="k: judge the main probe of every arm by nested cross-validation too, k folds of groups outside, 3 inside",
     )
-    tokens: int = Field(16, ge=1, description="last tokens of a prompt that the probe 'attention' sees")
+    tokens: int = Field(16, ge=1, description="last tokens of a prompt that probes over tokens (attention) see")
     curve: list[float] = Field(
         [0.25, 0.5, 1.0],
         description="shares of the groups that are fitted on, for the learning curve at the chosen layer; [] for none",

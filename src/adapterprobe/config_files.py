@@ -108,6 +108,11 @@ def read_run_config(folder: str | Path) -> tuple[RunConfig, dict[str, Any]]:
     return _validated(values, path, [], False), provenance if isinstance(provenance, dict) else {}
 
 
+def recorded_provenance(folder: str | Path) -> dict[str, Any]:
+    """Versions and hashes of a run, out of its folder; nothing where there is no configuration yet."""
+    return read_run_config(folder)[1] if (Path(folder) / "config.yaml").is_file() else {}
+
+
 def _parsed(source: str | Path) -> dict[str, Any]:
     """The keys and values of a YAML file or preset."""
     if str(source) in preset_names():

@@ -14,13 +14,16 @@ import pandas as pd
 from adapterprobe.cache import changed_files, checksums, damaged, file_digest, write_atomic
 from adapterprobe.config import ReadConfig, RunConfig
 from adapterprobe.config_files import to_yaml
-from adapterprobe.data.references import data_files
+from adapterprobe.data.references import data_files, is_registered
+from adapterprobe.data.registered import content_digest
 from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.schema import COLUMNS
 from adapterprobe.evaluate.scores import refuse_non_finite_scores
 from adapterprobe.small_files import read_json, read_table
 
 MARK = "run.json"
+DATA_FOLDER = "data"
+"""Where data that were in memory are written, before whatever comes of them."""
 AGAIN = "run it again with the same command"
 LIBRARIES = ("adapterprobe", "torch", "transformers", "peft", "scikit-learn", "numpy", "scipy", "pandas")
 
@@ -42,7 +45,7 @@ def enter_run_folder(out: Path, config: RunConfig) -> dict | None:
         except OutputError:
             left = {}
         # A run that failed before it wrote anything (a bad option, no model) holds nobody's work.
-        begun = any(path.name not in (MARK, "config.yaml") for path in out.iterdir())
+        begun = any(path.name not in (MARK, "config.yaml", DATA_FOLDER) for path in out.iterdir())
         if left.get("files", {}) != files and begun:
             raise OutputError(
                 f"{out} holds another run (a file that it names has changed since); choose another --out, or remove it"
@@ -55,7 +58,7 @@ def enter_run_folder(out: Path, config: RunConfig) -> dict | None:
             )
         if left.get("finished") and begun:
             return left
-    elif any(out.iterdir()):
+    elif any(path.name != DATA_FOLDER for path in out.iterdir()):
         raise OutputError(f"{out} is not empty and not a run of ours; choose another --out")
     write_atomic(mark, json.dumps({"config": wanted, "files": files, "finished": False}))
     return None
@@ -161,7 +164,7 @@ def claim_folder(out: Path, name: str, described: dict, what: str) -> bool:
     mark = out / name
     wanted = json.loads(json.dumps(described, default=str))
     # Nothing but the mark and pieces of unfinished files: nobody's work.
-    begun = any(path.name != name and not path.name.endswith(".part") for path in out.iterdir())
+    begun = any(path.name not in (name, DATA_FOLDER) and not path.name.endswith(".part") for path in out.iterdir())
     if mark.is_file():
         left = read_json(mark, f"the record of the {what}", remedy="choose another --out, or remove the folder")
         if left == wanted and begun:
@@ -179,7 +182,8 @@ def named_files(*values: object, data: Sequence[tuple[str, ReadConfig]] = ()) ->
     outcome too."""
     files = [Path(v) for v in values if isinstance(v, str) and v.endswith((".jinja", ".yaml", ".yml"))]
     files += [file for ref, read in data for file in data_files(ref, read)]
-    return {str(file): file_digest(file) for file in files if file.is_file()}
+    registered = {f"data set {ref}": content_digest(ref) for ref, _ in data if is_registered(ref)}
+    return {str(file): file_digest(file) for file in files if file.is_file()} | registered
 
 
 def files_of(config: RunConfig) -> dict[str, str]:

@@ -6,7 +6,7 @@ from peft import PeftModel
 from adapterprobe.adapters import adapter_merged, adapter_off, attach, train_adapter
 from adapterprobe.adapters.attach import detach, fixed_entries, trainable
 from adapterprobe.adapters.kinds import KINDS
-from adapterprobe.adapters.linear_adapter import load_linear
+from adapterprobe.adapters.residual_adapter import load_residual
 from adapterprobe.engine import Engine
 
 
@@ -51,7 +51,7 @@ def contract(lm, fresh, encoded, config, folder, tolerance=1e-4, least=1e-3):
     detach(wrapped)
     assert torch.equal(before, logits(lm, encoded)), "detached"
     if config.kind == "linear":
-        load_linear(fresh.model, fresh.structure.blocks, fresh.structure.width, folder / "adapter")
+        load_residual(fresh.model, fresh.structure.blocks, fresh.structure.width, folder / "adapter")
         assert torch.equal(logits(fresh, encoded), on)
         return
     full = KINDS[config.kind].full_precision

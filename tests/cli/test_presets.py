@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -105,7 +104,7 @@ def test_told_to_lie_is_about_the_adapters_answers(told_to_lie):
 
 
 def test_figures_for_lies(told_to_lie):
-    results, frame = pd.DataFrame(told_to_lie.results), told_to_lie.predictions
+    results, frame = told_to_lie.results, told_to_lie.predictions
     pooled = results[
         (results["metric"] == "auroc_pooled") & (results["arm"] == "base+probe") & (results["split"] == "test")
     ]

@@ -276,7 +276,7 @@ def test_interrupted_and_killed_runs_end_the_same(finished, tmp_path):
             time.sleep(0.01)
         process.send_signal(how)
         try:
-            _, err = process.communicate(timeout=4)
+            _, err = process.communicate(timeout=1)
         except subprocess.TimeoutExpired:
             # A signal that falls into a callback of a C library is lost there; people press again.
             process.send_signal(how)

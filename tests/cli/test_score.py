@@ -98,7 +98,7 @@ def test_a_stopped_scoring_goes_on_where_it_was(finished_run, tmp_path, monkeypa
         [json.loads(line) for line in (tmp_path / f"{n}.jsonl").read_text().splitlines()] for n in ("whole", "two")
     )
     assert [line["n"] for line in second] == list(range(20))
-    for a, b in zip(first, second):
+    for a, b in zip(first, second, strict=True):
         for name, told in a["detectors"].items():
             assert told["score"] == pytest.approx(b["detectors"][name]["score"], abs=1e-6)
 
@@ -156,7 +156,7 @@ def test_answers_hold_what_they_promise():
         assert how == "class-conditional" and coverage == 0.8
         right = np.where(new["label"] == 1, "truth", "lie")
         # "don't know" stands for both or for none; at this sharpness for both.
-        held.append(np.mean([a in (r, "don't know") for a, r in zip(said, right)]))
+        held.append(np.mean([a in (r, "don't know") for a, r in zip(said, right, strict=True)]))
     assert 0.77 < np.mean(held) < 0.9
     said, _, reason = answers(rows(8), np.array([0.5]), 0.95)
     assert said is None and "needed" in reason
@@ -263,3 +263,17 @@ def test_stopped_after_the_file_was_whole(finished_run, tmp_path, capsys, kind):
     assert "is finished" in capsys.readouterr().err and out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.glob("o.*")) == [out.name]
     assert main(argv) == 2 and "is there already" in capsys.readouterr().err
+
+
+def test_files_of_different_runs_are_told_apart(finished_run, tmp_path, capsys):
+    """Found by the fuzzer: scores of a probe that the configuration does not have."""
+    run = tmp_path / "r"
+    shutil.copytree(finished_run / "out", run)
+    mark = json.loads((run / "run.json").read_text())
+    mark.pop("checksums")
+    (run / "run.json").write_text(json.dumps(mark))
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("- mass_mean", "- ridge"))
+    (tmp_path / "s.csv").write_text("statement\nParis is the capital of France\n")
+    assert main(["score", str(run), str(tmp_path / "s.csv")]) == 2
+    assert "has scores of the probe 'mass_mean', config.yaml has only logistic, ridge" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from adapterprobe.cache import reserve, write_atomic
@@ -62,6 +63,18 @@ class HiddenStates:
     def logprobs(self) -> np.ndarray:
         """Log-probability of (positive, negative) choice: rows x 2, fp32."""
         return np.load(self.folder / "answers.npy")
+
+    @property
+    def prompts(self) -> pd.DataFrame:
+        """A row per prompt, in the order of the states: text as tokenised, labels, groups (where `extract` wrote the folder).
+
+        Raises:
+            CacheError: there is no such table in the folder.
+        """
+        path = self.folder / "prompts.parquet"
+        if not path.is_file():
+            raise CacheError(f"no {path.name} in {self.folder}; `extract` writes it beside the states")
+        return pd.read_parquet(path)
 
     def _map(self, mode: str) -> np.ndarray:
         shape = (len(self.layers), self.rows, self.width)

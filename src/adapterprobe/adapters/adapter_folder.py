@@ -12,8 +12,8 @@ import torch
 
 from adapterprobe.adapters.attach import strip
 from adapterprobe.adapters.kinds import keeps_full_precision
-from adapterprobe.adapters.linear_adapter import LinearAdapter, is_linear, load_linear
 from adapterprobe.adapters.on_off import adapter_merged, tuner_layers
+from adapterprobe.adapters.residual_adapter import ResidualAdapter, is_residual, load_residual
 from adapterprobe.adapters.untrusted import (
     CONFIG,
     WEIGHTS,
@@ -38,7 +38,7 @@ def base_model_record(lm: LanguageModel) -> dict[str, str]:
 
 def save_adapter(wrapped, model: dict[str, str], folder: Path) -> None:
     """Write an adapter with what is recorded of its model (see `base_model_record`)."""
-    if isinstance(wrapped, LinearAdapter):
+    if isinstance(wrapped, ResidualAdapter):
         wrapped.model_name = model["model"]
     else:
         wrapped.peft_config["default"].base_model_name_or_path = model["model"]
@@ -131,12 +131,12 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
     names = [name for name, _ in lm.model.named_modules()]
     check_adapter_config(folder, config, names)
     before: dict[str, torch.Tensor] = {}
-    if not is_linear(folder) and changes_the_base(folder, config):
+    if not is_residual(config) and changes_the_base(folder, config):
         before = {name: parameter.detach().clone() for name, parameter in lm.model.named_parameters()}
     try:
         _check_made_for(lm, folder, config)
-        if is_linear(folder):
-            wrapped = load_linear(lm.model, lm.structure.blocks, lm.structure.width, folder)
+        if is_residual(config):
+            wrapped = load_residual(lm.model, lm.structure.blocks, lm.structure.width, folder)
         else:
             check_no_whole_weights(folder, config, [name for name, _ in lm.model.named_parameters()])
             with warnings.catch_warnings(record=True) as caught:

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
 from adapterprobe.adapters.kinds import KINDS, kind_of, peft_config
-from adapterprobe.adapters.linear_adapter import LinearAdapter
+from adapterprobe.adapters.residual_adapter import ResidualAdapter
 from adapterprobe.adapters.sharding import refuse_sharded
 from adapterprobe.adapters.untrusted import check_patterns
 from adapterprobe.adapters.weight_init import Originals, initialise, is_quantized
@@ -57,7 +57,7 @@ def target_names(model, structure: Structure, config: AdapterConfig) -> list[str
 
 def attach(
     model, structure: Structure, config: AdapterConfig, seed: int, originals: Originals | None = None
-) -> PeftModel | LinearAdapter:
+) -> PeftModel | ResidualAdapter:
     """Inject an untrained adapter into `model` (in place) and return PEFT's wrapper around it.
 
     The adapter's weights have the model's dtype (an update in another dtype is several times slower); the
@@ -70,8 +70,8 @@ def attach(
     names = target_names(model, structure, config)
     if kind.targets == "blocks":
         layers = parse_layers(config.layers, 0, structure.n_layers - 1)
-        wrapped = LinearAdapter(model, structure.blocks, layers, structure.width)
-        return wrapped.eval()
+        torch.manual_seed(seed)
+        return ResidualAdapter(model, structure.blocks, layers, structure.width, kind, config).eval()
     targets = [model.get_submodule(name) for name in names]
     if not kind.quantizes and any(not m.weight.is_floating_point() for m in targets):
         able = ", ".join(k.name for k in KINDS.values() if k.quantizes)

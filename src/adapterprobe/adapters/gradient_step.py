@@ -15,7 +15,7 @@ from adapterprobe.adapters.neutral_text_drift import text_divergence
 from adapterprobe.adapters.nonfinite import NonFinite, explain
 from adapterprobe.adapters.objectives import Targets, rest_divergence, row_losses
 from adapterprobe.adapters.on_off import adapter_off
-from adapterprobe.adapters.sharding import wanted as sharded
+from adapterprobe.adapters.sharding import fsdp_requested as sharded
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Batch, Engine
 from adapterprobe.errors import ModelError

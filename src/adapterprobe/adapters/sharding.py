@@ -18,7 +18,7 @@ from adapterprobe.errors import ConfigError
 from adapterprobe.models import LanguageModel
 
 
-def wanted() -> bool:
+def fsdp_requested() -> bool:
     """Whether accelerate's configuration asks for it."""
     return processes.count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
@@ -29,7 +29,7 @@ def check_sharding(config: RunConfig) -> None:
     Raises:
         ConfigError: names it and what to do.
     """
-    if not wanted():
+    if not fsdp_requested():
         return
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":

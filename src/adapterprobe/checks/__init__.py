@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from adapterprobe.checks import prompts, rows, shortcuts
 from adapterprobe.checks.entries import Entry, entries_of
 from adapterprobe.checks.findings import SEVERITIES, Finding, blocks
-from adapterprobe.data import Dataset, load_data, relation_names
+from adapterprobe.data import ExampleSource, load_data, relation_names
 from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.source import read_data
 from adapterprobe.errors import ConfigError, DataError
@@ -72,13 +72,15 @@ def check(spec: DatasetSpec, against: Sequence[str] = (), reader: Reader | None 
     return Checked(dataset.name, len(entries), len({entry.group for entry in entries}), found)
 
 
-def _read(spec: DatasetSpec, faults: RowErrors) -> Dataset:
+def _read(spec: DatasetSpec, faults: RowErrors) -> ExampleSource:
     if spec.name in relation_names():
         return load_data(spec.name)
     return read_data(spec.name, spec.read, spec.seed, faults)
 
 
-def _on_prompts(spec: DatasetSpec, dataset: Dataset, entries: list[Entry], reader: Reader | None) -> list[Finding]:
+def _on_prompts(
+    spec: DatasetSpec, dataset: ExampleSource, entries: list[Entry], reader: Reader | None
+) -> list[Finding]:
     try:
         found = list(prompts.demonstrations(spec, entries))
         if reader is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapterprobe.data import Dataset, Relation
+from adapterprobe.data import ExampleSource, Relation
 from adapterprobe.data.items import ItemDataset
 
 
@@ -22,7 +22,7 @@ class Entry:
     """The right answer; empty for a claim."""
 
 
-def entries_of(dataset: Dataset) -> list[Entry]:
+def entries_of(dataset: ExampleSource) -> list[Entry]:
     """All entries of a data set."""
     if isinstance(dataset, Relation):
         return [

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from adapterprobe.checks.entries import Entry
 from adapterprobe.checks.findings import BLOCKS, NOTES, WARNS, Finding
-from adapterprobe.data import Dataset
+from adapterprobe.data import ExampleSource
 from adapterprobe.data.duplicates import near_duplicates_of
 from adapterprobe.data.examples import said
 from adapterprobe.models.load import Reader
@@ -52,7 +52,7 @@ def controls(entries: Sequence[Entry], reader: Reader) -> Iterator[Finding]:
         )
 
 
-def tokens(spec: DatasetSpec, dataset: Dataset, reader: Reader) -> Iterator[Finding]:
+def tokens(spec: DatasetSpec, dataset: ExampleSource, reader: Reader) -> Iterator[Finding]:
     """Choices and lengths under one tokenizer; in the recall form the answers themselves are the choices."""
     read = PromptReader(reader.tokenizer)
     count = len(dataset.groups)

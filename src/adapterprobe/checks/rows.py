@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from adapterprobe.checks.entries import Entry
 from adapterprobe.checks.findings import BLOCKS, NOTES, WARNS, Finding
-from adapterprobe.data import Dataset, Relation
+from adapterprobe.data import ExampleSource, Relation
 from adapterprobe.data.duplicates import SAME, near_duplicates_of, near_pairs, normalised
 from adapterprobe.data.faults import RowErrors
 
@@ -29,7 +29,7 @@ def unreadable(faults: RowErrors) -> Iterator[Finding]:
         )
 
 
-def left_out(dataset: Dataset) -> Iterator[Finding]:
+def left_out(dataset: ExampleSource) -> Iterator[Finding]:
     for reason, count in dataset.dropped.items():
         yield Finding("left out", NOTES, f"{count} rows: {reason}", "nothing, if that is what you want")
 
@@ -61,7 +61,7 @@ def repeated(entries: Sequence[Entry]) -> Iterator[Finding]:
         )
 
 
-def leaks(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Finding]:
+def leaks(dataset: ExampleSource, entries: Sequence[Entry]) -> Iterator[Finding]:
     """The same fact in two groups: groups are what splits are made of, so it would stand on both sides."""
     across = [
         (one, two, alike)

@@ -14,7 +14,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from adapterprobe.checks.findings import BLOCKS, NOTES, WARNS, Finding
-from adapterprobe.data import Dataset
+from adapterprobe.data import ExampleSource
 from adapterprobe.data.splits import shuffled
 from adapterprobe.evaluate.intervals import resample, share_interval
 from adapterprobe.evaluate.statistics import auroc
@@ -35,7 +35,7 @@ def _lopsided(share: float) -> str | None:
     return BLOCKS if share < 0.1 or share > 0.9 else WARNS
 
 
-def balance(dataset: Dataset) -> Iterator[Finding]:
+def balance(dataset: ExampleSource) -> Iterator[Finding]:
     """Class balance of all claims that were read; what is asked with both answers is balanced by itself."""
     seen: Mapping[str, int] = getattr(dataset, "seen", {})
     count = sum(seen.values())
@@ -63,7 +63,7 @@ def answer_tokens(examples: Sequence[Example]) -> Iterator[Finding]:
         )
 
 
-def shortcuts(dataset: Dataset, form: str, seed: int) -> Iterator[Finding]:
+def shortcuts(dataset: ExampleSource, form: str, seed: int) -> Iterator[Finding]:
     """Truth predicted, by group-wise cross-validation, from features that have nothing to do with it."""
     groups = shuffled(dataset.groups, seed, dataset.label_sides())[:MOST_GROUPS]
     examples = dataset.examples(groups, form, seed)

@@ -81,6 +81,7 @@ def _name(args: argparse.Namespace) -> str:
 
 def go_list(args: argparse.Namespace) -> None:
     from adapterprobe.data import hub_table, load_relation, relation_names
+    from adapterprobe.data.registered import registered_names
 
     echo(f"{'name':<18}{'facts':>6}{'groups':>8}{'objects':>9}  checked by     title")
     total = 0
@@ -96,6 +97,8 @@ def go_list(args: argparse.Namespace) -> None:
     for name, entry in hub_table().items():
         where = f"{entry.hub}{f' ({entry.config})' if entry.config else ''}"
         echo(f"{name:<18}{where:<44}{entry.split:<12}{entry.title}")
+    for name in registered_names():
+        echo(f"{name:<18}registered by a plug-in")
     echo("others by hub:OWNER/NAME; your own .jsonl, .csv, .tsv, .parquet file or saved folder by its path")
 
 

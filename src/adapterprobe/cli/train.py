@@ -68,11 +68,12 @@ def adapter_overrides(args: argparse.Namespace) -> list[str]:
 
 def listing() -> str:
     """Kinds and objectives, as `--list` prints them."""
-    from adapterprobe.adapters.kinds import KINDS
+    from adapterprobe.adapters.kinds import adapter_kinds
     from adapterprobe.adapters.objectives import OBJECTIVES
 
-    width = max(map(len, [*KINDS, *OBJECTIVES]))
-    lines = ["kinds of adapters:", *(f"  {kind.name:<{width}}  {kind.what}" for kind in KINDS.values())]
+    kinds = adapter_kinds()
+    width = max(map(len, [*kinds, *OBJECTIVES]))
+    lines = ["kinds of adapters:", *(f"  {kind.name:<{width}}  {kind.what}" for kind in kinds.values())]
     return "\n".join([*lines, "", "objectives:", *(f"  {name:<{width}}  {what}" for name, what in OBJECTIVES.items())])
 
 

@@ -20,7 +20,7 @@ MIRROR = {"question": "negated", "statement": "negated", "negated": "question"}
 """The form that asks the same the other way round: who answers both rightly has not just said yes."""
 
 
-class Dataset(Protocol):
+class ExampleSource(Protocol):
     """A source of examples, whatever it was read from."""
 
     name: str

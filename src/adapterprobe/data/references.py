@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapterprobe.config import ReadConfig
-from adapterprobe.data.examples import Dataset
 from adapterprobe.data.hub import hub_table
 from adapterprobe.data.readers import FILES
+from adapterprobe.data.registered import registered_names
 from adapterprobe.data.relations import relation_names
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
@@ -21,12 +21,26 @@ MOST_ENTRIES = 100_000
 
 
 def all_names() -> list[str]:
-    """Every data set that goes by a name: built in, or in our table of the hub."""
-    return [*relation_names(), *hub_table()]
+    """Every data set that goes by a name: built in, in our table of the hub, or registered."""
+    return [*relation_names(), *hub_table(), *registered_names()]
+
+
+def is_registered(ref: str) -> bool:
+    """Whether a reference is the name of a data set of one's own (see `register_dataset`)."""
+    return (
+        ref not in relation_names()
+        and ref not in hub_table()
+        and not _looks_like_a_file(ref)
+        and ref in registered_names()
+    )
+
+
+def _looks_like_a_file(ref: str) -> bool:
+    return ref.endswith(FILES) or os.sep in ref or ref.startswith((".", "~", "hub:"))
 
 
 def _is_path(ref: str) -> bool:
-    return ref.endswith(FILES) or os.sep in ref or ref.startswith((".", "~")) or Path(ref).exists()
+    return _looks_like_a_file(ref) or (Path(ref).exists() and not is_registered(ref))
 
 
 def data_path(ref: str) -> Path | None:
@@ -97,9 +111,8 @@ def refuse_unused(refs: Sequence[str], read: ReadConfig) -> None:
             raise DataError(f"{name} says nothing to {', '.join(refs)}; it is for {what}")
 
 
-def check_names(datasets: list[Dataset]) -> None:
+def check_dataset_names(names: Sequence[str]) -> None:
     """Raises `DataError` where two data sets would have one name in the results."""
-    names = [dataset.name for dataset in datasets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from adapterprobe.cache import digest
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.duplicates import near_groups, normalised, plain_form, text_key
-from adapterprobe.data.examples import Dataset
+from adapterprobe.data.examples import ExampleSource
 from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.folders import open_folder, open_repository
 from adapterprobe.data.hub import HubEntry, Unlabelled, hub_table, open_entry
 from adapterprobe.data.items import Item, ItemDataset
 from adapterprobe.data.readers import FILES, Source, open_file
-from adapterprobe.data.references import all_names, data_files, data_path
+from adapterprobe.data.references import all_names, data_files, data_path, is_registered
+from adapterprobe.data.registered import content_digest, registered_dataset, registered_source
 from adapterprobe.data.relations import load_relation, relation_names
 from adapterprobe.data.sampling import Sampler, balanced
 from adapterprobe.data.shapes import InvalidRow, as_clause, find_shape, text_of
@@ -37,10 +38,10 @@ class Opened:
     templates: tuple[Template, ...] = ()
 
 
-_loaded: dict[str, Dataset] = {}
+_loaded: dict[str, ExampleSource] = {}
 
 
-def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row: bool = False) -> Dataset:
+def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row: bool = False) -> ExampleSource:
     """A data set by name (built in, or of our table of the hub), by path (.jsonl, .csv, .tsv, .parquet, a saved `datasets`
     folder), or as `hub:NAME` (of our table, or any OWNER/NAME whose columns make one of the three shapes).
 
@@ -56,7 +57,9 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row
     if ref in relation_names():
         return load_relation(ref)
     read = read or ReadConfig()
-    state = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in data_files(ref, read)]
+    state: list = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in data_files(ref, read)]
+    if is_registered(ref):
+        state.append(content_digest(ref))
     key = digest(ref, read.model_dump(mode="json"), seed, state, every_row)
     if key not in _loaded:
         faults = RowErrors()
@@ -206,6 +209,9 @@ def _open(ref: str, read: ReadConfig) -> Opened:
     path = data_path(ref)
     if path is None and name in hub_table():
         return _open_entry(hub_table()[name], read)
+    if is_registered(ref):
+        source, read = registered_source(ref), read.model_copy(update={"group": registered_dataset(ref).reading.group})
+        return _opened(source, read)
     if path is not None:
         data_files(ref, read)
         source = open_folder(path, read.config, read.split) if path.is_dir() else open_file(path)
@@ -222,6 +228,11 @@ def _open(ref: str, read: ReadConfig) -> Opened:
             f"no data set '{ref}'{nearest(ref, all_names())}; `adapterprobe data list` shows all, a file needs its ending "
             f"({', '.join(FILES)}), other data sets of the hub go by hub:OWNER/NAME"
         )
+    return _opened(source, read)
+
+
+def _opened(source: Source, read: ReadConfig) -> Opened:
+    """Rows whose columns make one of the shapes."""
     shape, columns = find_shape(source.name, source.columns, read.columns)
     if read.group is not None and read.group not in source.columns:
         raise DataError(
@@ -278,7 +289,7 @@ def _with_groups(items: list[Item]) -> list[Item]:
     """Groups of near-duplicates, each named by the content of its first member in the order of their words."""
     numbers = near_groups([item.words for item in items])
     least: dict[int, str] = {}
-    for item, number in zip(items, numbers):
+    for item, number in zip(items, numbers, strict=True):
         key = normalised(item.words)
         least[number] = min(least.get(number, key), key)
-    return [replace(item, group=f"~{text_key(least[number])}") for item, number in zip(items, numbers)]
+    return [replace(item, group=f"~{text_key(least[number])}") for item, number in zip(items, numbers, strict=True)]

@@ -57,7 +57,11 @@ def feature_spec(spec: ProbeConfig, config: RunConfig, n_layers: int) -> Feature
     if (kind == "tokens") != (depth == "tokens"):
         raise ConfigError(
             f"probe '{spec.label}' cannot use features={kind}; "
-            + ("tokens are for the probe 'attention'" if kind == "tokens" else "it looks at tokens: leave features out")
+            + (
+                "tokens are for probes that read them (class attribute depth_of = 'tokens'), such as attention"
+                if kind == "tokens"
+                else "it looks at tokens: leave features out"
+            )
         )
     layers = parse_layers(spec.layers or config.select.layers, 0, n_layers)
     if kind == "layer":

@@ -115,13 +115,18 @@ class Scorer:
             and r.get("filter") == "all"
             and r.get("condition") == "mean"
         ]
-        rates = {(r["arm"], r["probe"]): r for r in sorted(results, key=lambda r: r["dataset"] == "mean")}
+        rates = {(r.get("arm"), r.get("probe")): r for r in sorted(results, key=lambda r: r.get("dataset") == "mean")}
         specs = {spec.label: spec for spec in self.config.probe_specs}
         found = []
         for (arm, label), rows in frame.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
             label = None if pd.isna(label) else label
             probe, probe_input, layer = None, None, None
             if label is not None:
+                if label not in specs:
+                    raise OutputError(
+                        f"{self.folder / 'predictions.parquet'} has scores of the probe '{label}', config.yaml has only "
+                        f"{', '.join(specs)}: the files are of different runs; {AGAIN}"
+                    )
                 probe_input = feature_spec(specs[label], self.config, self.lm.structure.n_layers)
                 probe, about = load_probe(self.folder / "probes" / f"{arm}-{label}-seed-{self.seed}")
                 layer = about.get("layer")
@@ -133,7 +138,7 @@ class Scorer:
             found.append(
                 SavedDetector(
                     arm, label, probe, probe_input, layer, float(rows["threshold"].iloc[0]), rows[rows["split"] == "calibrate"],
-                    rate and {name: rate[name] for name in ("estimate", "low", "high")},
+                    rate and {name: rate.get(name) for name in ("estimate", "low", "high")},
                 )
             )  # fmt: skip
         return found

@@ -1,5 +1,6 @@
 """The stages in their order: the only place that knows all of them."""
 
-from adapterprobe.pipeline.run import Run, run
+from adapterprobe.pipeline.finished_run import Run
+from adapterprobe.pipeline.run import run
 
 __all__ = ["Run", "run"]

@@ -22,7 +22,7 @@ from adapterprobe.data.source import load_data, rows_by_line
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import Fidelity, faithful
 from adapterprobe.errors import DataError, ModelError, OutputError
-from adapterprobe.models import load_model
+from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.output_folder import claim_folder, named_files
 from adapterprobe.output_lock import output_lock
@@ -98,27 +98,36 @@ class ExtractConfig:
         return json.loads(json.dumps(content | {"adapter": adapter_digest(self.adapter)}, default=str))
 
 
-def extract(config: ExtractConfig, out: str | Path, check: bool = False) -> tuple[HiddenStates, Fidelity | None]:
+def extract(
+    config: ExtractConfig,
+    out: str | Path,
+    check: bool = False,
+    lm: LanguageModel | None = None,
+) -> tuple[HiddenStates, Fidelity | None]:
     """Record hidden states into `out`, with `prompts.parquet` in the order of the rows.
 
     What was computed before comes from the cache; a stopped extraction goes on where it was.
 
     Args:
         check: also compare the engine with the plain forward pass on some of the prompts.
+        lm: the model, where it is loaded already; its content is then part of what the folder is held against.
 
     Raises:
         AdapterProbeError: bad input, before anything is computed; or another extraction in `out`.
     """
     with output_lock(out) as folder:
-        return _extract(config, folder, check)
+        return _extract(config, folder, check, lm)
 
 
-def _extract(config: ExtractConfig, out: Path, check: bool) -> tuple[HiddenStates, Fidelity | None]:
-    finished = claim_folder(out, MARK, config.describe(), "extraction")
+def _extract(
+    config: ExtractConfig, out: Path, check: bool, lm: LanguageModel | None
+) -> tuple[HiddenStates, Fidelity | None]:
+    described = config.describe() | ({} if lm is None else {"fingerprint": lm.fingerprint})
+    finished = claim_folder(out, MARK, described, "extraction")
     if finished and not check:
         say(f"{out} is finished; nothing to do (remove the folder to extract again)")
         return open_states(out), None
-    lm = load_model(**config.model)
+    lm = lm or load_model(**config.model)
     layers = parse_layers(config.layers, 0, lm.structure.n_layers)
     prompts = _in_order(config, lm.tokenizer)
     encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +15,7 @@ from adapterprobe.analyses import write_analyses
 from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
-from adapterprobe.config_files import read_config, with_changes
+from adapterprobe.config_files import read_config, recorded_provenance, with_changes
 from adapterprobe.detectors.features import feature_spec
 from adapterprobe.detectors.fit import ArmFit, fit_arms, own_detector, probe_detectors
 from adapterprobe.detectors.labels import judged_prompts, sent_prompts
@@ -28,7 +26,7 @@ from adapterprobe.evaluate.results import evaluate
 from adapterprobe.evaluate.scores import Labels, predictions
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
 from adapterprobe.knowledge import measure_knowledge
-from adapterprobe.models import load_model
+from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
 from adapterprobe.models.source_files import source_record
@@ -42,6 +40,7 @@ from adapterprobe.output_folder import (
     write_parquet,
 )
 from adapterprobe.output_lock import output_lock
+from adapterprobe.pipeline.finished_run import Run
 from adapterprobe.pipeline.run_summary import about_run
 from adapterprobe.probes import save_probe
 from adapterprobe.probes.select import settings_of
@@ -50,33 +49,11 @@ from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run, read from its folder."""
-
-    folder: Path
-
-    @property
-    def predictions(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "predictions.parquet")
-
-    @property
-    def results(self) -> list[dict]:
-        return json.loads((self.folder / "results.json").read_text("utf-8"))
-
-    @property
-    def verdicts(self) -> list[dict]:
-        return json.loads((self.folder / "verdicts.json").read_text("utf-8"))
-
-    @property
-    def report(self) -> Path:
-        return self.folder / "report.html"
-
-
 def run(
     config: RunConfig | str | Path | None = None,
     out: str | Path = "runs/demo",
     trust_remote_code: bool = False,
+    lm: LanguageModel | None = None,
     **overrides: object,
 ) -> Run:
     """Run the whole comparison.
@@ -86,6 +63,7 @@ def run(
         out: folder of the outputs; a finished run there with the same configuration is returned at once, an
             unfinished one goes on where it was.
         trust_remote_code: run code that comes with the model; a file cannot ask for it.
+        lm: the model, where it is loaded already (`config.model` then only names it).
         overrides: changes by top-level keys, merged into the configuration at any depth (`adapter={"kind": "ia3"}`).
 
     Raises:
@@ -106,6 +84,7 @@ def run(
     with output_lock(out):
         finished = enter_run_folder(out, config)
         if finished is not None:
+            _refuse_another_model(out, lm)
             there = all(
                 (out / name).is_file()
                 for name in ("predictions.parquet", "results.json", "verdicts.json", "probes.json")
@@ -116,15 +95,26 @@ def run(
                 return Run(out)
             said = "; ".join(f"{name} {what}" for name, what in list(changed.items())[:3]) or "files are missing"
             say(f"{out} was finished, but is not as it was left ({said}); it is made again")
-        _Stages(config, hypotheses, out).run()
+        _Stages(config, hypotheses, out, lm).run()
     return Run(out)
+
+
+def _refuse_another_model(out: Path, lm: LanguageModel | None) -> None:
+    """Raises `OutputError` where a finished run is of another model than the one that is loaded: two may bear one name."""
+    if lm is None:
+        return
+    recorded = recorded_provenance(out).get("hashes", {}).get("model")
+    if recorded not in (None, lm.fingerprint):
+        raise OutputError(
+            f"{out} holds a run of another model called '{lm.name}' (other weights or tokenizer); choose another folder"
+        )
 
 
 class _Stages:
     """The stages of one run, each timed."""
 
-    def __init__(self, config: RunConfig, hypotheses: list[Hypothesis], out: Path) -> None:
-        self.config, self.hypotheses, self.out = config, hypotheses, out
+    def __init__(self, config: RunConfig, hypotheses: list[Hypothesis], out: Path, lm: LanguageModel | None) -> None:
+        self.config, self.hypotheses, self.out, self.lm = config, hypotheses, out, lm
         self.timings = Timings()
 
     def run(self) -> None:
@@ -133,7 +123,7 @@ class _Stages:
         with stage("questions"):
             questions = prepare_questions(config)
         with stage("load model"):
-            lm = load_model(**config.model.arguments())
+            lm = self.lm or load_model(**config.model.arguments())
         n_layers = lm.structure.n_layers
         for spec in config.probe_specs:
             feature_spec(spec, config, n_layers)

@@ -12,7 +12,7 @@ from adapterprobe.adapters import distributed as processes
 from adapterprobe.adapters.attach import target_names
 from adapterprobe.adapters.cached_training import SharedLowerBlocks, trained_adapter
 from adapterprobe.adapters.preflight import check_adapter, training_prompts
-from adapterprobe.adapters.sharding import check_sharding, is_sharded, shard, wanted
+from adapterprobe.adapters.sharding import check_sharding, fsdp_requested, is_sharded, shard
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.engine import Engine
@@ -22,7 +22,14 @@ from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
 from adapterprobe.models.layers import parse_layers
 from adapterprobe.models.load import describe
-from adapterprobe.output_folder import changed_since, enter_run_folder, finish, provenance, write_config, write_json
+from adapterprobe.output_folder import (
+    changed_since,
+    enter_run_folder,
+    finish,
+    provenance,
+    write_config,
+    write_json,
+)
 from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.run_summary import peak_memory_gib
 from adapterprobe.progress import say
@@ -50,22 +57,23 @@ class Training:
 def _loaded(config: RunConfig) -> LanguageModel:
     """The model, its blocks shared out among the processes where that is asked for."""
     settings = config.model.arguments()
-    if wanted():
+    if fsdp_requested():
         device = pick_device(config.model.device)
         lm = load_model(**settings | {"device": "cpu", "dtype": dtype_name(pick_dtype(config.model.dtype, device))})
         target_names(lm.model, lm.structure, config.adapter)
         shard(lm, device)
         return lm
-    lm = load_model(**settings)
-    target_names(lm.model, lm.structure, config.adapter)
-    return lm
+    return load_model(**settings)
 
 
-def train(config: RunConfig, out: str | Path) -> Training:
+def train(config: RunConfig, out: str | Path, lm: LanguageModel | None = None) -> Training:
     """Train the adapter of `config.adapter` on the splits adapter-train and select of `config.data`, for the first seed.
 
     It is the very adapter that a run of the same configuration trains, and finds in the cache. Under `torchrun` (or
     `accelerate launch` on GPUs) the steps are shared out among the processes.
+
+    Args:
+        lm: the model, where it is loaded already (`config.model` then only names it).
 
     Raises:
         AdapterProbeError: whatever the input or the environment makes impossible, before training where that can be known.
@@ -74,10 +82,10 @@ def train(config: RunConfig, out: str | Path) -> Training:
     check_adapter(config.adapter)
     check_sharding(config)
     with output_lock(out) if processes.is_main() else contextlib.nullcontext():
-        return _train(config, out)
+        return _train(config, out, lm)
 
 
-def _train(config: RunConfig, out: Path) -> Training:
+def _train(config: RunConfig, out: Path, lm: LanguageModel | None) -> Training:
     main = processes.is_main()
     finished = False
     if main and (left := enter_run_folder(out, config)) is not None:
@@ -87,9 +95,17 @@ def _train(config: RunConfig, out: Path) -> Training:
             said = "; ".join(f"{name} {what}" for name, what in list(changed.items())[:3]) or "train.json is missing"
             say(f"{out} was finished, but is not as it was left ({said}); it is made again")
     if processes.broadcast_bool(finished):
-        return Training(out)
+        done = Training(out)
+        if lm is not None and done.about.get("model_fingerprint") != lm.fingerprint:
+            raise OutputError(
+                f"{out} holds an adapter of another model called '{lm.name}' (other weights or tokenizer); choose another folder"
+            )
+        return done
     questions = prepare_questions(config)
-    lm = _loaded(config)
+    if lm is None:
+        lm = _loaded(config)
+    if not fsdp_requested():
+        target_names(lm.model, lm.structure, config.adapter)
     prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
     encoded = encode(lm.tokenizer, [p for p in prompts if p.split in LEARNED], lm.context_length, lm.vocabulary)
     engine = Engine(lm.model, lm.structure)

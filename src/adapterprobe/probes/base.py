@@ -29,6 +29,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
+from adapterprobe.plugins import load_plugins
 
 _REGISTRY: dict[str, type[Probe]] = {}
 
@@ -232,7 +233,8 @@ def register(name: str) -> Callable[[type[Probe]], type[Probe]]:
 
 
 def available() -> list[str]:
-    """Names of all registered probes."""
+    """Names of all registered probes, with those that installed packages bring."""
+    load_plugins("probes")
     return sorted(_REGISTRY)
 
 
@@ -242,6 +244,8 @@ def lookup(name: str) -> type[Probe]:
     Raises:
         ConfigError: unknown name (the nearest is given).
     """
+    if name not in _REGISTRY:
+        load_plugins("probes")
     if name in _REGISTRY:
         return _REGISTRY[name]
     from adapterprobe.probes.scikit import scikit_probe

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from adapterprobe.config import ReadConfig
-from adapterprobe.data import Dataset, load_data
+from adapterprobe.data import ExampleSource, load_data
 from adapterprobe.data.splits import shuffled
 from adapterprobe.errors import DataError
 from adapterprobe.prompts import (
@@ -49,7 +49,7 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class _Dealt:
-    dataset: Dataset
+    dataset: ExampleSource
     shown: list[str]
     """Groups of demonstrations."""
     believed: list[str]
@@ -129,7 +129,7 @@ def _deal(spec: DatasetSpec, with_belief: bool) -> _Dealt:
     return _Dealt(dataset, groups[:size], groups[size:taken], groups[taken:], systems)
 
 
-def _demonstrators(dataset: Dataset, groups: list[str], spec: DatasetSpec) -> int:
+def _demonstrators(dataset: ExampleSource, groups: list[str], spec: DatasetSpec) -> int:
     """How many groups it takes to demonstrate: more than there are shots where objects cannot be balanced in a few."""
     size = max(8, spec.shots + 2) if spec.shots else 0
     while size and size <= len(groups) // 4:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from adapterprobe.data import Dataset
+from adapterprobe.data import ExampleSource
 from adapterprobe.data.examples import MIRROR
 from adapterprobe.errors import DataError
 from adapterprobe.prompts import after_shared_words, belief_rounds, demo_templates, draw_demo_sets, templates_for
@@ -52,8 +52,8 @@ class KnowledgePromptConfig:
 
 
 def knowledge_prompts(
-    dataset: Dataset,
-    owner: Dataset,
+    dataset: ExampleSource,
+    owner: ExampleSource,
     pool: Sequence[str],
     examples: Sequence[Example],
     split: str,
@@ -91,7 +91,7 @@ def knowledge_prompts(
     return made
 
 
-def _demos(owner: Dataset, pool: Sequence[str], form: str, prompt_config: KnowledgePromptConfig) -> list[DemoSet]:
+def _demos(owner: ExampleSource, pool: Sequence[str], form: str, prompt_config: KnowledgePromptConfig) -> list[DemoSet]:
     if not prompt_config.shots or form not in owner.forms:
         return draw_demo_sets([], 0, 1, "none", np.random.default_rng(0))
     rng = np.random.default_rng([prompt_config.seed, *owner.name.encode(), *b"demos-belief"])
@@ -100,8 +100,8 @@ def _demos(owner: Dataset, pool: Sequence[str], form: str, prompt_config: Knowle
 
 
 def _rounds(
-    dataset: Dataset,
-    owner: Dataset,
+    dataset: ExampleSource,
+    owner: ExampleSource,
     examples: list[Example],
     split: str,
     sets: list[DemoSet],
@@ -115,8 +115,8 @@ def _rounds(
 
 
 def _recall(
-    dataset: Dataset,
-    owner: Dataset,
+    dataset: ExampleSource,
+    owner: ExampleSource,
     pool: Sequence[str],
     groups: list[str],
     split: str,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adapterprobe.config import RunConfig
-from adapterprobe.data import Dataset, Relation, load_data, split_groups
+from adapterprobe.data import ExampleSource, Relation, load_data, split_groups
 from adapterprobe.data.duplicates import near_duplicates_of
 from adapterprobe.data.examples import said
-from adapterprobe.data.references import check_names, refuse_unused
+from adapterprobe.data.references import check_dataset_names, refuse_unused
 from adapterprobe.data.splits import shuffled
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.prompts import (
@@ -50,7 +50,7 @@ class Questions:
     splits: dict[str, list[str]]
     examples: dict[str, list[Example]]
     pools: dict[tuple[str, str], list[Example]]
-    datasets: dict[str, Dataset]
+    datasets: dict[str, ExampleSource]
     trained: tuple[str, ...]
     """Names of the data sets that splits are made of."""
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -73,7 +73,7 @@ def prepare_questions(config: RunConfig) -> Questions:
     if not data.read_by_name:
         refuse_unused([*data.train, *data.ood], data.read)
     train, ood = _load_all(config, data.train, data.ood)
-    check_names([*train, *ood])
+    check_dataset_names([dataset.name for dataset in (*train, *ood)])
     for dataset in train:
         _templates(config, dataset, own=True)
     for dataset in ood:
@@ -115,13 +115,13 @@ def prepare_questions(config: RunConfig) -> Questions:
     return made
 
 
-def _load_all(config: RunConfig, *names: Sequence[str]) -> list[list[Dataset]]:
+def _load_all(config: RunConfig, *names: Sequence[str]) -> list[list[ExampleSource]]:
     """The data sets of each list.
 
     Raises:
         DataError: all that is wrong with any of them, rather than one file at a time.
     """
-    found: list[list[Dataset]] = []
+    found: list[list[ExampleSource]] = []
     faults: list[str] = []
     for several in names:
         found.append([])
@@ -136,7 +136,7 @@ def _load_all(config: RunConfig, *names: Sequence[str]) -> list[list[Dataset]]:
 
 
 def _pools(
-    train: list[Dataset], groups: list[str], sides: Mapping[str, str], config: RunConfig
+    train: list[ExampleSource], groups: list[str], sides: Mapping[str, str], config: RunConfig
 ) -> dict[tuple[str, str], list[str]]:
     """Groups of demonstrations, per training data set and pool; no group is in two."""
     size = config.data.pool_groups if config.elicit.shots else 0
@@ -152,7 +152,7 @@ def _pools(
 
 
 def _judged_only(
-    dataset: Dataset, seen: set[str], trained: list[Example], config: RunConfig, made: Questions
+    dataset: ExampleSource, seen: set[str], trained: list[Example], config: RunConfig, made: Questions
 ) -> list[Example]:
     """Examples of an out-of-distribution set: of groups that no training split has, saying nothing that those say."""
     data = config.data
@@ -174,7 +174,7 @@ def _judged_only(
 
 
 def _not_said(
-    dataset: Dataset, groups: list[str], trained: list[Example], config: RunConfig, made: Questions
+    dataset: ExampleSource, groups: list[str], trained: list[Example], config: RunConfig, made: Questions
 ) -> list[str]:
     """Groups without those that repeat a training question in other words. Built-in relations share groups by name, so
     that there is nothing to look for between two of them."""
@@ -203,7 +203,7 @@ def _check_sizes(config: RunConfig, made: Questions) -> None:
 
 
 def _examples(
-    dataset: Dataset, groups: Iterable[str], config: RunConfig, made: Questions | None = None
+    dataset: ExampleSource, groups: Iterable[str], config: RunConfig, made: Questions | None = None
 ) -> list[Example]:
     groups = list(groups)
     found = dataset.examples(groups, config.data.form, config.data.data_seed, config.data.wrong)
@@ -216,7 +216,7 @@ def _examples(
     return found
 
 
-def _templates(config: RunConfig, dataset: Dataset, own: bool, role: str | None = None) -> list[Template]:
+def _templates(config: RunConfig, dataset: ExampleSource, own: bool, role: str | None = None) -> list[Template]:
     """Templates of tested prompts. Those that the configuration names must serve the data sets of training (`own`); one
     that is only judged, and has the texts of none of them, keeps its own."""
     names, form = config.elicit.templates, config.data.form
@@ -247,7 +247,7 @@ def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple
         """Whose demonstrations stand beside a data set's questions."""
         return dataset if (dataset, pool) in questions.pools else first
 
-    def demos(dataset: str, pool: str) -> tuple[Dataset, list[DemoSet]]:
+    def demos(dataset: str, pool: str) -> tuple[ExampleSource, list[DemoSet]]:
         owner = owner_of(dataset, pool)
         if (owner, pool) not in sets:
             rng = np.random.default_rng([seed, *owner.encode(), *pool.encode()])

@@ -7,7 +7,7 @@ from importlib import resources
 
 import yaml
 
-from adapterprobe.data.examples import Dataset
+from adapterprobe.data.examples import ExampleSource
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
 from adapterprobe.types import Template, parse_templates
@@ -18,7 +18,7 @@ TEMPLATES = parse_templates(
 
 
 def templates_for(
-    dataset: Dataset, form: str, names: Sequence[str] | None = None, role: str | None = None
+    dataset: ExampleSource, form: str, names: Sequence[str] | None = None, role: str | None = None
 ) -> list[Template]:
     """The templates of a data set in a form.
 
@@ -48,7 +48,7 @@ def templates_for(
     return chosen
 
 
-def _named(name: str, form: str, known: dict[str, Template], dataset: Dataset, has: set[str]) -> Template:
+def _named(name: str, form: str, known: dict[str, Template], dataset: ExampleSource, has: set[str]) -> Template:
     if "{" in name:
         template = Template(name, form, name)
         strange = sorted(template.fields - has)
@@ -69,7 +69,9 @@ def _named(name: str, form: str, known: dict[str, Template], dataset: Dataset, h
     return known[name]
 
 
-def demo_templates(templates: Sequence[Template], owner: Dataset, asked: Dataset) -> dict[str, Template] | None:
+def demo_templates(
+    templates: Sequence[Template], owner: ExampleSource, asked: ExampleSource
+) -> dict[str, Template] | None:
     """By template, the one in which demonstrations of `owner` stand beside a question of `asked`: the same where it can
     place them, else the one in its place among the owner's own. None where both are one data set.
 

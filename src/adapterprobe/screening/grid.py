@@ -90,22 +90,32 @@ class Screen:
     advice: str
 
 
-def screen(config: ScreenConfig, out: str | Path, trust_remote_code: bool = False) -> Screen:
+def screen(
+    config: ScreenConfig,
+    out: str | Path,
+    trust_remote_code: bool = False,
+    lm: LanguageModel | None = None,
+) -> Screen:
     """Fill the grid; answers come from the cache where they are there, so a stopped screening goes on.
 
     A cell whose prompts cannot be made (no chat template, choices that collide under a tokenizer) is left empty with
     the reason; the others go on.
 
+    Args:
+        lm: the only model, where it is loaded already.
+
     Raises:
         AdapterProbeError: bad input, a model that cannot be loaded, or another screening in `out`.
     """
     with output_lock(out) as folder:
-        return _screen(config, folder, trust_remote_code)
+        return _screen(config, folder, trust_remote_code, lm)
 
 
-def _screen(config: ScreenConfig, out: Path, trust_remote_code: bool) -> Screen:
+def _screen(config: ScreenConfig, out: Path, trust_remote_code: bool, loaded: LanguageModel | None) -> Screen:
     files = named_files(*config.formats, *config.systems, data=[(ref, config.read) for ref in config.data])
     described = asdict(config) | {"read": config.read.model_dump(), "files": files}
+    if loaded is not None:
+        described |= {"fingerprint": loaded.fingerprint}
     if claim_folder(out, MARK, described, "screening"):
         say(f"{out} is finished; nothing to do (remove the folder to screen again)")
         cells = read_json(out / "screen.json", "the cells of the screening", list)
@@ -114,7 +124,9 @@ def _screen(config: ScreenConfig, out: Path, trust_remote_code: bool) -> Screen:
     specs = config.specs()
     with bar(len(config.models) * len(specs), "screening", unit="cell") as progress:
         for name in config.models:
-            lm = load_model(name, device=config.device, dtype=config.dtype, trust_remote_code=trust_remote_code)
+            lm = loaded or load_model(
+                name, device=config.device, dtype=config.dtype, trust_remote_code=trust_remote_code
+            )
             engine = Engine(lm.model, lm.structure)
             for spec in specs:
                 cells.append(_cell(lm, engine, spec))
