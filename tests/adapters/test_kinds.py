@@ -68,16 +68,18 @@ def test_contract_in_bf16(kind, tiny_lm, encoded, tmp_path):
     contract(one, two, encoded, config_of(kind, epochs=5), tmp_path, 0.25)
 
 
+UNFIT = {("gpt2", kind) for kind in ("loha", "oft", "bias", "hra")}
+"""PEFT's tuners that do not know transformers' transposed Conv1D."""
+
+
 @pytest.mark.parametrize("family", ["gpt2", "phi", "gpt_neox"])
 @pytest.mark.parametrize("kind", ["dora", "ia3", "loha", "oft", "vera", "ln_tuning", "bias", "hra", "fourierft"])
 def test_contract_on_other_families(kind, family, tiny_lm, encoded, tmp_path):
     config = config_of(kind)
-    try:
-        wrapped = attach(tiny_lm(family).model, tiny_lm(family).structure, config, 0)
-    except ConfigError as error:
-        assert family == "gpt2" and "does not fit this model" in str(error)
+    if (family, kind) in UNFIT:
+        with pytest.raises(ConfigError, match="does not fit this model"):
+            attach(tiny_lm(family).model, tiny_lm(family).structure, config, 0)
         return
-    detach(wrapped)
     contract(tiny_lm(family), tiny_lm(family), encoded, config, tmp_path, 1e-3)
 
 

@@ -91,12 +91,26 @@ def test_the_main_probe_must_be_fitted(finished, tmp_path, capsys, monkeypatch):
     assert "too few rows" in capsys.readouterr().err
 
 
-def test_saved_probes_score_as_in_the_run(finished):
-    """In what is saved every probe says what predictions say, from the states in the cache."""
-    for path in sorted((finished / "out" / "probes").glob("*.json")):
-        probe, about = probes.load_probe(path.with_suffix(""))
-        assert about["axis"] == "truth" and probe.probe_name in {*probes.available(), "GaussianNB"}
-    assert len(list((finished / "out" / "probes").glob("*.json"))) == 5 * 9
+def test_saved_probes_score_as_in_the_run(finished, tmp_path, monkeypatch):
+    """Every probe of every arm, read from its files, gives the prompts of the run the scores of its predictions."""
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished / "cache"))
+    saved = sorted((finished / "out" / "probes").glob("*.json"))
+    assert len(saved) == 5 * 9
+    assert {probes.load_probe(path.with_suffix(""))[1]["axis"] for path in saved} == {"truth"}
+    sent = pd.read_parquet(finished / "out" / "prompts.parquet").query("split == 'test'").iloc[::4]
+    sent[["text", "condition", "prompt_id"]].rename(columns={"text": "prompt"}).to_parquet(tmp_path / "p.parquet")
+    out = tmp_path / "o.parquet"
+    assert main(["score", str(finished / "out"), str(tmp_path / "p.parquet"), "--out", str(out)]) == 0
+    scored = pd.read_parquet(out)
+    frame = pd.read_parquet(finished / "out" / "predictions.parquet").query("axis == 'truth'").dropna(subset=["probe"])
+    compared = 0
+    for (arm, probe), rows in frame.groupby(["arm", "probe"]):
+        expected = rows.set_index("prompt_id").loc[sent["prompt_id"], "score"].to_numpy()
+        got = np.array([row[f"{arm} ({probe})"]["score"] for row in scored["detectors"]])
+        scale = max(1.0, np.abs(expected).max())
+        np.testing.assert_allclose(got, expected, atol=2e-4 * scale, err_msg=f"{arm} {probe}")
+        compared += 1
+    assert compared == 5 * 9
 
 
 def test_searches_come_out_of_the_cache(finished, tmp_path, monkeypatch):
