@@ -202,7 +202,11 @@ class AdapterConfig(Stage):
     train_on: Literal["all", "known", "recalled"] = Field(
         "all", description="train on all groups, or on those that the model knows in the tested form, or recalls"
     )
-    layers: LayerSpec = Field("all", description="blocks that are adapted: all, last:4, first:4, 8-20, 3,5, 33%-83%")
+    layers: LayerSpec = Field(
+        "all",
+        description="blocks that are adapted: all, last:4, first:4, 8-20, 3,5, 33%-83%; of 30 blocks the last is 29, its output is "
+        "state 30 of select.layers",
+    )
     modules: list[str] | Literal["all"] = Field(
         "all",
         description="linear maps by role (q, k, v, o, attention, mlp_in, mlp_out, mlp; found by structure) or by name "
@@ -239,7 +243,10 @@ class AdapterConfig(Stage):
 class SelectConfig(Stage):
     """How layers and regularisation are chosen, the same search for every arm."""
 
-    layers: LayerSpec = Field("all", description="hidden states probes may use: all, last:4, 10-20, 15")
+    layers: LayerSpec = Field(
+        "all",
+        description="hidden states probes may use: all, last:4, 10-20, 15; 0 enters the first block, 30 leaves the last of 30 blocks",
+    )
     strengths: list[float] = Field(
         [1e-4, 1e-3, 1e-2, 1e-1, 1.0],
         min_length=1,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from adapterprobe.errors import ModelError
+from adapterprobe.errors import ConfigError, ModelError
 from adapterprobe.models import find_structure
-from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.layers import parse_blocks, parse_layers, parse_states
 from conftest import FAMILIES, SEVERAL, tiny
 
 NORMS = {
@@ -45,3 +45,14 @@ def test_no_blocks_is_said():
 def test_bad_layers(spec):
     with pytest.raises(Exception, match="layer"):
         parse_layers(spec, 0, 9)
+
+
+def test_blocks_and_states_are_told_apart():
+    """An adapter sits in blocks, a probe reads states; whoever confuses them is told how both are counted."""
+    with pytest.raises(
+        ConfigError, match="no block 30; blocks go from 0 to 29 .last block = 29, its output = state 30"
+    ):
+        parse_blocks("30", 30)
+    with pytest.raises(ConfigError, match="no hidden state 31; states go from 0 to 30 .last block = 29, its output"):
+        parse_states("31", 30)
+    assert parse_states("30", 30) == [30] and parse_blocks("29", 30) == [29]

@@ -11,7 +11,7 @@ import numpy as np
 from adapterprobe.activations import HiddenStates, TokenStates
 from adapterprobe.config import ProbeConfig, RunConfig
 from adapterprobe.errors import ConfigError
-from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.layers import parse_states
 from adapterprobe.probes import lookup
 from adapterprobe.probes.features import FEATURES, Difference
 
@@ -63,7 +63,7 @@ def feature_spec(spec: ProbeConfig, config: RunConfig, n_layers: int) -> Feature
                 else "it looks at tokens: leave features out"
             )
         )
-    layers = parse_layers(spec.layers or config.select.layers, 0, n_layers)
+    layers = parse_states(spec.layers or config.select.layers, n_layers)
     if kind == "layer":
         return FeatureSpec(tuple(layers))
     if kind == "tokens":

@@ -5,7 +5,33 @@ from __future__ import annotations
 from adapterprobe.errors import ConfigError
 
 
-def parse_layers(spec: str, low: int, high: int) -> list[int]:
+def parse_blocks(spec: str, n_layers: int) -> list[int]:
+    """Blocks that an adapter sits in, counted 0 .. n_layers - 1.
+
+    >>> parse_blocks("last:2", 30)
+    [28, 29]
+
+    Raises:
+        ConfigError: see `parse_layers`.
+    """
+    rule = f"blocks go from 0 to {n_layers - 1} (last block = {n_layers - 1}, its output = state {n_layers})"
+    return parse_layers(spec, 0, n_layers - 1, "block", rule)
+
+
+def parse_states(spec: str, n_layers: int) -> list[int]:
+    """Hidden states that are recorded or read, counted 0 .. n_layers: 0 enters the first block, l leaves the l-th.
+
+    >>> parse_states("last:2", 30)
+    [29, 30]
+
+    Raises:
+        ConfigError: see `parse_layers`.
+    """
+    rule = f"states go from 0 to {n_layers} (last block = {n_layers - 1}, its output = state {n_layers})"
+    return parse_layers(spec, 0, n_layers, "hidden state", rule)
+
+
+def parse_layers(spec: str, low: int, high: int, what: str = "layer", rule: str = "") -> list[int]:
     """Layers named by `spec` out of low .. high (both inclusive), sorted.
 
     >>> parse_layers("last:2", 0, 9), parse_layers("first:2", 0, 9), parse_layers("2-4", 0, 9)
@@ -14,6 +40,10 @@ def parse_layers(spec: str, low: int, high: int) -> list[int]:
     ([1, 5, 7, 8], [0, 1, 2])
     >>> parse_layers("33%-83%", 0, 29) == list(range(10, 25)), parse_layers("50%-100%", 0, 3)
     (True, [2, 3])
+
+    Args:
+        what: what is counted, for errors.
+        rule: how it is counted, for errors.
 
     Raises:
         ConfigError: not in this notation, or a layer that does not exist (says which do).
@@ -27,7 +57,7 @@ def parse_layers(spec: str, low: int, high: int) -> list[int]:
     outside = [layer for layer in layers if not low <= layer <= high]
     if outside or not layers:
         raise ConfigError(
-            f"layers '{spec}': there is no layer {outside[0] if outside else ''}; they go from {low} to {high}"
+            f"layers '{spec}': there is no {what} {outside[0] if outside else ''}; {rule or f'they go from {low} to {high}'}"
         )
     return layers
 

@@ -23,7 +23,7 @@ from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import Fidelity, faithful
 from adapterprobe.errors import DataError, ModelError, OutputError
 from adapterprobe.models import LanguageModel, load_model
-from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.layers import parse_states
 from adapterprobe.output_folder import claim_folder, named_files
 from adapterprobe.output_lock import output_lock
 from adapterprobe.progress import say
@@ -128,7 +128,7 @@ def _extract(
         say(f"{out} is finished; nothing to do (remove the folder to extract again)")
         return open_states(out), None
     lm = lm or load_model(**config.model)
-    layers = parse_layers(config.layers, 0, lm.structure.n_layers)
+    layers = parse_states(config.layers, lm.structure.n_layers)
     prompts = _in_order(config, lm.tokenizer)
     encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
     # Before any pass: columns that cannot be written are found now.

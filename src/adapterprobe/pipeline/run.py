@@ -27,7 +27,7 @@ from adapterprobe.evaluate.scores import Labels, predictions
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
 from adapterprobe.knowledge import measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
-from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.layers import parse_blocks
 from adapterprobe.models.load import describe
 from adapterprobe.models.source_files import source_record
 from adapterprobe.output_folder import (
@@ -140,7 +140,7 @@ class _Stages:
         }
         write_config(self.out, config, provenance(describe(lm), hashes))
         all_layers = list(range(n_layers + 1))
-        trunk = SharedLowerBlocks(engine, encoded, min(parse_layers(config.adapter.layers, 0, n_layers - 1)))
+        trunk = SharedLowerBlocks(engine, encoded, min(parse_blocks(config.adapter.layers, n_layers)))
         with stage("hidden states, adapter off", told=True):
             base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off", feed=trunk.trunk)
         with stage("what the model knows", told=True):

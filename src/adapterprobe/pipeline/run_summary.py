@@ -10,7 +10,7 @@ import torch
 
 from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.knowledge import Knowledge
-from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.layers import parse_blocks
 from adapterprobe.models.load import describe
 from adapterprobe.probes import Probe
 from adapterprobe.progress import Timings
@@ -54,7 +54,7 @@ def about_run(run: FittedRun, knowledge: Knowledge, left_out: list[dict], timing
             for f in run.fits
         ],
         "left_out": left_out,
-        "lowest_adapted_layer": min(parse_layers(config.adapter.layers, 0, lm.structure.n_layers - 1)),
+        "lowest_adapted_layer": min(parse_blocks(config.adapter.layers, lm.structure.n_layers)),
         "under_test": config.under_test,
         "by_construction": [config.under_test],
         "timings": timings.seconds,

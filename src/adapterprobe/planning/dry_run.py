@@ -21,7 +21,7 @@ from adapterprobe.adapters.train import activations_again, targets_of
 from adapterprobe.engine import Batch, Engine, LowerBlockCache
 from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel
-from adapterprobe.models.layers import parse_layers
+from adapterprobe.models.layers import parse_blocks
 from adapterprobe.planning.cost_model import challenge_seconds, statistics_seconds
 from adapterprobe.planning.memory import adapted_weights, counted, free_memory, size_of, watched
 from adapterprobe.progress import say
@@ -72,7 +72,7 @@ class Trial:
     def __init__(self, config, lm: LanguageModel, engine: Engine, encoded: Encoded, belief, whole, seconds):
         self.config, self.lm, self.engine, self.encoded, self.belief = config, lm, engine, encoded, belief
         self.whole, self.seconds = whole, seconds
-        self.lowest = min(parse_layers(config.adapter.layers, 0, lm.structure.n_layers - 1))
+        self.lowest = min(parse_blocks(config.adapter.layers, lm.structure.n_layers))
         self.train = encoded.subset(encoded.where("adapter-train"))
         self.select = encoded.subset(encoded.where("select"))
         self.batches = engine.plan(encoded.ids)
