@@ -1,6 +1,7 @@
 """Nothing is lost, nothing is there twice, and what has changed since it was written is noticed."""
 
 import fcntl
+import importlib
 import json
 import os
 import resource
@@ -11,7 +12,6 @@ import sys
 import pandas as pd
 import pytest
 
-import adapterprobe
 from adapterprobe.adapters.adapter_folder import adapter_digest
 from adapterprobe.cache import reserve
 from adapterprobe.cli import main
@@ -232,7 +232,7 @@ def test_space_is_taken_before_a_memory_map_writes(tmp_path):
 
 def test_the_output_folder_goes_in_mid_run(finished_run, tmp_path, monkeypatch, capsys):
     """Removed while it runs: one line, and the same command goes on."""
-    module = sys.modules[adapterprobe.run.__module__]
+    module = importlib.import_module("adapterprobe.pipeline.run")
 
     monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished_run / "cache"))
     real = module.fit_arms

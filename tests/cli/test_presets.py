@@ -125,8 +125,8 @@ def test_figures_for_lies(told_to_lie):
     assert alone["detector"] == pytest.approx(pooled["estimate"].iloc[0]) and alone["met"] == (
         alone["detector"] > expected
     )
-    assert [v["hypothesis"] for v in told_to_lie.verdicts][2].endswith("for lie")
-    page = told_to_lie.report.read_text()
+    assert [v.hypothesis for v in told_to_lie.verdicts][2].endswith("for lie")
+    page = told_to_lie.report.path.read_text()
     assert "The model under test is the one with the adapter on" in page and "turned like the base model" in page
 
 

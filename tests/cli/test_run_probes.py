@@ -225,7 +225,7 @@ def test_the_example_of_ones_own_probe(finished, tmp_path, monkeypatch, capsys):
 
 def test_features_that_do_not_suit_are_refused():
     for spec, match in (
-        ({"probe": "logistic", "features": "tokens"}, "tokens are for the probe 'attention'"),
+        ({"probe": "logistic", "features": "tokens"}, "tokens are for probes that read them"),
         ({"probe": "attention", "features": "concat"}, "it looks at tokens"),
         ({"probe": "attention", "layers": "0"}, "reads tokens at layers 1 to"),
         ({"probe": "logistik"}, "did you mean 'logistic'"),
