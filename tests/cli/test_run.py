@@ -198,12 +198,15 @@ def test_report_is_made_anew(finished, capsys):
         (["run", "--set", "evaluate.hypotheses=[adaptor > base on test]"], "did you mean 'adapter'"),
         (["run", "--set", "elicit.shots=0"], "conveyed by demonstrations"),
         (["run", "--set", "elicit.templates=[askk]", "--model", "TINY"], "did you mean 'ask'"),
-        (["run", "--set", "adapter.layers=2-9", "--model", "TINY"], "they go from 0 to 3"),
+        (
+            ["run", "--set", "adapter.layers=2-9", "--model", "TINY"],
+            "blocks go from 0 to 3 (last block = 3, its output = state 4)",
+        ),
         (
             ["run", "--set", "adapter.modules=[q_prj]", "--set", "adapter.layers=1-3", "--model", "TINY"],
             "did you mean 'q_proj'",
         ),
-        (["run", "--set", "select.layers=77", "--model", "TINY"], "they go from 0 to 4"),
+        (["run", "--set", "select.layers=77", "--model", "TINY"], "states go from 0 to 4"),
         (["run", "--model", "./nowhere"], "no model folder or file"),
         (["run", "absent.yaml"], "cannot read the configuration"),
         (["run", "--device", "gpu"], "no device 'gpu'"),
