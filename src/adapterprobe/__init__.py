@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from adapterprobe import activations, hidden, probes
-    from adapterprobe.adapters.kinds import register_adapter
+    from adapterprobe.adapters.registry import register_adapter
     from adapterprobe.api import compare, extract, run, screen, train_adapter
     from adapterprobe.api import open_model as load_model
     from adapterprobe.config import RunConfig
@@ -52,7 +52,7 @@ _PLACES = {
     "load_model": "api:open_model",
     "probes": "probes",
     "read_config": "config_files:read_config",
-    "register_adapter": "adapters.kinds:register_adapter",
+    "register_adapter": "adapters.registry:register_adapter",
     "register_dataset": "data:register_dataset",
     "register_probe": "probes:register",
     "run": "api:run",

@@ -15,7 +15,7 @@ from adapterprobe.cache import changed_files, checksums, damaged, file_digest, w
 from adapterprobe.config import ReadConfig, RunConfig
 from adapterprobe.config_files import to_yaml
 from adapterprobe.data.references import data_files, is_registered
-from adapterprobe.data.registered import content_digest
+from adapterprobe.data.registered import registered_dataset
 from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.schema import COLUMNS
 from adapterprobe.evaluate.scores import refuse_non_finite_scores
@@ -182,7 +182,7 @@ def named_files(*values: object, data: Sequence[tuple[str, ReadConfig]] = ()) ->
     outcome too."""
     files = [Path(v) for v in values if isinstance(v, str) and v.endswith((".jinja", ".yaml", ".yml"))]
     files += [file for ref, read in data for file in data_files(ref, read)]
-    registered = {f"data set {ref}": content_digest(ref) for ref, _ in data if is_registered(ref)}
+    registered = {f"data set {ref}": registered_dataset(ref).content_digest for ref, _ in data if is_registered(ref)}
     return {str(file): file_digest(file) for file in files if file.is_file()} | registered
 
 

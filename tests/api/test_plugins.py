@@ -10,7 +10,8 @@ import torch
 import adapterprobe as ap
 from adapterprobe.adapters.adapter_folder import loaded
 from adapterprobe.adapters.attach import attach, detach
-from adapterprobe.adapters.kinds import KINDS, AdapterSpec, adapter_kinds, kind_of
+from adapterprobe.adapters.kinds import KINDS, AdapterSpec, kind_of
+from adapterprobe.adapters.registry import adapter_kinds
 from adapterprobe.cli import main
 from adapterprobe.config import AdapterConfig
 from adapterprobe.data import load_data

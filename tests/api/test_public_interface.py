@@ -94,14 +94,13 @@ def test_extract_and_train_adapter(tiny_folder, claims, cache, tmp_path):
     assert off.layer(2).shape == (len(claims), lm.structure.width) and len(table) == len(claims)
     assert set(table["truth"]) == {True, False}
 
-    trained = ap.train_adapter(
-        tmp_path / "adapter",
-        data="capitals",
-        model=lm,
-        adapter={"kind": "ia3", "objective": "lie", "layers": "last:2", "max_steps": 4, "early_stopping": False},
-        seed=3,
-        evaluate={"adapter_controls": False},
-    )
+    settings = {
+        "data": "capitals",
+        "adapter": {"kind": "ia3", "objective": "lie", "layers": "last:2", "max_steps": 4, "early_stopping": False},
+        "seed": 3,
+        "evaluate": {"adapter_controls": False},
+    }
+    trained = ap.train_adapter(tmp_path / "adapter", model=lm, **settings)
     assert trained.about["kind"] == "ia3" and trained.about["objective"] == "lie"
     assert (trained.adapter / "adapter_config.json").is_file()
     on = ap.extract(data, tmp_path / "on", model=lm, adapter=trained.adapter, layers="2-4", shots=0)
@@ -112,14 +111,9 @@ def test_extract_and_train_adapter(tiny_folder, claims, cache, tmp_path):
     with torch.no_grad():
         next(other.model.parameters()).add_(0.01)
     with pytest.raises(ap.AdapterProbeError, match="holds an adapter of another model"):
-        ap.train_adapter(
-            tmp_path / "adapter",
-            data="capitals",
-            model=other,
-            adapter={"kind": "ia3", "objective": "lie", "layers": "last:2", "max_steps": 4, "early_stopping": False},
-            seed=3,
-            evaluate={"adapter_controls": False},
-        )
+        ap.train_adapter(tmp_path / "adapter", model=other, **settings)
+    with pytest.raises(ap.AdapterProbeError, match="dtype is for a model that is named"):
+        ap.extract(data, tmp_path / "other", model=lm, dtype="bf16")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("of the user's own")
     with pytest.raises(ap.AdapterProbeError, match="is not empty and holds nothing that was made of data in memory"):

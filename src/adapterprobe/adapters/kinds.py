@@ -29,6 +29,10 @@ REWRITING = frozenset({"pissa", "olora", "loftq", "corda", "eva", "lora", "mica"
 """First words of PEFT's initialisations that change the base model or need data that PEFT is not given here."""
 
 
+Update = Callable[[int, AdapterConfig], nn.Module]
+"""Makes the update of one block's output, out of the width of the residual stream."""
+
+
 @dataclass(frozen=True)
 class AdapterSpec:
     """One kind of adapter."""
@@ -60,7 +64,7 @@ class AdapterSpec:
     """Peak learning rate that suits it, by `python -m benchmarks.kinds` on the default model."""
     initial: str | None = None
     """Which factor of the weights it starts from (see `initial`)."""
-    module: Callable[[int, AdapterConfig], nn.Module] | None = None
+    module: Update | None = None
     """Of kinds that are not PEFT's: from the width of the residual stream to the update of one block's output, nought at the start."""
 
 
@@ -134,66 +138,6 @@ KINDS = {
         AdapterSpec("linear", "a linear map on the residual stream after each block, identity at the start", "", rate=0.0003, targets="blocks", merges=False, module=_linear_update),
     )
 }  # fmt: skip
-
-
-Update = Callable[[int, AdapterConfig], nn.Module]
-
-
-def register_adapter(name: str | AdapterSpec, what: str = "", rate: float = 1e-3) -> Callable[[Update], Update]:
-    """Add a kind of adapter: as a decorator of what makes a module, or as an `AdapterSpec` of a tuner that PEFT has.
-
-    The module is put on the residual stream after every chosen block: h + f(h). It takes and gives states of batch x positions x
-    width, and gives nought before it is trained (so that switched on, too, the model starts as it was)::
-
-        @ap.register_adapter("bottleneck", what="two thin layers", rate=1e-3)
-        def bottleneck(width, config):
-            up = torch.nn.Linear(config.rank, width)
-            torch.nn.init.zeros_(up.weight), torch.nn.init.zeros_(up.bias)
-            return torch.nn.Sequential(torch.nn.Linear(width, config.rank), torch.nn.GELU(), up)
-
-    Args:
-        name: what `adapter.kind` calls it; or the whole specification.
-        what: a line for `adapterprobe train --list`.
-        rate: peak learning rate that suits it.
-
-    Raises:
-        ConfigError: there is another kind of that name.
-    """
-    if isinstance(name, AdapterSpec):
-        _add(name)
-        return lambda update: update
-
-    def add(update: Update) -> Update:
-        _add(
-            AdapterSpec(
-                name,
-                what or (inspect.getdoc(update) or "").split("\n")[0],
-                "",
-                rank="rank",
-                alpha="alpha",
-                dropout="dropout",
-                rate=rate,
-                targets="blocks",
-                merges=False,
-                module=update,
-            )
-        )
-        return update
-
-    return add
-
-
-def _add(spec: AdapterSpec) -> None:
-    known = KINDS.get(spec.name)
-    if known is not None and getattr(known.module, "__qualname__", None) != getattr(spec.module, "__qualname__", ""):
-        raise ConfigError(f"there is a kind of adapter called '{spec.name}' already ({known.what})")
-    KINDS[spec.name] = spec
-
-
-def adapter_kinds() -> dict[str, AdapterSpec]:
-    """All kinds by name, with those that installed packages bring."""
-    load_plugins("adapters")
-    return KINDS
 
 
 def kind_of(name: str) -> AdapterSpec:

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from adapterprobe.adapters.kinds import AdapterSpec, kind_of
+from adapterprobe.adapters.untrusted import CONFIG, WEIGHTS
 from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
 
 LINEAR = "ADAPTERPROBE_LINEAR"
 RESIDUAL = "ADAPTERPROBE_RESIDUAL"
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SETTINGS = ("rank", "alpha", "dropout")
 """Settings that a module is made by, kept beside its weights."""
 
@@ -121,7 +121,7 @@ class ResidualAdapter(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{n}.{key}": t.contiguous() for n, m in self.updates().items() for key, t in m.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS)
+        save_file(tensors, folder / WEIGHTS[0])
         content: dict[str, Any] = {
             "peft_type": LINEAR if self.kind.name == "linear" else RESIDUAL,
             "base_model_name_or_path": self.model_name,
@@ -162,7 +162,7 @@ def load_residual(model: nn.Module, blocks: nn.ModuleList, width: int, folder: P
         raise ValueError(f"its kind '{kind.name}' is PEFT's here")
     adapter = ResidualAdapter(model, blocks, content["layers"], width, kind, config, content["base_model_name_or_path"])
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(folder / WEIGHTS[0])
         for name, module in adapter.updates().items():
             module.load_state_dict({key: tensors.pop(f"{name}.{key}") for key in module.state_dict()})
         if tensors:

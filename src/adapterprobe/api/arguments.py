@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,15 @@ def open_model(model: Model = None, tokenizer: Any = None, **options: Any) -> La
         ConfigError: unknown device or dtype, or options beside a loaded model.
     """
     name, loaded = model_of(model, tokenizer)
-    if loaded is None:
-        return load_model(name, **options)
-    if options:
-        raise ConfigError(f"{', '.join(options)} is for a model that is named; this one is loaded already")
-    return loaded
+    refuse_for_loaded(loaded, options)
+    return loaded or load_model(name, **options)
+
+
+def refuse_for_loaded(loaded: LanguageModel | None, options: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` where a model that is loaded already is given options that say how to load one."""
+    given = [name for name, value in options.items() if value not in (None, False, "auto")]
+    if loaded is not None and given:
+        raise ConfigError(f"{', '.join(given)} is for a model that is named; this one is loaded already")
 
 
 @dataclass
@@ -93,6 +97,17 @@ class DataArguments:
                     f"expected the name or file of a data set, or an adapterprobe.Dataset, got {shortened(given)}; "
                     "Dataset.from_pandas and Dataset.from_list make one"
                 )
+        return found
+
+    def section(self, changes: Mapping[str, Any] | None, **sets: Data | Sequence[Data] | None) -> dict[str, Any]:
+        """The configuration's section `data`: what was given of it, with `train` and `ood` where they were given.
+
+        Raises:
+            DataError: see `names`.
+        """
+        found = dict(changes or {}) | {key: self.names(data) for key, data in sets.items() if data is not None}
+        if self.readings:
+            found["read_by_name"] = dict(found.get("read_by_name") or {}) | self.readings
         return found
 
     def save(self) -> None:

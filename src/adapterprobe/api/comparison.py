@@ -8,7 +8,6 @@ from typing import Any
 
 from adapterprobe.api.arguments import Data, DataArguments, Model, model_of
 from adapterprobe.config import RunConfig
-from adapterprobe.errors import ConfigError
 from adapterprobe.pipeline.compare import compare as write_comparison
 from adapterprobe.pipeline.finished_run import ReportPage, Run
 from adapterprobe.pipeline.run import run as run_pipeline
@@ -47,25 +46,12 @@ def run(
         AdapterProbeError: whatever the input or the environment makes impossible, before long work starts where that can
             be known.
     """
-    loaded = None
-    if isinstance(model, Mapping):
-        if tokenizer is not None:
-            raise ConfigError("tokenizer belongs to a model that is loaded already; model names one that is not")
-        changes["model"] = dict(model)
-    elif model is not None:
-        name, loaded = model_of(model, tokenizer)
-        changes["model"] = {"name": name}
-    elif tokenizer is not None:
-        raise ConfigError("tokenizer belongs to a model that is loaded already; give it as model")
+    section = isinstance(model, Mapping)
+    name, loaded = model_of(None if section else model, tokenizer)  # type: ignore[arg-type]
+    if model is not None:
+        changes["model"] = dict(model) if section else {"name": name}  # type: ignore[arg-type]
     given = DataArguments(Path(out))
-    data = dict(changes.pop("data", None) or {})
-    if train is not None:
-        data["train"] = given.names(train)
-    if ood is not None:
-        data["ood"] = given.names(ood)
-    if given.readings:
-        data["read_by_name"] = dict(data.get("read_by_name") or {}) | given.readings
-    if data:
+    if data := given.section(changes.pop("data", None), train=train, ood=ood):
         changes["data"] = data
     given.save()
     return run_pipeline(config, out, trust_remote_code, loaded, **changes)

@@ -8,7 +8,7 @@ from typing import Any
 
 from adapterprobe.activations import HiddenStates
 from adapterprobe.adapters.sharding import fsdp_requested
-from adapterprobe.api.arguments import Data, DataArguments, Model, model_of, tuple_or_none
+from adapterprobe.api.arguments import Data, DataArguments, Model, model_of, refuse_for_loaded, tuple_or_none
 from adapterprobe.config import ReadConfig, RunConfig
 from adapterprobe.config_files import read_config, with_changes
 from adapterprobe.errors import ConfigError
@@ -70,19 +70,14 @@ def extract(
         AdapterProbeError: bad input, before anything is computed; or another extraction in `out`.
     """
     name, loaded = model_of(model, tokenizer)
-    arguments = {
-        "name": name,
-        "device": device,
-        "dtype": dtype,
-        "quantize": quantize,
-        "trust_remote_code": trust_remote_code,
-    }
+    options = {"device": device, "dtype": dtype, "quantize": quantize, "trust_remote_code": trust_remote_code}
+    refuse_for_loaded(loaded, options)
     given = DataArguments(Path(out))
     (reference,) = given.names([data])
     given.save()
     config = ExtractConfig(
         data=reference,
-        model=arguments,
+        model={"name": name} | options,
         adapter=None if adapter is None else Path(adapter),
         layers=str(layers),
         shots=shots,
@@ -137,10 +132,8 @@ def train_adapter(
     given = DataArguments(Path(out))
     if model is not None:
         changes["model"] = {"name": name}
-    if data is not None:
-        changes["data"] = dict(changes.get("data") or {}) | {"train": given.names(data), "ood": []}
-        if given.readings:
-            changes["data"]["read_by_name"] = given.readings
+    if section := given.section(changes.pop("data", None), train=data, ood=None if data is None else []):
+        changes["data"] = section
     if adapter is not None:
         changes["adapter"] = dict(adapter)
     if seed is not None:
@@ -187,11 +180,12 @@ def screen(
     """
     several = isinstance(models, (list, tuple))
     name, loaded = (None, None) if several else model_of(models, tokenizer)  # type: ignore[arg-type]
+    refuse_for_loaded(loaded, {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code})
     given = DataArguments(Path(out))
     names = tuple(given.names(data))
-    given.save()
-    if len(given.readings) and len(names) > 1 and any(r.group for r in given.readings.values()) and read is None:
+    if len(names) > 1 and any(reading.group for reading in given.readings.values()) and read is None:
         raise ConfigError("several data sets of which one is in memory with groups are screened one at a time")
+    given.save()
     own = next(iter(given.readings.values()), None)
     config = ScreenConfig(
         models=tuple(models) if several else (name,),  # type: ignore[arg-type]

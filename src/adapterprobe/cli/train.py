@@ -68,8 +68,8 @@ def adapter_overrides(args: argparse.Namespace) -> list[str]:
 
 def listing() -> str:
     """Kinds and objectives, as `--list` prints them."""
-    from adapterprobe.adapters.kinds import adapter_kinds
     from adapterprobe.adapters.objectives import OBJECTIVES
+    from adapterprobe.adapters.registry import adapter_kinds
 
     kinds = adapter_kinds()
     width = max(map(len, [*kinds, *OBJECTIVES]))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from adapterprobe.cache import file_digest, write_atomic
+from adapterprobe.cache import digest, file_digest, write_atomic
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.shapes import CANONICAL, find_shape
 from adapterprobe.errors import DataError, OutputError
@@ -118,6 +119,12 @@ class Dataset:
         if groups is not None:
             table[GROUP] = [str(group) for group in groups]
         return cls(name, table)
+
+    @cached_property
+    def content_digest(self) -> str:
+        """A hash of the rows, taken once: results depend on them."""
+        cells = self.frame.astype(object).where(self.frame.notna(), None)
+        return digest(list(self.frame.columns), cells.to_numpy().tolist())
 
     @property
     def reading(self) -> ReadConfig:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from adapterprobe.cache import digest
 from adapterprobe.data.hub import hub_table
 from adapterprobe.data.in_memory import Dataset
 from adapterprobe.data.readers import Source
@@ -71,12 +70,6 @@ def registered_dataset(name: str) -> Dataset:
             f"the registered data set '{name}' is a {type(made).__name__}; its function must give an adapterprobe.Dataset"
         )
     return made
-
-
-def content_digest(name: str) -> str:
-    """A hash of the rows of a registered data set: results depend on it."""
-    frame = registered_dataset(name).frame
-    return digest(list(frame.columns), frame.astype(object).where(frame.notna(), None).to_numpy().tolist())
 
 
 def registered_source(name: str) -> Source:

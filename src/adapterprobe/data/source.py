@@ -15,7 +15,7 @@ from adapterprobe.data.hub import HubEntry, Unlabelled, hub_table, open_entry
 from adapterprobe.data.items import Item, ItemDataset
 from adapterprobe.data.readers import FILES, Source, open_file
 from adapterprobe.data.references import all_names, data_files, data_path, is_registered
-from adapterprobe.data.registered import content_digest, registered_dataset, registered_source
+from adapterprobe.data.registered import registered_dataset, registered_source
 from adapterprobe.data.relations import load_relation, relation_names
 from adapterprobe.data.sampling import Sampler, balanced
 from adapterprobe.data.shapes import InvalidRow, as_clause, find_shape, text_of
@@ -59,7 +59,7 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row
     read = read or ReadConfig()
     state: list = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in data_files(ref, read)]
     if is_registered(ref):
-        state.append(content_digest(ref))
+        state.append(registered_dataset(ref).content_digest)
     key = digest(ref, read.model_dump(mode="json"), seed, state, every_row)
     if key not in _loaded:
         faults = RowErrors()
