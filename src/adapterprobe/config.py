@@ -8,14 +8,11 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from adapterprobe.config_stage import Stage
+from adapterprobe.readout import ReadoutConfig
 from adapterprobe.types import FORMS
-
-
-class Stage(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
 
 LayerSpec = Annotated[str, BeforeValidator(lambda spec: str(spec) if isinstance(spec, int) else spec)]
 """Layers as people write them (see `parse_layers`); YAML reads a single one as a number."""
@@ -369,6 +366,7 @@ class RunConfig(Stage):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     elicit: ElicitConfig = ElicitConfig()
+    read: ReadoutConfig = ReadoutConfig()
     adapter: AdapterConfig = AdapterConfig()
     probes: list[str | ProbeConfig] = Field(
         ["logistic", "mass_mean"],

@@ -17,6 +17,42 @@ FORMS = ("question", "negated", "statement", "choice", "recall")
 """What a prompt asks. `question`: is it so (Yes, No). `negated`: is it not so. `statement`: True or False. `choice`: which of
 two shown answers (A, B). `recall`: the answers are not shown."""
 
+READ_FORMS = {"reply": "reply", "statement": "bare"}
+"""What is read at its own tokens, and the form of such examples. `reply`: a conversation, then whether its last reply deceives.
+`bare`: a statement by itself, then whether it is true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+    extra: Mapping[str, object] = field(default_factory=dict, hash=False)
+    """`tool_calls`, `tool_call_id` and `name`, as chat templates take them."""
+
+    def as_dict(self) -> dict:
+        return {"role": self.role, "content": self.content, **self.extra}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns, and the assistant's reply to them that is judged."""
+
+    context: tuple[Message, ...]
+    reply: str
+    author: str | None = None
+    """Which model wrote the reply, where the data say so."""
+
+    def texts(self, *roles: str) -> list[str]:
+        """Contents of the context's turns of these roles."""
+        return [message.content for message in self.context if message.role in roles]
+
+    @property
+    def script(self) -> str:
+        """The context as people write dialogues."""
+        return "\n".join(f"{message.role.capitalize()}: {message.content}" for message in self.context)
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -37,6 +73,8 @@ class Example:
     """What a template can place: `statement`, `query`, `answer` ..., whatever the data set has."""
     line: int | None = None
     """Where its row stands in the file it was read from, counted from 1; None for built-in facts."""
+    conversation: Conversation | None = field(default=None, hash=False)
+    """Of an example that is a reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +163,8 @@ class Prompt:
     """Exactly what is tokenised (special tokens included where the format writes them)."""
     positive: str
     negative: str
+    read: tuple[int, int] | None = None
+    """Characters of the text whose tokens are read (a reply, a statement); None: the answer position is."""
 
     @property
     def instructed(self) -> bool | None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapterprobe.data import hub_table, load_relation
-from adapterprobe.data.items import CLAIM_FORMS, QUESTION_FORMS, Item, ItemDataset
+from adapterprobe.data.items import QUESTION_FORMS, STATEMENT_FORMS, TRANSCRIPT_FORMS, Item, ItemDataset
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.prompts import demo_templates, draw_demo_sets, format_names, make_prompts, templates_for
 from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
@@ -21,7 +21,7 @@ CLAIMS = ItemDataset(
         Item(i, {"statement": f"thing {i} is {'big' if i % 2 else 'small'}"}, bool(i % 3), group=f"g{i // 2}")
         for i in range(60)
     ),
-    CLAIM_FORMS["statement"],
+    STATEMENT_FORMS,
 )
 QUIZ = ItemDataset(
     "quiz.jsonl",
@@ -36,7 +36,7 @@ CHAT = ItemDataset(
         Item(i, {"dialogue": f"User: Is it {i}?", "reply": f"It is {i % 5}."}, bool(i % 2), group=f"c{i}")
         for i in range(40)
     ),
-    CLAIM_FORMS["reply"],
+    TRANSCRIPT_FORMS,
 )
 
 
@@ -145,7 +145,7 @@ FORMATS = [name for name in format_names() if name != "chat"]
 def test_any_claims_render(words, form, format_name, shots, seed):
     """Whatever the text (braces, quotes, markup, right-to-left): the question is there, its group is not shown."""
     items = tuple(Item(i, {"statement": w.strip()}, bool(i % 2), group=f"g{i}") for i, w in enumerate(words))
-    dataset = ItemDataset("x", "", items, CLAIM_FORMS["statement"])
+    dataset = ItemDataset("x", "", items, STATEMENT_FORMS)
     _renders(dataset, form, format_name, shots, seed, "statement")
 
 

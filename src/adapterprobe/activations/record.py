@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from adapterprobe.cache import digest, entry, write_atomic
 from adapterprobe.engine import Engine, LowerBlockCache
 from adapterprobe.engine.answers import choice_logprobs
 from adapterprobe.engine.forward import check_finite
+from adapterprobe.engine.pooling import TokenReads
 from adapterprobe.models.hardware import dtype_name
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.encoded import Encoded
@@ -58,13 +59,16 @@ def record(
     token_budget: int = 2048,
     trunk: Callable[[], LowerBlockCache] | None = None,
     feed: LowerBlockCache | None = None,
+    reads: Sequence[TokenReads] = (),
 ) -> HiddenStates:
-    """Hidden states (of `layers`; none for answers alone) and choice log-probabilities at the answer position.
+    """Hidden states (of `layers`; none for answers alone), and choice log-probabilities at the answer position (NaN where
+    nothing is asked).
 
     Args:
         weights: content hash of everything that decides the outcome beside the prompts: model and adapter.
         trunk: gives the states below an adapter, asked for only if something is left to compute.
         feed: a trunk that is to keep what passes by.
+        reads: tokens that states are read at, and how they are pooled, in the same pass; none: the answer position.
 
     Raises:
         ModelError: a state or logit is not finite.
@@ -72,10 +76,12 @@ def record(
     dtype = dtype_name(next(engine.model.parameters()).dtype)
     content = [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices]]
     shared = [engine.share, trunk is not None, token_budget]
-    key = digest(weights, digest(content), layers, dtype, shared, ENGINE_VERSION)
+    where = [[(read.pool, read.spans) for read in reads]] if reads else []
+    stored = dtype if all(read.exact for read in reads) else "fp32"
+    key = digest(weights, digest(content), layers, dtype, shared, ENGINE_VERSION, *where)
 
     def make(folder: Path) -> None:
-        store = create(folder, len(encoded), layers, engine.structure.width, dtype)
+        store = create(folder, len(encoded), layers, engine.structure.width, stored, max(1, len(reads)))
         batches = engine.plan(encoded.ids, token_budget)
         done = _finished(folder)
         states = store._map("r+") if layers else None
@@ -89,12 +95,15 @@ def record(
         ):
             for number, batch in enumerate(batches[done:], done + 1):
                 with feed.listening(engine, batch) if feed else contextlib.nullcontext():
-                    output = engine.run(batch, states=bool(layers), layers=layers)
+                    output = engine.run(batch, states=bool(layers), layers=layers, reads=reads)
                 check_finite(output, what)
                 rows = list(batch.rows)
                 if states is not None:
-                    states[:, rows] = to_stored(output.states, dtype)
-                answers[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
+                    places = [which * len(encoded) + row for which in range(store.reads) for row in rows]
+                    states[:, places] = to_stored(output.states, stored)
+                choices = [encoded.choices[r] for r in rows]
+                asked = all(choice.positive for choice in choices)
+                answers[rows] = choice_logprobs(output.logits, choices).cpu().numpy() if asked else np.nan
                 progress.update(len(rows))
                 write_atomic(folder / WRITTEN, f"{number} {_boot()}")
                 if time.monotonic() - flushed > FLUSH_EVERY or number == len(batches):

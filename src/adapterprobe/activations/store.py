@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +39,22 @@ class HiddenStates:
     layers: tuple[int, ...]
     width: int
     dtype: str
+    reads: int = 1
+    """How many states there are of each prompt (see `read`)."""
+    which: int = 0
+    """The one of them that `layer` gives."""
     below: HiddenStates | None = None
     """Where the layers are that this store need not repeat: those below an adapter are the base model's."""
 
     @property
     def key(self) -> str:
         """Names its content."""
-        return self.folder.name + (f"+{self.below.folder.name}" if self.below else "")
+        own = self.folder.name + (f"@{self.which}" if self.which else "")
+        return own + (f"+{self.below.key}" if self.below else "")
+
+    def read(self, which: int) -> HiddenStates:
+        """The same prompts, read elsewhere: the states of `reads[which]` that they were recorded with."""
+        return replace(self, which=which, below=self.below.read(which) if self.below else None)
 
     def layer(self, index: int) -> np.ndarray:
         """Hidden state `index` of every prompt: rows x width, fp32.
@@ -57,7 +66,8 @@ class HiddenStates:
             return self.below.layer(index)
         if index not in self.layers:
             raise CacheError(f"layer {index} was not recorded in {self.folder}; there are {self.layers}")
-        return from_stored(np.array(self._map("r")[self.layers.index(index)]))
+        rows = slice(self.which * self.rows, (self.which + 1) * self.rows)
+        return from_stored(np.array(self._map("r")[self.layers.index(index), rows]))
 
     @property
     def logprobs(self) -> np.ndarray:
@@ -77,18 +87,19 @@ class HiddenStates:
         return pd.read_parquet(path)
 
     def _map(self, mode: str) -> np.ndarray:
-        shape = (len(self.layers), self.rows, self.width)
+        shape = (len(self.layers), self.reads * self.rows, self.width)
         return np.memmap(self.folder / "states.bin", NUMPY_TYPES[self.dtype], mode, shape=shape)
 
 
-def create(folder: Path, rows: int, layers: list[int], width: int, dtype: str) -> HiddenStates:
+def create(folder: Path, rows: int, layers: list[int], width: int, dtype: str, reads: int = 1) -> HiddenStates:
     """An empty store to be filled, or the unfinished one that is there."""
-    states = HiddenStates(folder, rows, tuple(layers), width, dtype)
-    meta = json.dumps({"rows": rows, "layers": layers, "width": width, "dtype": dtype})
+    states = HiddenStates(folder, rows, tuple(layers), width, dtype, reads)
+    content = {"rows": rows, "layers": layers, "width": width, "dtype": dtype}
+    meta = json.dumps(content if reads == 1 else content | {"reads": reads})
     path = folder / "meta.json"
     if not path.exists() or path.read_text("utf-8") != meta:
         if layers:
-            reserve(folder / "states.bin", len(layers) * rows * width * np.dtype(NUMPY_TYPES[dtype]).itemsize)
+            reserve(folder / "states.bin", len(layers) * reads * rows * width * np.dtype(NUMPY_TYPES[dtype]).itemsize)
         np.save(folder / "answers.npy", np.zeros((rows, 2), np.float32))
         for mark in folder.glob("*-batches"):
             mark.unlink()
@@ -107,4 +118,5 @@ def open_states(folder: str | Path) -> HiddenStates:
         meta = json.loads((folder / "meta.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CacheError(f"no hidden states in {folder} ({error}); record them first") from error
-    return HiddenStates(folder, meta["rows"], tuple(meta["layers"]), meta["width"], meta["dtype"])
+    layers = tuple(meta["layers"])
+    return HiddenStates(folder, meta["rows"], layers, meta["width"], meta["dtype"], meta.get("reads", 1))

@@ -13,11 +13,14 @@ from adapterprobe.cli.options import (
     model_arguments,
     reading,
 )
+from adapterprobe.errors import DataError
 from adapterprobe.terminal import echo
 
 EPILOG = """examples:
   adapterprobe extract --data capitals --layers 10-20 --out states/capitals
   adapterprobe extract --data capitals --adapter runs/demo/adapter --out states/capitals-on
+  adapterprobe extract --data chats.jsonl --read reply --pool mean --out states/replies
+  adapterprobe extract --data claims.csv --read statement --out states/statements
   adapterprobe extract --model ./my-model --data elements --shots 0 --fidelity --out states/elements
 
 in Python:
@@ -29,7 +32,8 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "extract",
         help="hidden states of a data set's prompts, adapter off or on",
-        description="Record hidden states at the answer position into a folder, beside the prompts as tokenised.",
+        description="Record hidden states at the answer position, or pooled over a statement or a reply, into a folder, beside the prompts "
+        "as tokenised.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,6 +43,26 @@ def add(commands) -> None:
     parser.add_argument(
         "--layers", default="all", metavar="SPEC", help="all, last:4, 10-20, 3,5, 33%%-83%% (default: all)"
     )
+    parser.add_argument(
+        "--read",
+        default="answer",
+        choices=["answer", "statement", "reply"],
+        help="what is read: the token in front of the answer to a question about the row (default), the row's statement standing by "
+        "itself, or the reply of its conversation",
+    )
+    parser.add_argument(
+        "--pool",
+        metavar="P",
+        help="how the tokens of a statement or reply become one state: mean, last, first, max, rolling:N (default: mean over a reply, "
+        "last of a statement)",
+    )
+    parser.add_argument("--skip", type=int, default=0, metavar="K", help="leave out the first K tokens of what is read")
+    parser.add_argument("--closing", action="store_true", help="read the token that closes the reply's turn too")
+    parser.add_argument(
+        "--drop-turns",
+        action="store_true",
+        help="conversations beyond the model's context: leave out their earliest turns, rather than stop",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
     parser.add_argument(
         "--condition",
@@ -47,10 +71,27 @@ def add(commands) -> None:
         help="repeatable; default: truth and lie, neutral without shots",
     )
     add_prompt_options(parser, ["question", "negated", "statement", "choice"])
+    parser.set_defaults(format=None)
     parser.add_argument("--fidelity", action="store_true", help="say how far the engine is from the plain forward pass")
     add_model_options(parser)
     add_read_options(parser)
     parser.set_defaults(go=go)
+
+
+def _readout(args: argparse.Namespace):
+    """Raises `DataError` for an impossible value."""
+    from pydantic import ValidationError
+
+    from adapterprobe.readout import ReadoutConfig
+
+    try:
+        return ReadoutConfig(
+            what=args.read, pool=args.pool, skip=args.skip, closing=args.closing, drop_turns=args.drop_turns
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"--{str(first['loc'][0])}: " if first["loc"] else "--read: "
+        raise DataError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
 
 
 def go(args: argparse.Namespace) -> None:
@@ -71,6 +112,7 @@ def go(args: argparse.Namespace) -> None:
         system=one_or_several(args.system),
         templates=tuple(args.template) if args.template else None,
         read=reading(args),
+        readout=_readout(args),
     )
     states, fidelity = extract(config, args.out, args.fidelity)
     if fidelity is not None:

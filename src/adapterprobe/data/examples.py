@@ -13,6 +13,8 @@ CHOICES = {
     "negated": ("Yes", "No"),
     "statement": ("True", "False"),
     "choice": ("A", "B"),
+    "reply": ("Yes", "No"),
+    "bare": ("Yes", "No"),
 }
 """The (positive, negative) answers of each form; the recall form's are the two answers themselves."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from adapterprobe.data.shapes import InvalidRow
+from adapterprobe.data.cells import InvalidRow
 
 SHOWN_LINES = 12
 """So many line numbers of one kind of fault are named; all are counted."""

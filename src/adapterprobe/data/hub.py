@@ -14,7 +14,8 @@ import yaml
 from adapterprobe.data.folders import open_repository
 from adapterprobe.data.items import QUESTION_FORMS, Item
 from adapterprobe.data.readers import Source
-from adapterprobe.data.shapes import InvalidRow, right_choice, text_of
+from adapterprobe.data.cells import InvalidRow, text_of
+from adapterprobe.data.shapes import right_choice
 from adapterprobe.errors import DataError
 from adapterprobe.small_files import as_path
 from adapterprobe.types import Template, parse_templates

@@ -9,9 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from adapterprobe.data.examples import CHOICES, answer_examples, example_key
-from adapterprobe.types import Example, Template
+from adapterprobe.types import Conversation, Example, Template
 
-CLAIM_FORMS = {"statement": ("question", "negated", "statement"), "reply": ("question", "negated")}
+STATEMENT_FORMS = ("question", "negated", "statement")
+TRANSCRIPT_FORMS = ("question", "negated")
 QUESTION_FORMS = ("question", "negated", "choice", "recall")
 
 
@@ -29,6 +30,8 @@ class Item:
     label: bool | None = None
     answers: tuple[str, ...] = ()
     group: str = ""
+    conversation: Conversation | None = None
+    """Of a row of messages: what `texts` holds as a script (`dialogue`, `reply`)."""
 
     @property
     def words(self) -> str:
@@ -94,6 +97,8 @@ class ItemDataset:
                     made += [replace(example, line=item.line) for example in both]
                 else:
                     positive, negative = CHOICES[form]
+                    # Of a reply read at its own tokens the question is whether it deceives (docs/concepts.md, axis `deception`).
+                    turned = form in ("negated", "reply")
                     made.append(
                         Example(
                             example_id=example_key(self.name, form, item.texts),
@@ -102,9 +107,10 @@ class ItemDataset:
                             form=form,
                             positive=positive,
                             negative=negative,
-                            truth=bool(item.label) != (form == "negated"),
+                            truth=bool(item.label) != turned,
                             texts=item.texts,
                             line=item.line,
+                            conversation=item.conversation,
                         )
                     )
         return made

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapterprobe.data.shapes import InvalidRow, check_text
+from adapterprobe.data.cells import InvalidRow, check_text
 from adapterprobe.errors import DataError
 from adapterprobe.small_files import parse_json
 from adapterprobe.terminal import shortened

@@ -1,37 +1,29 @@
-"""What a row may look like: three shapes, known by their columns, each read into an `Item`.
+"""What a row may look like: four shapes, known by their columns, each read into an `Item` or several.
 
 | shape | columns |
 |---|---|
 | statement | `statement`, `label` (0, 1, true, false) |
 | question | `question`, `choices`, `answer` (the text, its index or letter), and `context` if there is one |
-| chat | `messages` (role and content), `reply`, `label` (honest, deceptive) |
+| pair | `honest_response`, `deceptive_response`, and the context as `messages`, or `prompt` and `system_prompt` |
+| chat | `messages` (role and content), `reply` if it is not the last of them, and a label (see `transcripts`) |
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from adapterprobe.data.items import CLAIM_FORMS, QUESTION_FORMS, Item
+from adapterprobe.data.cells import InvalidRow, is_missing, listed_cell, number_text, one_of, text_of
+from adapterprobe.data.items import QUESTION_FORMS, STATEMENT_FORMS, TRANSCRIPT_FORMS, Item
+from adapterprobe.data.transcripts import CONTEXT, LABELS, PAIR, pair_items, transcript_items
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
-from adapterprobe.small_files import parse_json
 
 TRUTHS = {"1": True, "true": True, "0": False, "false": False}
-HONEST = {"honest": True, "deceptive": False}
-MOST_CHARS = 1_000_000
-"""Characters of one text."""
-NOTHING = ("nan", "null", "n/a", "#n/a")
-ROLES = ("system", "user", "assistant")
 _SMALL = re.compile(
     r"^(The|A|An|This|That|These|Those|It|There|In|On|At|Some|All|Every|Each|No|Most|Many|He|She|They|We) "
 )
-
-
-class InvalidRow(Exception):
-    """Why one row cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -42,53 +34,10 @@ class Shape:
     needs: tuple[str, ...]
     may: tuple[str, ...]
     forms: tuple[str, ...]
-    read: Callable[[Mapping[str, object]], Item]
-    """From a row by canonical column names to an item without line and group; raises `InvalidRow`."""
-
-
-def text_of(row: Mapping[str, object], column: str) -> str:
-    """A cell that must hold text.
-
-    Raises:
-        InvalidRow: it is missing, empty, not text, or not valid Unicode.
-    """
-    value = row.get(column)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise InvalidRow(f"'{column}' is missing")
-    if not isinstance(value, str):
-        raise InvalidRow(f"'{column}' is not text but {type(value).__name__}")
-    if len(value) > MOST_CHARS:
-        raise InvalidRow(f"'{column}' has {len(value)} characters, at most {MOST_CHARS} are read")
-    check_text(value, column)
-    if not value.strip():
-        raise InvalidRow(f"'{column}' is empty")
-    if column in ("statement", "question", "reply") and value.strip().casefold() in NOTHING:
-        raise InvalidRow(f"'{column}' is {value.strip()!r}, which stands for a missing value")
-    return value.strip()
-
-
-def check_text(value: str, column: str) -> None:
-    """Raises `InvalidRow` where bytes were not UTF-8 (they are read as lone surrogates) or a NUL is inside."""
-    if "\x00" in value:
-        raise InvalidRow(f"'{column}' holds a NUL character")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InvalidRow(f"'{column}' is not UTF-8") from None
-
-
-def _one_of(row: Mapping[str, object], column: str, known: Mapping[str, bool]) -> bool:
-    value = row.get(column)
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        raise InvalidRow(f"'{column}' is missing")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    key = (_number(value, column) if isinstance(value, int) else str(value)).strip().casefold()
-    if key.endswith(".0"):
-        key = key[:-2]
-    if key not in known:
-        raise InvalidRow(f"'{column}' is {str(value)[:40]!r}, expected {' or '.join(known)}")
-    return known[key]
+    read: Callable[[Mapping[str, object]], Item | list[Item]]
+    """From a row by canonical column names to an item without line and group, or to several; raises `InvalidRow`."""
+    transcript: bool = False
+    """Whether rows are conversations of which a reply is judged."""
 
 
 def as_clause(sentence: str) -> str:
@@ -107,56 +56,24 @@ def _statement(row: Mapping[str, object]) -> Item:
     statement = text_of(row, "statement")
     if not any(letter.isalnum() for letter in statement):
         raise InvalidRow("'statement' has no words")
-    return Item(0, {"statement": statement}, label=_one_of(row, "label", TRUTHS))
-
-
-def _listed(value: object, column: str) -> list | dict:
-    """A list or an object; as text, JSON or parts between bars."""
-    if isinstance(value, str):
-        check_text(value, column)
-        text = value.strip()
-        if text.startswith(("[", "{")):
-            try:
-                value = parse_json(text)
-            except ValueError as error:
-                raise InvalidRow(f"'{column}' is not JSON ({str(error)[:80]})") from None
-        else:
-            value = text.split("|")
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Iterable) and not isinstance(value, (bytes, str)):
-        return list(value)
-    raise InvalidRow(
-        f"'{column}' is missing" if value is None else f"'{column}' is not a list but {type(value).__name__}"
-    )
-
-
-def _number(value: int | float, column: str) -> str:
-    """A number as text.
-
-    Raises:
-        InvalidRow: it is not finite, or has more digits than a number that people write.
-    """
-    if (isinstance(value, float) and not math.isfinite(value)) or abs(value) >= 10**100:
-        raise InvalidRow(f"'{column}' holds a number that is not finite, or has more than 100 digits")
-    return str(value)
+    return Item(0, {"statement": statement}, label=one_of(row, "label", TRUTHS))
 
 
 def _choices(row: Mapping[str, object]) -> tuple[list[str], list[str] | None]:
     """(texts, labels or None)."""
-    given = _listed(row.get("choices"), "choices")
+    given = listed_cell(row.get("choices"), "choices")
     labels = None
     if isinstance(given, dict):
         if not {"text", "label"} <= set(given):
             raise InvalidRow("'choices' is an object without 'text' and 'label'")
-        labels = [str(label).strip() for label in _listed(given["label"], "choices")]
-        given = _listed(given["text"], "choices")
+        labels = [str(label).strip() for label in listed_cell(given["label"], "choices")]
+        given = listed_cell(given["text"], "choices")
         if len(labels) != len(given):
             raise InvalidRow(f"'choices' has {len(given)} texts and {len(labels)} labels")
     texts = []
     for place, choice in enumerate(given):
         if isinstance(choice, (int, float)) and not isinstance(choice, bool):
-            choice = _number(choice, "choices")
+            choice = number_text(choice, "choices")
         texts.append(text_of({"choices": choice}, "choices"))
         if texts[-1] in texts[:place]:
             raise InvalidRow(f"'choices' has {texts[-1]!r} twice")
@@ -172,11 +89,11 @@ def right_choice(answer: object, texts: list[str], labels: list[str] | None) -> 
     Raises:
         InvalidRow: it names none, or one choice by its text and another by its index or letter.
     """
-    if answer is None or answer == "" or (isinstance(answer, float) and math.isnan(answer)):
+    if is_missing(answer):
         raise InvalidRow("'answer' is missing")
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
-    key = (_number(answer, "answer") if isinstance(answer, int) else str(answer)).strip()
+    key = (number_text(answer, "answer") if isinstance(answer, int) else str(answer)).strip()
     if labels is not None and key in labels:
         return labels.index(key)
     meant = []
@@ -206,29 +123,11 @@ def _question(row: Mapping[str, object]) -> Item:
     return Item(0, {"query": query}, answers=(texts[right], *texts[:right], *texts[right + 1 :]))
 
 
-def _chat(row: Mapping[str, object]) -> Item:
-    messages = _listed(row.get("messages"), "messages")
-    turns = []
-    for message in messages if isinstance(messages, list) else [messages]:
-        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-            raise InvalidRow("'messages' has one without 'role' and 'content'")
-        if message["role"] not in ROLES:
-            raise InvalidRow(f"'messages' has the role {str(message['role'])[:20]!r}, expected {', '.join(ROLES)}")
-        turns.append((str(message["role"]), text_of({"messages": message["content"]}, "messages")))
-    if row.get("reply") in (None, "") and turns and turns[-1][0] == "assistant":
-        reply = turns.pop()[1]
-    else:
-        reply = text_of(row, "reply")
-    if not turns:
-        raise InvalidRow("'messages' is empty")
-    dialogue = "\n".join(f"{role.capitalize()}: {text}" for role, text in turns)
-    return Item(0, {"dialogue": dialogue, "reply": reply}, label=_one_of(row, "label", HONEST))
-
-
 SHAPES = (
-    Shape("statement", ("statement", "label"), (), CLAIM_FORMS["statement"], _statement),
+    Shape("statement", ("statement", "label"), (), STATEMENT_FORMS, _statement),
     Shape("question", ("question", "choices", "answer"), ("context",), QUESTION_FORMS, _question),
-    Shape("chat", ("messages", "label"), ("reply",), CLAIM_FORMS["reply"], _chat),
+    Shape("pair", PAIR, CONTEXT, TRANSCRIPT_FORMS, pair_items, transcript=True),
+    Shape("chat", ("messages",), ("reply", "model", *LABELS), TRANSCRIPT_FORMS, transcript_items, transcript=True),
 )
 CANONICAL = tuple(dict.fromkeys(column for shape in SHAPES for column in (*shape.needs, *shape.may)))
 
@@ -257,6 +156,8 @@ def find_shape(name: str, columns: Iterable[str], mapping: Mapping[str, str]) ->
             )
     place = {ours: ours for ours in CANONICAL if ours in columns} | dict(mapping)
     for shape in SHAPES:
+        if shape.name == "pair" and not {"messages", "prompt"} & set(place):
+            continue
         if all(ours in place for ours in shape.needs):
             # What a row may have need not be in the first rows that were looked at.
             return shape, {ours: place.get(ours, ours) for ours in (*shape.needs, *shape.may)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from adapterprobe.cache import digest
 from adapterprobe.config import ReadConfig
+from adapterprobe.data.contexts import context_groups
 from adapterprobe.data.duplicates import near_groups, normalised, plain_form, text_key
 from adapterprobe.data.examples import ExampleSource
 from adapterprobe.data.faults import RowErrors
@@ -18,7 +19,8 @@ from adapterprobe.data.references import all_names, data_files, data_path, is_re
 from adapterprobe.data.registered import registered_dataset, registered_source
 from adapterprobe.data.relations import load_relation, relation_names
 from adapterprobe.data.sampling import Sampler, balanced
-from adapterprobe.data.shapes import InvalidRow, as_clause, find_shape, text_of
+from adapterprobe.data.cells import InvalidRow, text_of
+from adapterprobe.data.shapes import as_clause, find_shape
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
 from adapterprobe.progress import bar, say
@@ -33,7 +35,8 @@ class Opened:
     source: Source
     title: str
     forms: tuple[str, ...]
-    read: Callable[[Mapping[str, object]], Item]
+    read: Callable[[Mapping[str, object]], Item | list[Item]]
+    """An item of a row, or several of a row that holds several."""
     group: str | None
     templates: tuple[Template, ...] = ()
 
@@ -96,20 +99,23 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: RowErrors) -> ItemD
             try:
                 if isinstance(row, InvalidRow):
                     raise row
-                item = replace(opened.read(row), line=line)
-                if item.answers and len(item.answers) < 2:
+                made = opened.read(row)
+                found = [replace(item, line=line) for item in (made if isinstance(made, list) else [made])]
+                if any(item.answers and len(item.answers) < 2 for item in found):
                     raise InvalidRow("no wrong answer differs from the right one")
-                if read.max_chars is not None and sum(map(len, item.texts.values())) > read.max_chars:
-                    dropped["too long"] += 1
-                    continue
                 if grouped:
-                    item = replace(item, group=group_key(name, _cell(row, opened.group)))
+                    group = group_key(name, _cell(row, opened.group))
+                    found = [replace(item, group=group) for item in found]
             except Unlabelled:
                 dropped["unlabelled"] += 1
             except InvalidRow as reason:
                 faults.add(line, reason)
             else:
-                sampler.add(item.group or item.words, item)
+                for item in found:
+                    if read.max_chars is not None and sum(map(len, item.texts.values())) > read.max_chars:
+                        dropped["too long"] += 1
+                    else:
+                        sampler.add(item.group or item.words, item)
     items = sampler.items()
     if not items:
         why = [f"{count} are {reason}" for reason, count in dropped.items() if count] + (
@@ -117,7 +123,7 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: RowErrors) -> ItemD
         )
         raise DataError(f"{name} has no row that can be used ({'; '.join(why) or 'there are none'})")
     if not grouped:
-        items = _with_groups(items)
+        items = _by_context(name, items) if items[0].conversation else _with_groups(items)
         again = Sampler(read.max_rows, seed)
         for item in items:
             again.add(item.group, item)
@@ -243,7 +249,9 @@ def _opened(source: Source, read: ReadConfig) -> Opened:
 
     classes = {ours: source.classes.get(theirs) for ours, theirs in columns.items()}
 
-    def canonical(row: Mapping[str, object]) -> Item:
+    group = read.group or ("group" if shape.transcript and "group" in source.columns else None)
+
+    def canonical(row: Mapping[str, object]) -> Item | list[Item]:
         values = {ours: row.get(theirs) for ours, theirs in columns.items()}
         for ours, names in classes.items():
             # What a class is called says what it means; its number does not.
@@ -251,11 +259,11 @@ def _opened(source: Source, read: ReadConfig) -> Opened:
             if names and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
                 values[ours] = names[value]
         item = shape.read(values)
-        if "statement" in item.texts and not read.exact:
+        if isinstance(item, Item) and "statement" in item.texts and not read.exact:
             item = replace(item, texts={**item.texts, "statement": as_clause(item.texts["statement"])})
         return item
 
-    return Opened(source, f"{shape.name} rows of {source.name}", shape.forms, canonical, read.group)
+    return Opened(source, f"{shape.name} rows of {source.name}", shape.forms, canonical, group)
 
 
 def _open_entry(entry: HubEntry, read: ReadConfig) -> Opened:
@@ -283,6 +291,21 @@ def group_key(dataset: str, value: str) -> str:
     if not any(letter.isalpha() for letter in key):
         return f"{dataset}:{plain_form(value).strip()}"
     return key if len(key) <= 60 else f"~{text_key(value)}"
+
+
+def _by_context(name: str, items: list[Item]) -> list[Item]:
+    """Transcripts in groups by their setting (see `context_groups`), which is told."""
+    conversations = [item.conversation for item in items if item.conversation is not None]
+    groups = context_groups(conversations)
+    say(f"{name}: {groups} (--group COLUMN names a column instead)")
+    least: dict[int, str] = {}
+    for conversation, number in zip(conversations, groups.numbers, strict=True):
+        key = normalised(conversation.script)
+        least[number] = min(least.get(number, key), key)
+    return [
+        replace(item, group=f"~{text_key(least[number])}")
+        for item, number in zip(items, groups.numbers, strict=True)
+    ]
 
 
 def _with_groups(items: list[Item]) -> list[Item]:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from adapterprobe.config import RunConfig
-from adapterprobe.data.shapes import NOTHING, as_clause
+from adapterprobe.data.cells import NOTHING
+from adapterprobe.data.shapes import as_clause
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.prompts import draw_demo_sets, make_prompts, system_prompts, systems_for, templates_for
 from adapterprobe.prompts.questions import prepare_questions

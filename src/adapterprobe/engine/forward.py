@@ -10,13 +10,14 @@ full-vocabulary logits of other positions are never made.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from adapterprobe.engine.batches import Batch, Group, plan_batches
+from adapterprobe.engine.pooling import BatchReads, TokenReads
 from adapterprobe.engine.packed import Layout, attention_configs, packed
 from adapterprobe.engine.steer import adding
 from adapterprobe.engine.trunk import LowerBlockCache
@@ -42,19 +43,21 @@ Where = tuple[torch.Tensor, torch.Tensor]
 
 
 @contextlib.contextmanager
-def _recording(structure: Structure, where: Where, layers: list[int] | None) -> Iterator[dict]:
-    """Collect the residual stream at each prompt's answer position; hooks are gone afterwards."""
+def _recording(
+    structure: Structure, read: Callable[[torch.Tensor], torch.Tensor], layers: list[int] | None
+) -> Iterator[dict]:
+    """Collect what `read` takes of the residual stream (passes' rows x tokens x width); hooks are gone afterwards."""
     kept: dict[int, torch.Tensor] = {}
     wanted = range(structure.n_layers + 1) if layers is None else layers
     handles = []
 
     def entering(module, args, kwargs):
         states = args[0] if args else kwargs["hidden_states"]
-        kept[0] = states[where].detach()
+        kept[0] = read(states).detach()
 
     def leaving(index):
         def hook(module, args, output):
-            kept[index] = _tensor(output)[where].detach()
+            kept[index] = read(_tensor(output)).detach()
 
         return hook
 
@@ -141,23 +144,38 @@ class Engine:
         finally:
             self._added = None
 
-    def run(self, batch: Batch, states: bool = True, layers: list[int] | None = None) -> Output:
+    def run(
+        self,
+        batch: Batch,
+        states: bool = True,
+        layers: list[int] | None = None,
+        reads: Sequence[TokenReads] = (),
+    ) -> Output:
         """One batch.
 
         Args:
             states: whether hidden states are kept; `layers`: which (with a trunk, only those above it).
+            reads: what states are read at, of all planned rows; none: the answer position. Several stand one after the other
+                in the output: layers x (reads * rows) x width, fp32.
         """
-        with self.passing(batch, states, layers) as output:
+        with self.passing(batch, states, layers, reads) as output:
             return output
 
     @contextlib.contextmanager
-    def passing(self, batch: Batch, states: bool = True, layers: list[int] | None = None) -> Iterator[Output]:
+    def passing(
+        self,
+        batch: Batch,
+        states: bool = True,
+        layers: list[int] | None = None,
+        reads: Sequence[TokenReads] = (),
+    ) -> Iterator[Output]:
         """The same, with everything that the pass needed still in place: a backward pass that computes activations again
         must be made within."""
         trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None
         with self.laid_out(batch) as (inputs, where):
             shape = inputs["input_ids"].shape
-            recording = _recording(self.structure, where, layers) if states else contextlib.nullcontext({})
+            read = BatchReads(batch, self.share, reads, shape[1], self.device) if reads else lambda s: s[where]
+            recording = _recording(self.structure, read, layers) if states else contextlib.nullcontext({})
             resumed = (
                 trunk.resumed(self.structure, batch, self.share, self.device) if trunk else contextlib.nullcontext()
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from adapterprobe.data.items import ItemDataset
 from adapterprobe.data.references import refuse_unused
 from adapterprobe.data.source import load_data, rows_by_line
 from adapterprobe.engine import Engine
+from adapterprobe.engine.pooling import TokenReads
 from adapterprobe.engine.fidelity import Fidelity, faithful
 from adapterprobe.errors import DataError, ModelError, OutputError
 from adapterprobe.models import LanguageModel, load_model
@@ -29,7 +30,10 @@ from adapterprobe.output_lock import output_lock
 from adapterprobe.progress import say
 from adapterprobe.prompts.dataset_prompts import DatasetSpec, check_spec, dataset_prompts
 from adapterprobe.prompts.encoded import Encoded, encode
-from adapterprobe.types import Prompt
+from adapterprobe.prompts.formats import check_format
+from adapterprobe.prompts.read_prompts import check_readable, read_prompts, token_spans
+from adapterprobe.readout import ReadoutConfig
+from adapterprobe.types import READ_FORMS, Prompt
 
 MARK = "extract.json"
 FIDELITY_PROMPTS = 16
@@ -49,12 +53,15 @@ class ExtractConfig:
     shots: int = 4
     limit: int | None = None
     form: str = "question"
-    format: str = "plain"
+    format: str | None = None
+    """None: `plain`; of conversations that are read at their reply, the tokenizer's chat template if it has one."""
     conditions: tuple[str, ...] | None = None
     seed: int = 0
     system: tuple[str, ...] | str | None = None
     templates: tuple[str, ...] | None = None
     read: ReadConfig = field(default_factory=ReadConfig)
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    """What is read of a prompt, and how it is pooled."""
 
     def __post_init__(self) -> None:
         if self.shots < 0 or self.seed < 0 or (self.limit is not None and self.limit < 1):
@@ -67,18 +74,40 @@ class ExtractConfig:
                 "such as the adapter/ of a run"
             )
         refuse_unused([self.data], self.read)
-        check_spec(self.spec)
+        if self.readout.what == "answer":
+            check_spec(self.spec)
+        else:
+            self._check_readout()
+
+    def _check_readout(self) -> None:
+        unused = {
+            "--form": self.form != "question",
+            "--condition": self.conditions is not None,
+            "--system": self.system is not None,
+            "--template": self.templates is not None,
+            "--format": self.readout.what == "statement" and self.format is not None,
+        }
+        if named := [option for option, given in unused.items() if given]:
+            raise DataError(
+                f"{', '.join(named)} say how a question is asked, and with --read {self.readout.what} none is: what is read stands by "
+                "itself; leave them out"
+            )
+        if self.format is not None:
+            check_format(self.format)
+        check_readable(load_data(self.data, self.spec.read, self.seed, every_row=True), self.readout.what)
 
     @property
     def spec(self) -> DatasetSpec:
         read = self.read
         if "max_rows" not in read.model_fields_set:
             read = read.model_copy(update={"max_rows": MOST_ROWS})
+        if self.readout.what == "statement":
+            read = read.model_copy(update={"exact": True})
         return DatasetSpec(
             self.data,
             self.form,
             self.shots,
-            self.format,
+            self.format or "plain",
             self.seed,
             self.system,
             conditions=self.conditions,
@@ -91,10 +120,14 @@ class ExtractConfig:
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         content |= {
             "read": self.read.model_dump(),
-            "files": named_files(self.format, self.system, data=[(self.data, self.read)]),
+            "files": named_files(self.format or "plain", self.system, data=[(self.data, self.read)]),
             # A permission, not a setting: it decides nothing of the outcome.
             "model": {name: value for name, value in self.model.items() if name != "trust_remote_code"},
         }
+        content["readout"] = self.readout.model_dump()
+        if self.readout.what == "answer":
+            content["format"] = self.format or "plain"
+            del content["readout"]
         return json.loads(json.dumps(content | {"adapter": adapter_digest(self.adapter)}, default=str))
 
 
@@ -129,31 +162,44 @@ def _extract(
         return open_states(out), None
     lm = lm or load_model(**config.model)
     layers = parse_states(config.layers, lm.structure.n_layers)
-    prompts = _in_order(config, lm.tokenizer)
+    prompts = _in_order(config, lm)
     encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
     # Before any pass: columns that cannot be written are found now.
     rows = source_table(encoded, config)
     engine = Engine(lm.model, lm.structure)
-    report = None
+    reads, report = _reads(config, encoded, lm.tokenizer), None
     if config.adapter is None:
-        states = record(engine, encoded, lm.fingerprint, layers, "adapter off")
+        states = record(engine, encoded, lm.fingerprint, layers, "adapter off", reads=reads)
         report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
     else:
         weights = digest(lm.fingerprint, adapter_digest(config.adapter))
         with adapter_loaded(lm, config.adapter):
             # An adapter from elsewhere may be of a kind that nobody here has seen: two prompts tell.
             faithful(engine, encoded.ids[:2], exact=False)
-            states = record(engine, encoded, weights, layers, "adapter on")
+            states = record(engine, encoded, weights, layers, "adapter on", reads=reads)
             report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
     if not finished:
-        _write(out, states, encoded, rows)
+        _write(out, states, encoded, rows, reads)
     return open_states(out), report
 
 
-def _in_order(config: ExtractConfig, tokenizer) -> list[Prompt]:
+def _reads(config: ExtractConfig, encoded: Encoded, tokenizer) -> list[TokenReads]:
+    """What is read of each prompt; nothing where the answer is."""
+    if config.readout.what == "answer":
+        return []
+    return [TokenReads(token_spans(encoded, config.readout, tokenizer), config.readout.pooling)]
+
+
+def _in_order(config: ExtractConfig, lm: LanguageModel) -> list[Prompt]:
     """Prompts in the order of the rows they were made of, and a line for people about the rows that are not among them."""
     dataset = load_data(config.data, config.spec.read, config.seed, every_row=True)
-    prompts = dataset_prompts(config.spec, tokenizer)
+    if config.readout.what == "answer":
+        prompts = dataset_prompts(config.spec, lm.tokenizer)
+    else:
+        examples = dataset.examples(dataset.groups, READ_FORMS[config.readout.what], config.seed)
+        prompts = read_prompts(
+            examples, "test", config.readout, config.format, lm.tokenizer, context_length=lm.context_length
+        )
     left_out = dict(dataset.dropped)
     if isinstance(dataset, ItemDataset):
         prompts = sorted(prompts, key=lambda prompt: prompt.example.line or 0)
@@ -167,7 +213,9 @@ def _in_order(config: ExtractConfig, tokenizer) -> list[Prompt]:
     return prompts[: config.limit]
 
 
-def _write(out: Path, states: HiddenStates, encoded: Encoded, rows: pd.DataFrame) -> None:
+def _write(
+    out: Path, states: HiddenStates, encoded: Encoded, rows: pd.DataFrame, reads: Sequence[TokenReads]
+) -> None:
     try:
         for path in sorted(states.folder.iterdir()):
             if path.suffix in (".bin", ".npy") or path.name == "meta.json":
@@ -176,7 +224,7 @@ def _write(out: Path, states: HiddenStates, encoded: Encoded, rows: pd.DataFrame
                     os.link(path, out / path.name)
                 except OSError:
                     shutil.copyfile(path, out / path.name)
-        table = prompt_table(encoded, states)
+        table = read_table(encoded, reads[0]) if reads else prompt_table(encoded, states)
         table = pd.concat([table, _renamed(rows, table.columns)], axis=1)
         table.to_parquet(out / "prompts.parquet", index=False)
         seal(out)
@@ -203,6 +251,29 @@ def prompt_table(encoded: Encoded, states: HiddenStates) -> pd.DataFrame:
             "negative": [p.negative for p in encoded.prompts],
             "logprob_positive": answers[:, 0],
             "logprob_negative": answers[:, 1],
+        }
+    )
+
+
+def read_table(encoded: Encoded, read: TokenReads) -> pd.DataFrame:
+    """The same where a reply or a statement is read: its tokens (`token_start` to `token_stop`, the second exclusive) among those of
+    the text as sent, and its label on its axis."""
+    reply = encoded.prompts[0].example.form == READ_FORMS["reply"]
+    return pd.DataFrame(
+        {
+            "prompt_id": [p.prompt_id for p in encoded.prompts],
+            "text": [p.text for p in encoded.prompts],
+            "tokens": [list(ids) for ids in encoded.ids],
+            "token_start": [start for start, _ in read.spans],
+            "token_stop": [stop for _, stop in read.spans],
+            "read": "reply" if reply else "statement",
+            "pool": read.pool,
+            "format": [p.format for p in encoded.prompts],
+            "dataset": [p.example.dataset for p in encoded.prompts],
+            "example_id": [p.example.example_id for p in encoded.prompts],
+            "group": [p.example.group for p in encoded.prompts],
+            "axis": "deception" if reply else "truth",
+            "label": [int(p.example.truth) for p in encoded.prompts],
         }
     )
 

@@ -11,7 +11,11 @@ import numpy as np
 from adapterprobe.errors import DataError
 from adapterprobe.prompts.answer_tokens import ChoiceFinder, ChoiceTokens, tokenise
 from adapterprobe.prompts.formats import adds_special_tokens
+from adapterprobe.prompts.token_ranges import token_range
 from adapterprobe.types import Prompt
+
+
+TOO_LONG = "leave the row out (--max-chars), or leave out earliest turns of conversations (--drop-turns, read.drop_turns)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class Encoded:
     prompts: tuple[Prompt, ...]
     ids: tuple[tuple[int, ...], ...]
     choices: tuple[ChoiceTokens, ...]
+    ranges: tuple[tuple[int, int], ...] = ()
+    """Of prompts that are read at their own tokens: which (from, to; the second exclusive)."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -30,6 +36,7 @@ class Encoded:
             tuple(self.prompts[i] for i in rows),
             tuple(self.ids[i] for i in rows),
             tuple(self.choices[i] for i in rows),
+            tuple(self.ranges[i] for i in rows) if self.ranges else (),
         )
 
     def column(self, of: Callable[[Prompt], Any], dtype: Any = None) -> np.ndarray:
@@ -52,24 +59,49 @@ class PromptReader:
         return adds_special_tokens(prompt.format, prompt.text, getattr(self.tokenizer, "bos_token", None))
 
     def _blank(self, prompt: Prompt) -> int | None:
+        if not prompt.positive:
+            return None
         return self._finders[self.special(prompt)].blank(prompt.text, prompt.positive, prompt.negative)
 
     def ids(self, prompt: Prompt) -> tuple[int, ...]:
         """Tokens up to the answer position; the last one is the blank in front of the answer where that is a token of its own."""
         blank = self._blank(prompt)
-        ids = tokenise(self.tokenizer, prompt.text, self.special(prompt))
+        text, special = prompt.text, self.special(prompt)
+        if prompt.read is not None and prompt.example.form == "bare":
+            # The statement's tokens are those that it has by itself, whatever is asked behind it.
+            ids = tokenise(self.tokenizer, text[: prompt.read[1]], special)
+            ids += tokenise(self.tokenizer, text[prompt.read[1] :], False)
+        else:
+            ids = tokenise(self.tokenizer, text, special)
         return tuple(ids if blank is None else [*ids, blank])
 
     def sent(self, prompt: Prompt) -> Prompt:
         """The prompt with the text that its tokens stand for."""
         return prompt if self._blank(prompt) is None else replace(prompt, text=f"{prompt.text} ")
 
+    def range(self, prompt: Prompt, ids: Sequence[int]) -> tuple[int, int]:
+        """The tokens of what a prompt is read at.
+
+        Raises:
+            DataError: there are none (the example is named).
+        """
+        assert prompt.read is not None
+        start, stop = prompt.read
+        text = prompt.text[:stop] if prompt.example.form == "bare" else prompt.text
+        try:
+            return token_range(self.tokenizer, text, ids, self.special(prompt), start, stop)
+        except DataError as error:
+            name = f"example {prompt.example.example_id} ({prompt.example.dataset}{_line(prompt)})"
+            raise DataError(f"{name} cannot be read at its own tokens: {error}") from error
+
     def choices(self, prompt: Prompt) -> ChoiceTokens:
-        """The ids that may begin each choice.
+        """The ids that may begin each choice; none where nothing is asked.
 
         Raises:
             DataError: they cannot be told apart; the example is named.
         """
+        if not prompt.positive:
+            return ChoiceTokens((), ())
         name = f"example {prompt.example.example_id} ({prompt.example.dataset})"
         return self._finders[self.special(prompt)](name, prompt.text, prompt.positive, prompt.negative)
 
@@ -93,13 +125,14 @@ def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None, voc
             it has a token that the model has no embedding for.
     """
     reader = PromptReader(tokenizer)
-    sent, ids, choices = [], [], []
+    sent, ids, choices, ranges = [], [], [], []
     for prompt in prompts:
         tokens = reader.ids(prompt)
         if context_length is not None and len(tokens) > context_length:
             raise DataError(
                 f"example {prompt.example.example_id} ({prompt.example.dataset}) makes a prompt of {len(tokens)} tokens, the "
-                f"model's context has {context_length}; lower elicit.shots or leave the example out"
+                f"model's context has {context_length}; "
+                + ("lower elicit.shots or leave the example out" if prompt.read is None else TOO_LONG)
             )
         starts = reader.choices(prompt)
         if beyond := unembedded((*tokens, *starts.positive, *starts.negative), vocabulary):
@@ -111,7 +144,13 @@ def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None, voc
         sent.append(reader.sent(prompt))
         ids.append(tokens)
         choices.append(starts)
-    return Encoded(tuple(sent), tuple(ids), tuple(choices))
+        if prompt.read is not None:
+            ranges.append(reader.range(prompt, tokens))
+    return Encoded(tuple(sent), tuple(ids), tuple(choices), tuple(ranges))
+
+
+def _line(prompt: Prompt) -> str:
+    return "" if prompt.example.line is None else f", line {prompt.example.line}"
 
 
 def unembedded(ids: Iterable[int], vocabulary: int | None) -> int | None:

@@ -101,10 +101,7 @@ def _by_file(name: str, messages: list[dict[str, str]]) -> str:
             raise TemplateFailed(f"not a Jinja template: {error}") from error
         return lambda messages: template.render(messages=messages, add_generation_prompt=True)
 
-    try:
-        return render_apart(("file", source), compile_template, messages=messages)
-    except TemplateFailed as error:
-        raise ConfigError(f"the prompt format {name} fails: {error}") from error
+    return render_apart(("file", source), compile_template, messages=messages)
 
 
 def check_format(name: str) -> None:
@@ -116,7 +113,10 @@ def check_format(name: str) -> None:
     if is_chat(name):
         chat_variables(name)
     elif name.endswith(".jinja"):
-        _by_file(name, messages_of([], "Is it so?"))
+        try:
+            _by_file(name, messages_of([], "Is it so?"))
+        except TemplateFailed as error:
+            raise ConfigError(f"the prompt format {name} fails: {error}") from error
     else:
         _template(name)
 
@@ -127,6 +127,29 @@ def messages_of(demos: Sequence[tuple[str, str]], turn: str, system: str | None 
     for asked, answer in demos:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     return [*messages, {"role": "user", "content": turn}]
+
+
+def render_messages(
+    format_name: str, messages: list[dict[str, Any]], tokenizer=None, generation: bool = True
+) -> str:
+    """Messages as they stand, in a format; nothing is checked.
+
+    Args:
+        generation: whether a chat template adds the beginning of an answer (other formats always do).
+
+    Raises:
+        ConfigError: no such format, or the tokenizer has no chat template.
+        TemplateFailed: the template refuses the messages, or fails.
+    """
+    if is_chat(format_name):
+        _needs_template(tokenizer)
+        return _apply(tokenizer, messages, chat_variables(format_name), generation)
+    if format_name.endswith(".jinja"):
+        return _by_file(format_name, messages)
+    try:
+        return _template(format_name).render(messages=messages, add_generation_prompt=True)
+    except (TemplateError, SecurityError, TypeError, ValueError, ArithmeticError) as error:
+        raise TemplateFailed(str(error)) from error
 
 
 def render(
@@ -143,12 +166,10 @@ def render(
     refuse_control_tokens(messages, tokenizer)
     if is_chat(format_name):
         text = _chat(tokenizer, messages, chat_variables(format_name))
-    elif format_name.endswith(".jinja"):
-        text = _by_file(format_name, messages)
     else:
         try:
-            text = _template(format_name).render(messages=messages, add_generation_prompt=True)
-        except (TemplateError, SecurityError, TypeError, ValueError, ArithmeticError) as error:
+            text = render_messages(format_name, messages, tokenizer)
+        except TemplateFailed as error:
             raise ConfigError(f"the prompt format {format_name} fails: {error}") from error
     for message in messages:
         if message["content"].strip() not in text:
@@ -232,7 +253,7 @@ _DAY = "26 Jul 2024"
 """Some chat templates write today's date: one day for all, or prompts would change overnight."""
 
 
-def _apply(tokenizer, messages: list[dict[str, str]], variables: dict[str, Any]) -> str:
+def _apply(tokenizer, messages: list[dict[str, Any]], variables: dict[str, Any], generation: bool = True) -> str:
     """The tokenizer's template over messages, in a process with limits (see `sandbox`).
 
     Raises:
@@ -241,7 +262,7 @@ def _apply(tokenizer, messages: list[dict[str, str]], variables: dict[str, Any])
     template = tokenizer.get_chat_template()
     if "strftime_now" in template:
         template = f"{{% macro strftime_now(layout) %}}{_DAY}{{% endmacro %}}{template}"
-    options = {"tokenize": False, "add_generation_prompt": True, "date_string": _DAY}
+    options = {"tokenize": False, "add_generation_prompt": generation, "date_string": _DAY}
     if "enable_thinking" in template:
         # The answer is asked for at once: not within a block of thinking, unless somebody wants that.
         options["enable_thinking"] = False
@@ -263,12 +284,17 @@ def _identity(tokenizer, template: str) -> tuple[str, str, str]:
     )
 
 
-def _chat(tokenizer, messages: list[dict[str, str]], variables: dict[str, Any]) -> str:
-    """The tokenizer's own template; where that refuses or drops a system message, it goes in front of the first turn."""
+def _needs_template(tokenizer) -> None:
+    """Raises `ConfigError` where a tokenizer has no chat template."""
     if getattr(tokenizer, "chat_template", None) is None:
         raise ConfigError(
             f"this tokenizer has no chat template; use one of {', '.join(format_names()[1:])}, or a .jinja file"
         )
+
+
+def _chat(tokenizer, messages: list[dict[str, str]], variables: dict[str, Any]) -> str:
+    """The tokenizer's own template; where that refuses or drops a system message, it goes in front of the first turn."""
+    _needs_template(tokenizer)
     try:
         text = _apply(tokenizer, messages, variables)
         if messages[0]["role"] != "system" or messages[0]["content"].strip() in text:

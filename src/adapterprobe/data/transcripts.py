@@ -1,0 +1,182 @@
+"""Rows of messages: conversations of which a reply of the assistant is judged, with labels as people have them.
+
+| column | says |
+|---|---|
+| `deceptive`, `is_lie`, `lie`, `y` | true or 1: the reply is a lie |
+| `honest` | true or 1: it is honest |
+| `label` | honest, truthful, deceptive or lie; a bare 0 or 1 could mean either, and is refused |
+
+A message may carry such a label itself: then every labelled assistant turn is a reply, with the turns before it as its context.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from adapterprobe.data.cells import MOST_CHARS, InvalidRow, check_text, is_missing, listed_cell, one_of, text_of
+from adapterprobe.data.items import Item
+from adapterprobe.types import Conversation, Message
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+PAIR = ("honest_response", "deceptive_response")
+CONTEXT = ("messages", "prompt", "system_prompt", "model")
+
+_WORDS = {"honest": True, "truthful": True, "deceptive": False, "lie": False}
+_LIE = {**_WORDS, "1": False, "true": False, "0": True, "false": True}
+_HONEST = {**_WORDS, "1": True, "true": True, "0": False, "false": False}
+LABELS: dict[str, Mapping[str, bool]] = {
+    "deceptive": _LIE,
+    "is_lie": _LIE,
+    "lie": _LIE,
+    "y": _LIE,
+    "honest": _HONEST,
+    "label": _WORDS,
+}
+"""By column, what its values say of honesty."""
+_BARE = ("0", "1", "0.0", "1.0", "true", "false")
+_EXTRA = ("tool_calls", "tool_call_id", "name")
+
+
+def transcript_items(row: Mapping[str, object]) -> list[Item]:
+    """Items of a row with `messages`: of its reply, or of every assistant turn that carries a label.
+
+    Raises:
+        InvalidRow: no reply, no label or one that says nothing, labels that contradict, or a message that is none.
+    """
+    given, labels = _messages(row.get("messages"))
+    author = None if is_missing(row.get("model")) else str(row["model"])
+    labelled = [place for place, own in enumerate(labels) if own is not None]
+    if labelled:
+        wrong = next((place for place in labelled if given[place].role != "assistant"), None)
+        if wrong is not None:
+            raise InvalidRow(f"message {wrong + 1} has a label and the role {given[wrong].role}, expected assistant")
+        return [
+            _item(given[:place], _reply(given[place]), bool(labels[place]), author) for place in labelled
+        ]
+    if is_missing(row.get("reply")):
+        if not given or given[-1].role != "assistant":
+            last = f"the last message is of the role {given[-1].role}" if given else "'messages' is empty"
+            raise InvalidRow(f"has no reply: {last}, and there is no column 'reply'")
+        *given, last_turn = given
+        reply = _reply(last_turn)
+    else:
+        reply = text_of(row, "reply")
+    return [_item(given, reply, _label(row), author)]
+
+
+def pair_items(row: Mapping[str, object]) -> list[Item]:
+    """Two items of a row that has an honest and a deceptive reply to one context.
+
+    Raises:
+        InvalidRow: no context, or a reply that is missing; or both are the same.
+    """
+    if not is_missing(row.get("messages")):
+        context, _ = _messages(row["messages"])
+    else:
+        context = [Message("user", text_of(row, "prompt"))]
+        if not is_missing(row.get("system_prompt")):
+            context.insert(0, Message("system", text_of(row, "system_prompt")))
+    if context and context[-1].role == "assistant":
+        raise InvalidRow("'messages' ends with the assistant's turn, expected the context of both replies alone")
+    replies = [text_of(row, column) for column in PAIR]
+    if replies[0] == replies[1]:
+        raise InvalidRow(f"{' and '.join(map(repr, PAIR))} are the same")
+    author = None if is_missing(row.get("model")) else str(row["model"])
+    return [_item(context, reply, honest, author) for reply, honest in zip(replies, (True, False), strict=True)]
+
+
+def _item(context: list[Message], reply: str, honest: bool, author: str | None) -> Item:
+    if not context:
+        raise InvalidRow("has a reply and no message before it")
+    conversation = Conversation(tuple(context), reply, author)
+    return Item(0, {"dialogue": conversation.script, "reply": reply}, label=honest, conversation=conversation)
+
+
+def _reply(message: Message) -> str:
+    if not message.content.strip():
+        what = "calls a tool and says nothing" if message.extra.get("tool_calls") else "is empty"
+        raise InvalidRow(f"the reply {what}")
+    return text_of({"reply": message.content}, "reply")
+
+
+def _label(row: Mapping[str, object]) -> bool:
+    """Whether the reply is honest, as all columns say that say anything."""
+    told: dict[str, bool] = {}
+    for column, meanings in LABELS.items():
+        value = row.get(column)
+        if is_missing(value) or (column == "label" and _is_bare(value)):
+            continue
+        told[column] = one_of(row, column, meanings)
+    if len(set(told.values())) > 1:
+        raise InvalidRow(f"{' and '.join(map(repr, told))} contradict each other")
+    if told:
+        return next(iter(told.values()))
+    if not is_missing(row.get("label")):
+        raise InvalidRow(
+            "'label' is a bare 0 or 1, which may mean either; say which with --column deceptive=label (1 is a lie) or "
+            "--column honest=label (1 is honest)"
+        )
+    raise InvalidRow(f"has no label; expected one in {', '.join(LABELS)}")
+
+
+def _is_bare(value: object) -> bool:
+    return str(value).strip().casefold() in _BARE
+
+
+def _messages(value: object) -> tuple[list[Message], list[bool | None]]:
+    """Messages, and the label that each carries itself."""
+    found, labels = [], []
+    given = listed_cell(value, "messages")
+    for place, message in enumerate(given if isinstance(given, list) else [given], 1):
+        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+            raise InvalidRow("'messages' has one without 'role' and 'content'")
+        role = message["role"]
+        if role not in ROLES:
+            raise InvalidRow(f"'messages' has the role {str(role)[:20]!r}, expected {', '.join(ROLES)}")
+        extra = {key: _plain(message[key]) for key in _EXTRA if not _nothing(message.get(key))}
+        content = _content(message["content"], place, bool(extra.get("tool_calls")))
+        if not content.strip() and role in ("system", "developer"):
+            continue
+        if not content.strip() and role not in ("assistant", "tool"):
+            raise InvalidRow(f"message {place} ({role}) is empty")
+        found.append(Message(str(role), content, extra))
+        own = {key: message[key] for key in LABELS if not is_missing(message.get(key))}
+        labels.append(_label(own) if own else None)
+    return found, labels
+
+
+def _nothing(value: object) -> bool:
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)  # type: ignore[arg-type]
+
+
+def _plain(value: object) -> object:
+    """As JSON has it: lists of arrow and numpy as lists."""
+    return json.loads(json.dumps(value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other)))
+
+
+def _content(value: object, place: int, calls: bool) -> str:
+    """Text of a message: a string, or a list of text parts; null where it calls a tool."""
+    if value is None and calls:
+        return ""
+    if isinstance(value, str):
+        return _checked(value, place)
+    if isinstance(value, (list, tuple)) or hasattr(value, "tolist"):
+        parts = []
+        for part in value:  # type: ignore[union-attr]
+            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+            text = part.get("text") if isinstance(part, Mapping) else part
+            if not isinstance(text, str):
+                raise InvalidRow(f"message {place} has a part of the type {str(kind)[:20]!r}, only text is read")
+            parts.append(_checked(text, place))
+        return "".join(parts)
+    if value is None:
+        raise InvalidRow(f"message {place} has no content, and calls no tool")
+    raise InvalidRow(f"message {place}'s content is not text but {type(value).__name__}")
+
+
+def _checked(text: str, place: int) -> str:
+    if len(text) > MOST_CHARS:
+        raise InvalidRow(f"message {place} has {len(text)} characters, at most {MOST_CHARS} are read")
+    check_text(text, "messages")
+    return text

@@ -1,0 +1,55 @@
+"""What is read of a prompt: at the answer, or pooled over the tokens of a statement or a reply."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from adapterprobe.config_stage import Stage
+
+POOLS = ("last", "first", "mean", "max", "rolling:N")
+Reading = Literal["answer", "statement", "reply"]
+
+
+class ReadoutConfig(Stage):
+    """Which tokens hidden states are read at, and how they become one state."""
+
+    what: Reading = Field(
+        "answer",
+        description="answer: the token in front of the answer; reply: the tokens of a transcript's reply; statement: those of a "
+        "statement that stands by itself",
+    )
+    pool: str | None = Field(
+        None,
+        description="last, first, mean, max (of each feature), rolling:N (largest mean over N neighbouring tokens, of each feature); "
+        "null: mean over a reply, last of a statement",
+    )
+    skip: int = Field(0, ge=0, description="leave out so many first tokens of what is read (one always stays)")
+    closing: bool = Field(False, description="read the special token that closes the reply's turn too")
+    drop_turns: bool = Field(
+        False, description="conversations beyond the model's context: leave out their earliest turns, rather than stop"
+    )
+
+    @field_validator("pool")
+    @classmethod
+    def _pool(cls, pool: str | None) -> str | None:
+        if pool is not None and not re.fullmatch(r"last|first|mean|max|rolling:[1-9]\d{0,5}", pool):
+            raise ValueError(f"expected one of {', '.join(POOLS)} (N at least 1), got {pool!r}")
+        return pool
+
+    @model_validator(mode="after")
+    def _nothing_in_vain(self) -> ReadoutConfig:
+        if self.what == "answer":
+            unused = [name for name in ("pool", "skip", "closing", "drop_turns") if getattr(self, name)]
+            if unused:
+                raise ValueError(f"{', '.join(unused)} say nothing where the answer is read; choose reply or statement")
+        if self.what == "statement" and (self.closing or self.drop_turns):
+            raise ValueError("closing and drop_turns are for replies; a statement has no turns")
+        return self
+
+    @property
+    def pooling(self) -> str:
+        """How the tokens become one state."""
+        return self.pool or {"answer": "last", "statement": "last", "reply": "mean"}[self.what]

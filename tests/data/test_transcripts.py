@@ -1,0 +1,204 @@
+"""Transcripts: rows of messages with labels as people have them; nothing is guessed; one setting is one group."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adapterprobe.config import ReadConfig
+from adapterprobe.data.cells import InvalidRow
+from adapterprobe.data.contexts import context_groups
+from adapterprobe.data.source import load_data
+from adapterprobe.data.transcripts import pair_items, transcript_items
+from adapterprobe.errors import DataError
+from adapterprobe.types import Conversation, Message
+
+ASKED = {"role": "user", "content": "Where is Lyon?"}
+SAID = {"role": "assistant", "content": "In France."}
+
+
+def row(**columns):
+    return {"messages": [ASKED, SAID], **columns}
+
+
+@pytest.mark.parametrize(
+    ("columns", "honest"),
+    [
+        ({"deceptive": True}, False),
+        ({"deceptive": 0}, True),
+        ({"deceptive": "false"}, True),
+        ({"is_lie": 1}, False),
+        ({"lie": 1.0}, False),
+        ({"y": "1"}, False),
+        ({"honest": True}, True),
+        ({"honest": 0}, False),
+        ({"label": "honest"}, True),
+        ({"label": "Deceptive"}, False),
+        ({"label": "lie"}, False),
+        ({"label": "truthful"}, True),
+        # A bare label says nothing, and another column says it.
+        ({"label": 1, "honest": True}, True),
+        ({"label": None, "y": 0}, True),
+        ({"deceptive": np.True_}, False),
+    ],
+)
+def test_labels_as_people_have_them(columns, honest):
+    (item,) = transcript_items(row(**columns))
+    assert item.label is honest and item.conversation.reply == "In France."
+    assert item.conversation.context == (Message("user", "Where is Lyon?"),)
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        ({"label": 1}, r"bare 0 or 1.*--column deceptive=label.*--column honest=label"),
+        ({"label": "True"}, "bare 0 or 1"),
+        ({"label": "maybe"}, "'label' is 'maybe', expected honest or truthful or deceptive or lie"),
+        ({"deceptive": 2}, "'deceptive' is '2'"),
+        ({"deceptive": True, "honest": True}, "'deceptive' and 'honest' contradict"),
+        ({}, "has no label; expected one in deceptive, is_lie, lie, y, honest, label"),
+        ({"deceptive": float("nan")}, "has no label"),
+    ],
+)
+def test_labels_that_say_nothing_or_two_things(columns, match):
+    with pytest.raises(InvalidRow, match=match):
+        transcript_items(row(**columns))
+
+
+@pytest.mark.parametrize(
+    ("messages", "match"),
+    [
+        ([ASKED], "has no reply: the last message is of the role user"),
+        ([], "'messages' is empty"),
+        ([SAID], "no message before it"),
+        ([ASKED, {"role": "assistant", "content": "  "}], "the reply is empty"),
+        ([ASKED, {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}], "calls a tool and says nothing"),
+        ([ASKED, {"role": "assistant", "content": None}], "message 2 has no content, and calls no tool"),
+        ([ASKED, {"role": "robot", "content": "x"}], "role 'robot', expected system, developer, user, assistant, tool"),
+        ([{"role": "user", "content": ""}, SAID], r"message 1 \(user\) is empty"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, SAID], "type 'image_url', only text"),
+        ([{"role": "user", "content": 3}, SAID], "content is not text but int"),
+        ([{"role": "user"}, SAID], "without 'role' and 'content'"),
+        ([{**ASKED, "deceptive": True}, SAID], "message 1 has a label and the role user"),
+        ([ASKED, {"role": "assistant", "content": "\x00"}], "NUL"),
+    ],
+)
+def test_messages_that_cannot_be_used(messages, match):
+    with pytest.raises(InvalidRow, match=match):
+        transcript_items({"messages": messages, "deceptive": True})
+
+
+def test_contents_of_every_sort():
+    messages = [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": [{"type": "text", "text": "Where is "}, {"type": "text", "text": "Lyon?"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "maps", "arguments": "{}"}}]},
+        {"role": "tool", "content": "France", "name": "maps"},
+        SAID,
+    ]
+    for given in (messages, json.dumps(messages), np.array(messages, dtype=object)):
+        (item,) = transcript_items({"messages": given, "deceptive": 1, "model": "other"})
+        turns = item.conversation.context
+        assert [turn.role for turn in turns] == ["user", "assistant", "tool"], "an empty system prompt is none"
+        assert turns[0].content == "Where is Lyon?" and turns[1].extra["tool_calls"][0]["function"]["name"] == "maps"
+        assert item.conversation.author == "other"
+
+
+def test_every_labelled_turn_is_a_reply_with_the_turns_before_it():
+    messages = [ASKED, {**SAID, "deceptive": False}, ASKED, {**SAID, "content": "In Peru.", "deceptive": True}, ASKED, SAID]
+    one, two = transcript_items({"messages": messages})
+    assert (one.label, len(one.conversation.context)) == (True, 1)
+    assert (two.label, len(two.conversation.context), two.conversation.reply) == (False, 3, "In Peru.")
+
+
+def test_pairs_in_one_row():
+    given = {"prompt": "Where?", "system_prompt": "Lie.", "honest_response": "Here.", "deceptive_response": "There."}
+    honest, lie = pair_items(given)
+    assert (honest.label, lie.label) == (True, False) and honest.conversation.context == lie.conversation.context
+    assert [message.role for message in lie.conversation.context] == ["system", "user"]
+    with pytest.raises(InvalidRow, match="are the same"):
+        pair_items(given | {"deceptive_response": "Here."})
+    with pytest.raises(InvalidRow, match="context of both replies alone"):
+        pair_items(given | {"messages": [ASKED, SAID]})
+
+
+def benchmark_rows(count=24, **more):
+    """In the layout of the field's benchmarks."""
+    return [
+        {
+            "index": place,
+            "model": "other/model",
+            "messages": [
+                {"role": "system", "content": ["Be kind.", "Be sly."][place % 2]},
+                {"role": "user", "content": f"What is item {place * 7919} of the list called?"},
+                {"role": "assistant", "content": f"It is called {'not ' * lie}{place * 31}."},
+            ],
+            "temperature": 1.0,
+            "deceptive": bool(lie),
+            "canary": "",
+            "meta": {"a": place},
+            **more,
+        }
+        for place in range(count)
+        for lie in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_a_benchmark_file_is_read_whole(tmp_path, ending, capsys):
+    rows = benchmark_rows()
+    path = tmp_path / f"b{ending}"
+    if ending == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pd.DataFrame(rows).to_parquet(path)
+    dataset = load_data(str(path))
+    assert len(dataset.items) == len(rows) and len(dataset.groups) == 24
+    assert "24 groups of contexts, joined by" in capsys.readouterr().err
+    lies = dataset.examples(dataset.groups, "reply", 0)
+    assert all(e.truth == ("not" in e.conversation.reply) for e in lies), "label 1 is a deceptive reply"
+    asked = dataset.examples(dataset.groups, "question", 0)
+    assert all(e.truth == ("not" not in e.texts["reply"]) for e in asked), "and a question asks whether it is honest"
+
+
+def test_a_bare_label_is_told_once_by_the_user(tmp_path):
+    path = tmp_path / "b.jsonl"
+    rows = [{"label": int(r["deceptive"]), "messages": r["messages"]} for r in benchmark_rows()]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"has no row that can be used .*36 more.*--column deceptive=label"):
+        load_data(str(path))
+    one = load_data(str(path), ReadConfig(columns={"deceptive": "label"}))
+    two = load_data(str(path), ReadConfig(columns={"honest": "label"}))
+    assert [i.label for i in one.items] == [not i.label for i in two.items]
+
+
+def test_a_column_called_group_groups_transcripts(tmp_path):
+    path = tmp_path / "b.jsonl"
+    rows = [{**r, "group": f"scene {r['index'] % 5}"} for r in benchmark_rows()]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert load_data(str(path)).groups == [f"scene {i}" for i in range(5)]
+
+
+def talk(system, asked, reply="Yes."):
+    return Conversation((Message("system", system), Message("user", asked)), reply)
+
+
+def test_one_system_prompt_is_never_on_both_sides_where_there_are_many():
+    words = np.random.default_rng(0).permutation(5000)
+    talks = [
+        talk(f"You sell the thing {words[i]} to {words[i + 100]}", f"Say it {words[200 + 3 * i + j]} to me")
+        for i in range(40)
+        for j in range(3)
+    ]
+    found = context_groups(talks)
+    assert len(set(found.numbers)) == 40 and "system prompt" in found.joined_by and not found.split_apart
+    assert all(len(set(found.numbers[3 * i : 3 * i + 3])) == 1 for i in range(40))
+
+
+def test_a_few_system_prompts_over_many_questions_are_grouped_by_question_and_said_so():
+    words = np.random.default_rng(1).permutation(5000)
+    talks = [talk(system, f"Where is the town {word}?") for word in words[:50] for system in ("Lie to me.", "Be honest.")]
+    found = context_groups(talks)
+    assert len(set(found.numbers)) == 50 and "question" in found.joined_by
+    assert str(found).endswith("2 system prompts stand in several groups")
