@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +13,29 @@ from adapterprobe.config_stage import Stage
 
 POOLS = ("last", "first", "mean", "max", "rolling:N")
 Reading = Literal["answer", "statement", "reply"]
+
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReads:
+    """Tokens of every row (from, to; the second exclusive), and how their states become one.
+
+    `pool` is `last`, `first`, `mean`, `max` (each feature by itself), or `rolling:N`: of each feature the largest of its means over N
+    neighbouring tokens (over all of them where there are fewer).
+    """
+
+    spans: tuple[Span, ...]
+    pool: str
+
+    def subset(self, rows: Sequence[int]) -> TokenReads:
+        return TokenReads(tuple(self.spans[row] for row in rows), self.pool)
+
+    @property
+    def exact(self) -> bool:
+        """Whether pooled states are states that were computed, so that the model's own number format holds them."""
+        return self.pool in ("last", "first", "max")
 
 
 class ReadoutConfig(Stage):

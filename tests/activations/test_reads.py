@@ -8,9 +8,9 @@ from adapterprobe.activations.record import record
 from adapterprobe.adapters.attach import attach, detach
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
-from adapterprobe.engine.pooling import TokenReads
 from adapterprobe.prompts.answer_tokens import ChoiceTokens
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.readout import TokenReads
 from conftest import SEVERAL
 
 RNG = np.random.default_rng(0)
@@ -22,26 +22,48 @@ SPANS = ((3, 9), (25, 34), (32, 42), (30, 31), (31, 60), (0, 1), (2, 9), (0, 44)
 POOLS = ["last", "first", "mean", "max", "rolling:4", "rolling:100"]
 
 
-def encoded(asked: bool = True) -> Encoded:
+def encoded(reads=(), asked: bool = True) -> Encoded:
     choice = ChoiceTokens((1, 2), (3,)) if asked else ChoiceTokens((), ())
-    return Encoded((None,) * len(SEQUENCES), tuple(SEQUENCES), (choice,) * len(SEQUENCES), SPANS)
+    return Encoded((None,) * len(SEQUENCES), tuple(SEQUENCES), (choice,) * len(SEQUENCES), SPANS, tuple(reads))
+
+
+def blocks_of(model):
+    for path in ("model.layers", "gpt_neox.layers", "transformer.h"):
+        try:
+            return model.get_submodule(path)
+        except AttributeError:
+            continue
+    raise AssertionError
 
 
 @torch.no_grad()
+def all_states(model, ids) -> torch.Tensor:
+    """layers x tokens x width of one sequence."""
+    kept: dict[int, torch.Tensor] = {}
+
+    def entering(module, args, kwargs):
+        kept[0] = args[0] if args else kwargs["hidden_states"]
+
+    def leaving(place):
+        def hook(module, args, output):
+            kept[place] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    blocks = blocks_of(model)
+    handles = [blocks[0].register_forward_pre_hook(entering, with_kwargs=True)]
+    handles += [block.register_forward_hook(leaving(place)) for place, block in enumerate(blocks, 1)]
+    model(torch.tensor([ids]))
+    for handle in handles:
+        handle.remove()
+    return torch.stack([kept[place][0] for place in sorted(kept)]).float()
+
+
 def by_hand(model, pool: str) -> np.ndarray:
     """layers x rows x width, one row at a time."""
     rows = []
     for ids, (start, stop) in zip(SEQUENCES, SPANS, strict=True):
-        kept: dict[int, torch.Tensor] = {}
-        blocks = model.model.layers if hasattr(model, "model") else (model.gpt_neox.layers if hasattr(model, "gpt_neox") else model.transformer.h)
-        handles = [blocks[0].register_forward_pre_hook(lambda m, a, k: kept.update({0: a[0] if a else k["hidden_states"]}), with_kwargs=True)]
-        for place, block in enumerate(blocks, 1):
-            hook = lambda m, a, o, place=place: kept.update({place: o[0] if isinstance(o, tuple) else o})  # noqa: E731
-            handles.append(block.register_forward_hook(hook))
-        model(torch.tensor([ids]))
-        for handle in handles:
-            handle.remove()
-        states = torch.stack([kept[i][0] for i in sorted(kept)])[:, start:stop].float()
+        states = all_states(model, ids)[:, start:stop]
         if pool == "last":
             rows.append(states[:, -1])
         elif pool == "first":
@@ -72,7 +94,7 @@ def test_pooled_states_are_those_of_transformers(family, on, tiny_lm, cache):
         reads = [TokenReads(SPANS, pool) for pool in POOLS]
         for share in (True, False):
             engine = Engine(lm.model, lm.structure, share=share)
-            found = record(engine, encoded(), f"{family}{on}", list(range(5)), reads=reads)
+            found = record(engine, encoded(reads), f"{family}{on}", list(range(5)))
             assert found.reads == len(POOLS) and found.dtype == "fp32"
             for which, pool in enumerate(POOLS):
                 expected = by_hand(lm.model, pool)
@@ -95,7 +117,7 @@ def test_the_key_knows_what_is_read(tiny_lm, cache):
     moved = tuple((start, stop + (stop < len(ids))) for (start, stop), ids in zip(SPANS, SEQUENCES, strict=True))
     reads = [[], [TokenReads(SPANS, "mean")], [TokenReads(SPANS, "last")], [TokenReads(moved, "mean")]]
     reads.append([TokenReads(SPANS, "mean"), TokenReads(SPANS, "last")])
-    stores = [record(engine, encoded(), "w", [2], reads=r) for r in reads]
+    stores = [record(engine, encoded(r), "w", [2]) for r in reads]
     assert len({store.folder for store in stores}) == len(reads)
     both = stores[-1]
     assert both.key != both.read(1).key and np.allclose(both.layer(2), stores[1].layer(2))
@@ -104,7 +126,7 @@ def test_the_key_knows_what_is_read(tiny_lm, cache):
 
 def test_nothing_asked_gives_no_answer(tiny_lm, cache):
     lm = tiny_lm()
-    found = record(Engine(lm.model, lm.structure), encoded(False), "w", [1], reads=[TokenReads(SPANS, "mean")])
+    found = record(Engine(lm.model, lm.structure), encoded([TokenReads(SPANS, "mean")], False), "w", [1])
     assert np.isnan(found.logprobs).all() and np.isfinite(found.layer(1)).all()
 
 
@@ -112,11 +134,11 @@ def test_half_precision_pools_in_fp32(tiny_lm, cache):
     lm = tiny_lm()
     lm.model.to(torch.bfloat16)
     reads = [TokenReads(SPANS, "mean")]
-    found = record(Engine(lm.model, lm.structure), encoded(), "w16", [0, 3], reads=reads)
+    found = record(Engine(lm.model, lm.structure), encoded(reads), "w16", [0, 3])
     assert found.dtype == "fp32"
     # Entering the first block are embeddings: their mean, in fp32, is exact.
     table = lm.model.get_input_embeddings().weight.float()
     ids, (start, stop) = SEQUENCES[7], SPANS[7]
     assert np.allclose(found.layer(0)[7], table[list(ids[start:stop])].mean(0).numpy(), rtol=1e-6, atol=1e-6)
-    exact = record(Engine(lm.model, lm.structure), encoded(), "w16", [3], reads=[TokenReads(SPANS, "last")])
+    exact = record(Engine(lm.model, lm.structure), encoded([TokenReads(SPANS, "last")]), "w16", [3])
     assert exact.dtype == "bf16", "a state that was computed is kept as it was"

@@ -73,7 +73,10 @@ def test_labels_that_say_nothing_or_two_things(columns, match):
         ([], "'messages' is empty"),
         ([SAID], "no message before it"),
         ([ASKED, {"role": "assistant", "content": "  "}], "the reply is empty"),
-        ([ASKED, {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}], "calls a tool and says nothing"),
+        (
+            [ASKED, {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}],
+            "calls a tool and says nothing",
+        ),
         ([ASKED, {"role": "assistant", "content": None}], "message 2 has no content, and calls no tool"),
         ([ASKED, {"role": "robot", "content": "x"}], "role 'robot', expected system, developer, user, assistant, tool"),
         ([{"role": "user", "content": ""}, SAID], r"message 1 \(user\) is empty"),
@@ -106,7 +109,14 @@ def test_contents_of_every_sort():
 
 
 def test_every_labelled_turn_is_a_reply_with_the_turns_before_it():
-    messages = [ASKED, {**SAID, "deceptive": False}, ASKED, {**SAID, "content": "In Peru.", "deceptive": True}, ASKED, SAID]
+    messages = [
+        ASKED,
+        {**SAID, "deceptive": False},
+        ASKED,
+        {**SAID, "content": "In Peru.", "deceptive": True},
+        ASKED,
+        SAID,
+    ]
     one, two = transcript_items({"messages": messages})
     assert (one.label, len(one.conversation.context)) == (True, 1)
     assert (two.label, len(two.conversation.context), two.conversation.reply) == (False, 3, "In Peru.")
@@ -198,7 +208,9 @@ def test_one_system_prompt_is_never_on_both_sides_where_there_are_many():
 
 def test_a_few_system_prompts_over_many_questions_are_grouped_by_question_and_said_so():
     words = np.random.default_rng(1).permutation(5000)
-    talks = [talk(system, f"Where is the town {word}?") for word in words[:50] for system in ("Lie to me.", "Be honest.")]
+    talks = [
+        talk(system, f"Where is the town {word}?") for word in words[:50] for system in ("Lie to me.", "Be honest.")
+    ]
     found = context_groups(talks)
     assert len(set(found.numbers)) == 50 and "question" in found.joined_by
     assert str(found).endswith("2 system prompts stand in several groups")

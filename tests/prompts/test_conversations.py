@@ -14,7 +14,12 @@ from adapterprobe.readout import ReadoutConfig
 from adapterprobe.types import Conversation, Example, Message
 
 TALK = Conversation(
-    (Message("system", "Sell it."), Message("user", "Is it new?"), Message("assistant", "Yes."), Message("user", "Really?")),
+    (
+        Message("system", "Sell it."),
+        Message("user", "Is it new?"),
+        Message("assistant", "Yes."),
+        Message("user", "Really?"),
+    ),
     "It is as new as they come.",
 )
 PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -97,7 +102,7 @@ def test_what_a_template_cannot_say_is_said_in_words_and_told(chatty):
     found = render_conversation("chat", talk, chatty(PLAIN))
     assert found.fallback == "developer turns as the system's, tools in words"
     assert found.text == (
-        "<system>Sell.\n\nBe brief.<end><user>New?<end><assistant>[calls the tool shop with {\"id\": 1}]<end>"
+        '<system>Sell.\n\nBe brief.<end><user>New?<end><assistant>[calls the tool shop with {"id": 1}]<end>'
         "<user>Result of the tool shop: Used.<end><assistant>Brand new.<end>"
     )
     able = (

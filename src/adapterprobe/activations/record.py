@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from adapterprobe.cache import digest, entry, write_atomic
 from adapterprobe.engine import Engine, LowerBlockCache
 from adapterprobe.engine.answers import choice_logprobs
 from adapterprobe.engine.forward import check_finite
-from adapterprobe.engine.pooling import TokenReads
 from adapterprobe.models.hardware import dtype_name
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.encoded import Encoded
@@ -59,20 +58,19 @@ def record(
     token_budget: int = 2048,
     trunk: Callable[[], LowerBlockCache] | None = None,
     feed: LowerBlockCache | None = None,
-    reads: Sequence[TokenReads] = (),
 ) -> HiddenStates:
     """Hidden states (of `layers`; none for answers alone), and choice log-probabilities at the answer position (NaN where
-    nothing is asked).
+    nothing is asked). States are those at the answer position, or in the same pass what `encoded.reads` names.
 
     Args:
         weights: content hash of everything that decides the outcome beside the prompts: model and adapter.
         trunk: gives the states below an adapter, asked for only if something is left to compute.
         feed: a trunk that is to keep what passes by.
-        reads: tokens that states are read at, and how they are pooled, in the same pass; none: the answer position.
 
     Raises:
         ModelError: a state or logit is not finite.
     """
+    reads = encoded.reads if layers else ()
     dtype = dtype_name(next(engine.model.parameters()).dtype)
     content = [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices]]
     shared = [engine.share, trunk is not None, token_budget]

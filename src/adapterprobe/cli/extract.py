@@ -90,7 +90,7 @@ def _readout(args: argparse.Namespace):
         )
     except ValidationError as error:
         first = error.errors()[0]
-        name = f"--{str(first['loc'][0])}: " if first["loc"] else "--read: "
+        name = f"--{first['loc'][0]!s}: " if first["loc"] else "--read: "
         raise DataError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
 
 

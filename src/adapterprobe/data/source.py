@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from adapterprobe.cache import digest
 from adapterprobe.config import ReadConfig
+from adapterprobe.data.cells import InvalidRow, text_of
 from adapterprobe.data.contexts import context_groups
 from adapterprobe.data.duplicates import near_groups, normalised, plain_form, text_key
 from adapterprobe.data.examples import ExampleSource
@@ -19,7 +20,6 @@ from adapterprobe.data.references import all_names, data_files, data_path, is_re
 from adapterprobe.data.registered import registered_dataset, registered_source
 from adapterprobe.data.relations import load_relation, relation_names
 from adapterprobe.data.sampling import Sampler, balanced
-from adapterprobe.data.cells import InvalidRow, text_of
 from adapterprobe.data.shapes import as_clause, find_shape
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
@@ -303,8 +303,7 @@ def _by_context(name: str, items: list[Item]) -> list[Item]:
         key = normalised(conversation.script)
         least[number] = min(least.get(number, key), key)
     return [
-        replace(item, group=f"~{text_key(least[number])}")
-        for item, number in zip(items, groups.numbers, strict=True)
+        replace(item, group=f"~{text_key(least[number])}") for item, number in zip(items, groups.numbers, strict=True)
     ]
 
 

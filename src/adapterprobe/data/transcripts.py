@@ -51,9 +51,7 @@ def transcript_items(row: Mapping[str, object]) -> list[Item]:
         wrong = next((place for place in labelled if given[place].role != "assistant"), None)
         if wrong is not None:
             raise InvalidRow(f"message {wrong + 1} has a label and the role {given[wrong].role}, expected assistant")
-        return [
-            _item(given[:place], _reply(given[place]), bool(labels[place]), author) for place in labelled
-        ]
+        return [_item(given[:place], _reply(given[place]), bool(labels[place]), author) for place in labelled]
     if is_missing(row.get("reply")):
         if not given or given[-1].role != "assistant":
             last = f"the last message is of the role {given[-1].role}" if given else "'messages' is empty"
@@ -152,7 +150,9 @@ def _nothing(value: object) -> bool:
 
 def _plain(value: object) -> object:
     """As JSON has it: lists of arrow and numpy as lists."""
-    return json.loads(json.dumps(value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other)))
+    return json.loads(
+        json.dumps(value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other))
+    )
 
 
 def _content(value: object, place: int, calls: bool) -> str:

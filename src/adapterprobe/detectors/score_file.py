@@ -10,9 +10,9 @@ from typing import TextIO
 
 from adapterprobe.cache import file_digest, write_atomic
 from adapterprobe.config_files import read_run_config
+from adapterprobe.data.cells import InvalidRow, check_text, text_of
 from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.readers import open_file
-from adapterprobe.data.cells import InvalidRow, check_text, text_of
 from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns, is_answer
 from adapterprobe.detectors.scorer import Scorer
 from adapterprobe.errors import ConfigError, DataError, OutputError

@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 from adapterprobe.engine.batches import Batch, Group, plan_batches
-from adapterprobe.engine.pooling import BatchReads, TokenReads
 from adapterprobe.engine.packed import Layout, attention_configs, packed
+from adapterprobe.engine.pooling import BatchReads
 from adapterprobe.engine.steer import adding
 from adapterprobe.engine.trunk import LowerBlockCache
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import say
+from adapterprobe.readout import TokenReads
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,25 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from adapterprobe.engine.batches import Batch
-
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenReads:
-    """Tokens of every row (from, to; the second exclusive), and how their states become one.
-
-    `pool` is `last`, `first`, `mean`, `max` (each feature by itself), or `rolling:N`: of each feature the largest of its means over N
-    neighbouring tokens (over all of them where there are fewer).
-    """
-
-    spans: tuple[Span, ...]
-    pool: str
-
-    @property
-    def exact(self) -> bool:
-        """Whether pooled states are states that were computed, so that the model's own number format holds them."""
-        return self.pool in ("last", "first", "max")
+from adapterprobe.readout import TokenReads
 
 
 class BatchReads:

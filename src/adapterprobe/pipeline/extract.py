@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,6 @@ from adapterprobe.data.items import ItemDataset
 from adapterprobe.data.references import refuse_unused
 from adapterprobe.data.source import load_data, rows_by_line
 from adapterprobe.engine import Engine
-from adapterprobe.engine.pooling import TokenReads
 from adapterprobe.engine.fidelity import Fidelity, faithful
 from adapterprobe.errors import DataError, ModelError, OutputError
 from adapterprobe.models import LanguageModel, load_model
@@ -32,7 +31,7 @@ from adapterprobe.prompts.dataset_prompts import DatasetSpec, check_spec, datase
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.formats import check_format
 from adapterprobe.prompts.read_prompts import check_readable, read_prompts, token_spans
-from adapterprobe.readout import ReadoutConfig
+from adapterprobe.readout import ReadoutConfig, TokenReads
 from adapterprobe.types import READ_FORMS, Prompt
 
 MARK = "extract.json"
@@ -164,30 +163,26 @@ def _extract(
     layers = parse_states(config.layers, lm.structure.n_layers)
     prompts = _in_order(config, lm)
     encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
+    if config.readout.what != "answer":
+        spans = token_spans(encoded, config.readout, lm.tokenizer)
+        encoded = replace(encoded, reads=(TokenReads(spans, config.readout.pooling),))
     # Before any pass: columns that cannot be written are found now.
     rows = source_table(encoded, config)
     engine = Engine(lm.model, lm.structure)
-    reads, report = _reads(config, encoded, lm.tokenizer), None
+    report = None
     if config.adapter is None:
-        states = record(engine, encoded, lm.fingerprint, layers, "adapter off", reads=reads)
+        states = record(engine, encoded, lm.fingerprint, layers, "adapter off")
         report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
     else:
         weights = digest(lm.fingerprint, adapter_digest(config.adapter))
         with adapter_loaded(lm, config.adapter):
             # An adapter from elsewhere may be of a kind that nobody here has seen: two prompts tell.
             faithful(engine, encoded.ids[:2], exact=False)
-            states = record(engine, encoded, weights, layers, "adapter on", reads=reads)
+            states = record(engine, encoded, weights, layers, "adapter on")
             report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
     if not finished:
-        _write(out, states, encoded, rows, reads)
+        _write(out, states, encoded, rows)
     return open_states(out), report
-
-
-def _reads(config: ExtractConfig, encoded: Encoded, tokenizer) -> list[TokenReads]:
-    """What is read of each prompt; nothing where the answer is."""
-    if config.readout.what == "answer":
-        return []
-    return [TokenReads(token_spans(encoded, config.readout, tokenizer), config.readout.pooling)]
 
 
 def _in_order(config: ExtractConfig, lm: LanguageModel) -> list[Prompt]:
@@ -213,9 +208,7 @@ def _in_order(config: ExtractConfig, lm: LanguageModel) -> list[Prompt]:
     return prompts[: config.limit]
 
 
-def _write(
-    out: Path, states: HiddenStates, encoded: Encoded, rows: pd.DataFrame, reads: Sequence[TokenReads]
-) -> None:
+def _write(out: Path, states: HiddenStates, encoded: Encoded, rows: pd.DataFrame) -> None:
     try:
         for path in sorted(states.folder.iterdir()):
             if path.suffix in (".bin", ".npy") or path.name == "meta.json":
@@ -224,7 +217,7 @@ def _write(
                     os.link(path, out / path.name)
                 except OSError:
                     shutil.copyfile(path, out / path.name)
-        table = read_table(encoded, reads[0]) if reads else prompt_table(encoded, states)
+        table = read_table(encoded, encoded.reads[0]) if encoded.reads else prompt_table(encoded, states)
         table = pd.concat([table, _renamed(rows, table.columns)], axis=1)
         table.to_parquet(out / "prompts.parquet", index=False)
         seal(out)

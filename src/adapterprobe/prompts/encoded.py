@@ -12,10 +12,12 @@ from adapterprobe.errors import DataError
 from adapterprobe.prompts.answer_tokens import ChoiceFinder, ChoiceTokens, tokenise
 from adapterprobe.prompts.formats import adds_special_tokens
 from adapterprobe.prompts.token_ranges import token_range
+from adapterprobe.readout import TokenReads
 from adapterprobe.types import Prompt
 
-
-TOO_LONG = "leave the row out (--max-chars), or leave out earliest turns of conversations (--drop-turns, read.drop_turns)"
+TOO_LONG = (
+    "leave the row out (--max-chars), or leave out earliest turns of conversations (--drop-turns, read.drop_turns)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Encoded:
     choices: tuple[ChoiceTokens, ...]
     ranges: tuple[tuple[int, int], ...] = ()
     """Of prompts that are read at their own tokens: which (from, to; the second exclusive)."""
+    reads: tuple[TokenReads, ...] = ()
+    """What states are read at, and how they are pooled (see `with_reads`); none: the answer position."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -37,6 +41,7 @@ class Encoded:
             tuple(self.ids[i] for i in rows),
             tuple(self.choices[i] for i in rows),
             tuple(self.ranges[i] for i in rows) if self.ranges else (),
+            tuple(read.subset(rows) for read in self.reads),
         )
 
     def column(self, of: Callable[[Prompt], Any], dtype: Any = None) -> np.ndarray:

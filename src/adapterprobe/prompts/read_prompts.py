@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from adapterprobe.prompts.conversations import RenderedReply, conversation_forma
 from adapterprobe.prompts.encoded import Encoded
 from adapterprobe.prompts.followups import FollowUp
 from adapterprobe.prompts.formats import adds_special_tokens
-from adapterprobe.readout import ReadoutConfig
+from adapterprobe.readout import ReadoutConfig, TokenReads
 from adapterprobe.types import Conversation, Example, Prompt
 
 BARE = "bare"
@@ -171,6 +172,17 @@ def _shortened(
         kept = Conversation((*system, *turns), conversation.reply, conversation.author)
         rendered = render_conversation(form, kept, tokenizer, ask)
     return rendered
+
+
+def with_reads(encoded: Encoded, readout: ReadoutConfig, tokenizer) -> Encoded:
+    """The same prompts, with what is read of them: the reply or statement as `readout` says, and of a reply the token in front of it
+    too (the reply withheld), in the same pass. Where the answer is read nothing changes."""
+    if readout.what == "answer":
+        return encoded
+    reads = [TokenReads(token_spans(encoded, readout, tokenizer), readout.pooling)]
+    if readout.what == "reply":
+        reads.append(TokenReads(tuple((start - 1, start) for start, _ in encoded.ranges), "last"))
+    return replace(encoded, reads=tuple(reads))
 
 
 def token_spans(encoded: Encoded, readout: ReadoutConfig, tokenizer) -> tuple[tuple[int, int], ...]:

@@ -9,9 +9,7 @@ from adapterprobe.prompts.answer_tokens import tokenise
 from adapterprobe.terminal import shortened
 
 
-def token_range(
-    tokenizer, text: str, ids: Sequence[int], special: bool, start: int, stop: int
-) -> tuple[int, int]:
+def token_range(tokenizer, text: str, ids: Sequence[int], special: bool, start: int, stop: int) -> tuple[int, int]:
     """Tokens (from, to; the second exclusive) that stand for `text[start:stop]`, checked by decoding them.
 
     A token that holds characters of both sides of an edge counts if those outside are blanks (`.` and a line end in one token), and
@@ -40,9 +38,7 @@ def _bare(text: str) -> str:
     return "".join(text.split())
 
 
-def _offsets(
-    tokenizer, text: str, ids: Sequence[int], special: bool, start: int, stop: int
-) -> tuple[int, int]:
+def _offsets(tokenizer, text: str, ids: Sequence[int], special: bool, start: int, stop: int) -> tuple[int, int]:
     """Tokens that overlap the characters."""
     if getattr(tokenizer, "is_fast", False):
         encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)

@@ -129,9 +129,7 @@ def messages_of(demos: Sequence[tuple[str, str]], turn: str, system: str | None 
     return [*messages, {"role": "user", "content": turn}]
 
 
-def render_messages(
-    format_name: str, messages: list[dict[str, Any]], tokenizer=None, generation: bool = True
-) -> str:
+def render_messages(format_name: str, messages: list[dict[str, Any]], tokenizer=None, generation: bool = True) -> str:
     """Messages as they stand, in a format; nothing is checked.
 
     Args:
