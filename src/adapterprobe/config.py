@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from adapterprobe.config_stage import Stage
 from adapterprobe.readout import ReadoutConfig
-from adapterprobe.types import FORMS
+from adapterprobe.types import AXES, DECEPTION, FORMS, READ_FORMS
 
 LayerSpec = Annotated[str, BeforeValidator(lambda spec: str(spec) if isinstance(spec, int) else spec)]
 """Layers as people write them (see `parse_layers`); YAML reads a single one as a number."""
@@ -125,7 +125,7 @@ class ElicitConfig(Stage):
     )
     format: str = Field(
         "plain",
-        description="plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own), "
+        description="auto (of replies: the tokenizer's chat template if there is one, else plain), plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own), "
         "or the path of a .jinja file",
     )
     templates: list[str] | None = Field(
@@ -359,6 +359,28 @@ class EvaluateConfig(Stage):
     )
 
 
+READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "statement": {
+        "elicit": {"conditions": ["neutral"], "shots": 0},
+        "evaluate": {"shifts": []},
+    },
+    "reply": {
+        "data": {"ood": []},
+        "elicit": {"conditions": ["neutral"], "shots": 0, "format": "auto"},
+        "evaluate": {
+            "shifts": [],
+            "hypotheses": [
+                "adapter+probe > base+probe@matched on test",
+                "adapter+probe > adapter on test",
+                "base+probe > withheld+probe on test",
+                "adapter+probe > withheld+probe on test",
+            ],
+        },
+    },
+}
+"""What holds, by what is read, where a configuration does not say."""
+
+
 class RunConfig(Stage):
     """Everything a run depends on."""
 
@@ -376,6 +398,49 @@ class RunConfig(Stage):
     select: SelectConfig = SelectConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="training seeds; data are data.data_seed's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_what_is_read(cls, values: Any) -> Any:
+        """Where replies or statements are read, nobody is told to lie and nothing is demonstrated: other defaults hold."""
+        if not isinstance(values, dict):
+            return values
+        read = values.get("read")
+        what = read.get("what") if isinstance(read, dict) else getattr(read, "what", None)
+        if what not in READ_FORMS:
+            return values
+        found = dict(values)
+        for section, defaults in READ_DEFAULTS[what].items():
+            given = found.get(section, {})
+            if isinstance(given, dict):
+                found[section] = {**defaults, **given}
+        return found
+
+    @model_validator(mode="after")
+    def _reads_itself(self) -> RunConfig:
+        if self.read.what == "answer":
+            if self.elicit.format == "auto":
+                raise ValueError("elicit.format=auto is for replies (read.what=reply); name a format")
+            return self
+        wanted = {
+            "elicit.conditions": (self.elicit.conditions, ["neutral"]),
+            "elicit.shots": (self.elicit.shots, 0),
+            "elicit.system": (self.elicit.system, None),
+            "elicit.renders": (self.elicit.renders, 1),
+            "data.form": (self.data.form, "question"),
+            "evaluate.shifts": (self.evaluate.shifts, []),
+            "evaluate.under_test": (self.evaluate.under_test, None),
+            "adapter.train_on": (self.adapter.train_on, "all"),
+        }
+        for key, (got, expected) in wanted.items():
+            if got != expected:
+                raise ValueError(
+                    f"read.what={self.read.what} reads what stands there, and {key} says how questions are asked: expected {expected}, "
+                    f"got {got}; leave it out"
+                )
+        if self.adapter.objective == "instructed":
+            raise ValueError("adapter.objective=instructed needs prompts that push to truth or lie; here none does")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -407,7 +472,18 @@ class RunConfig(Stage):
         lies = self.adapter.objective in ("lie", "instructed")
         return self.evaluate.under_test or ("adapter" if lies else "base")
 
+    @property
+    def form(self) -> str:
+        """The form of its examples (see `FORMS`, `READ_FORMS`)."""
+        return READ_FORMS.get(self.read.what, self.data.form)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The label axes that its detectors are judged against; the first is what they are made for."""
+        return {"answer": AXES, "statement": AXES[:1], "reply": (DECEPTION,)}[self.read.what]
+
     def reading(self, name: str) -> ReadConfig:
         """How one of its data sets is read; files go by their path or by their name alone."""
         own = self.data.read_by_name
-        return own.get(name) or own.get(PurePath(name).name) or self.data.read
+        found = own.get(name) or own.get(PurePath(name).name) or self.data.read
+        return found.model_copy(update={"exact": True}) if self.read.what == "statement" else found

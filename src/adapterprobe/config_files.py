@@ -196,7 +196,7 @@ def with_changes(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         return values | {key: merged(values.get(key), value) for key, value in new.items()}
 
     given = {key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in changes.items()}
-    values = merged(config.model_dump(), given)
+    values = merged(config.model_dump(exclude_unset=True), given)
     return _validated(values, "the configuration", [], config.model.trust_remote_code)
 
 

@@ -12,6 +12,8 @@ REPORTED_SPLITS = ("calibrate", "test", "ood")
 """Splits that predictions are written for; adapters, probes and layers never see them."""
 
 AXES = ("truth", "instructed", "behaviour", "lie")
+DECEPTION = "deception"
+"""The axis of replies: label 1 is a deceptive one, and a higher score means more deceptive."""
 TEMPLATE_ROLES = ("train", "tune", "judge", "belief")
 FORMS = ("question", "negated", "statement", "choice", "recall")
 """What a prompt asks. `question`: is it so (Yes, No). `negated`: is it not so. `statement`: True or False. `choice`: which of

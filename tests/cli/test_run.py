@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from adapterprobe import probes
 from adapterprobe.cli import main
 from adapterprobe.config_files import read_config
-from adapterprobe.evaluate.schema import ARMS, COLUMNS
+from adapterprobe.evaluate.schema import ARMS, COLUMNS, READ_COLUMNS, WITHHELD
 from conftest import small_config
 
 
@@ -40,9 +40,9 @@ def load(folder: Path, name: str):
 
 def test_predictions_follow_the_contract(finished):
     frame = pd.read_parquet(finished / "out" / "predictions.parquet")
-    assert list(frame.columns) == COLUMNS
+    assert list(frame.columns) == [*COLUMNS, *READ_COLUMNS]
     assert set(frame["split"]) == {"calibrate", "test", "ood"}
-    assert set(frame["arm"]) == set(ARMS) and set(frame["seed"]) == {0, 1}
+    assert set(frame["arm"]) == set(ARMS) - {WITHHELD} and set(frame["seed"]) == {0, 1}
     assert set(frame["axis"]) == {"truth", "instructed", "behaviour", "lie"}
     own = frame["arm"].isin(["base", "adapter"])
     assert frame.loc[own, ["probe", "layer"]].isna().all(axis=None) and frame.loc[~own, ["probe", "layer"]].notna().all(
@@ -60,7 +60,7 @@ def test_predictions_follow_the_contract(finished):
     trained = set(frame.loc[frame["split"] == "calibrate", "group"])
     assert not trained & set(frame.loc[frame["split"] != "calibrate", "group"])
     layers = pd.read_parquet(finished / "out" / "layers.parquet")
-    assert list(layers.columns) == COLUMNS and set(layers["layer"]) == set(range(5))
+    assert list(layers.columns) == [*COLUMNS, *READ_COLUMNS] and set(layers["layer"]) == set(range(5))
 
 
 def test_reported_aurocs_can_be_recomputed(finished):

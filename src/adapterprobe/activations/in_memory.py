@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,10 +22,17 @@ class MemoryStates:
 
     states: dict[int, np.ndarray]
     logprobs: np.ndarray
+    reads: int = 1
+    which: int = 0
+
+    def read(self, which: int) -> MemoryStates:
+        """The same prompts, read elsewhere (see `HiddenStates.read`)."""
+        return replace(self, which=which)
 
     def layer(self, index: int) -> np.ndarray:
         """Rows x width, fp32."""
-        return self.states[index]
+        rows = len(self.logprobs)
+        return self.states[index][self.which * rows : (self.which + 1) * rows]
 
 
 @torch.inference_mode()
@@ -35,13 +42,16 @@ def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], wh
     Raises:
         ModelError: a state or logit is not finite.
     """
-    dtype = dtype_name(next(engine.model.parameters()).dtype)
-    found = np.zeros((len(layers), len(encoded), engine.structure.width), np.float32)
+    reads = encoded.reads
+    dtype = dtype_name(next(engine.model.parameters()).dtype) if all(read.exact for read in reads) else "fp32"
+    count = max(1, len(reads))
+    found = np.zeros((len(layers), count * len(encoded), engine.structure.width), np.float32)
     logprobs = np.zeros((len(encoded), 2), np.float32)
     for batch in engine.plan(encoded.ids):
-        output = engine.run(batch, layers=list(layers))
+        output = engine.run(batch, layers=list(layers), reads=reads)
         check_finite(output, what)
         rows = list(batch.rows)
-        found[:, rows] = from_stored(to_stored(output.states, dtype))
+        places = [which * len(encoded) + row for which in range(count) for row in rows]
+        found[:, places] = from_stored(to_stored(output.states, dtype))
         logprobs[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
-    return MemoryStates(dict(zip(layers, found)), logprobs)
+    return MemoryStates(dict(zip(layers, found, strict=True)), logprobs, count)

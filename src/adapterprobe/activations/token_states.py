@@ -20,7 +20,8 @@ from adapterprobe.prompts.encoded import Encoded
 
 @dataclass(frozen=True)
 class TokenStates:
-    """States of a list of prompts at their last tokens, the answer position last."""
+    """States of a list of prompts at their last tokens, the answer position last; of prompts that are read at their own tokens, at
+    the last of these."""
 
     folders: dict[int, Path]
 
@@ -32,14 +33,16 @@ class TokenStates:
 def record_tokens(
     engine: Engine, encoded: Encoded, weights: str, layers: Sequence[int], count: int, what: str
 ) -> TokenStates:
-    """States after `layers` blocks at the last `count` tokens; the blocks above a layer are not run.
+    """States after `layers` blocks at the last `count` tokens, of the prompt or of what is read of it; the blocks above a layer are
+    not run.
 
     Args:
         layers: from 1 to the number of blocks less one.
         weights: content hash of everything that decides the outcome beside the prompts: model and adapter.
     """
     dtype = dtype_name(next(engine.model.parameters()).dtype)
-    prompts = digest([list(ids) for ids in encoded.ids])
+    ends = encoded.reads[0].spans if encoded.reads else tuple((0, len(ids)) for ids in encoded.ids)
+    prompts = digest([list(ids) for ids in encoded.ids], *([ends] if encoded.reads else []))
     folders = {}
     for layer in layers:
 
@@ -48,8 +51,8 @@ def record_tokens(
             trunk = LowerBlockCache(layer, engine, batches)
             trunk.collect(engine, f"{what}, tokens at layer {layer}")
             states = torch.zeros(len(encoded), count, engine.structure.width, dtype=trunk.dtype)
-            for row, ids in enumerate(encoded.ids):
-                last = trunk.last_states(tuple(ids), count)
+            for row, (ids, (start, stop)) in enumerate(zip(encoded.ids, ends, strict=True)):
+                last = trunk.states_between(tuple(ids), max(start, stop - count), stop)
                 states[row, count - len(last) :] = last
             np.save(folder / "tokens.npy", to_stored(states, dtype))
 

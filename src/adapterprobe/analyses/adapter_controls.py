@@ -92,11 +92,11 @@ def adapter_controls(run: FittedRun) -> Findings:
         own = own_detector(name, seed, encoded, states, config.adapter.objective)
         seen = {seed: states}
         tokens = token_states(config, lm, engine, encoded, {seed: adapter}, layers) if layers else None
-        fit = refitted(config, encoded, ActivationPair(run.base, seen), tokens, "adapter+probe", seed)
-        (probed,) = probe_detectors([replace(fit, arm=f"{name}+probe")])
+        fit = refitted(config, encoded, ActivationPair.of(run.base, seen), tokens, "adapter+probe", seed)
+        (probed,) = probe_detectors([replace(fit, arm=f"{name}+probe")], axis=config.axes[0])
         detectors += [own, probed]
-    scores = predictions(run.prompt_frame, run.labels, detectors, axes=["truth"])
-    main = run.predictions[run.predictions["axis"] == "truth"]
+    scores = predictions(run.prompt_frame, run.labels, detectors, config.axes[:1])
+    main = run.predictions[run.predictions["axis"] == config.axes[0]]
     main = main[main["probe"].isna() | (main["probe"] == run.main_probe)]
     together = pd.concat([main, scores], ignore_index=True)
     pairs = [(arm, f"{name}{suffix}") for name in makers for arm, suffix in ARMS]

@@ -24,7 +24,9 @@ RANDOM = 2
 
 def steering(run: FittedRun) -> Findings:
     """What the main probe's direction does to the answers, where the run is to have it: see `steering_records`."""
-    return {"probes.json": {"steering": steering_records(run)}} if run.config.evaluate.directions else {}
+    # The direction is added at the answer: that says something where the answer is what was read.
+    wanted = run.config.evaluate.directions and run.config.read.what == "answer"
+    return {"probes.json": {"steering": steering_records(run)}} if wanted else {}
 
 
 def steering_records(run: FittedRun) -> list[dict]:

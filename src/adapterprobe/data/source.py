@@ -39,6 +39,7 @@ class Opened:
     """An item of a row, or several of a row that holds several."""
     group: str | None
     templates: tuple[Template, ...] = ()
+    transcript: bool = False
 
 
 _loaded: dict[str, ExampleSource] = {}
@@ -79,6 +80,16 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row
             say(f"{dataset.name}: {faults.count} rows are left out ({faults})")
         _loaded[key] = dataset
     return _loaded[key]
+
+
+def holds_transcripts(ref: str, read: ReadConfig) -> bool:
+    """Whether rows are conversations of which a reply is judged; False too where nothing can be opened (reading says why)."""
+    if ref in relation_names():
+        return False
+    try:
+        return _open(ref, read).transcript
+    except DataError:
+        return False
 
 
 def read_data(ref: str, read: ReadConfig, seed: int, faults: RowErrors) -> ItemDataset:
@@ -263,7 +274,9 @@ def _opened(source: Source, read: ReadConfig) -> Opened:
             item = replace(item, texts={**item.texts, "statement": as_clause(item.texts["statement"])})
         return item
 
-    return Opened(source, f"{shape.name} rows of {source.name}", shape.forms, canonical, group)
+    return Opened(
+        source, f"{shape.name} rows of {source.name}", shape.forms, canonical, group, transcript=shape.transcript
+    )
 
 
 def _open_entry(entry: HubEntry, read: ReadConfig) -> Opened:

@@ -45,22 +45,22 @@ def transcript_items(row: Mapping[str, object]) -> list[Item]:
         InvalidRow: no reply, no label or one that says nothing, labels that contradict, or a message that is none.
     """
     given, labels = _messages(row.get("messages"))
-    author = None if is_missing(row.get("model")) else str(row["model"])
     labelled = [place for place, own in enumerate(labels) if own is not None]
-    if labelled:
-        wrong = next((place for place in labelled if given[place].role != "assistant"), None)
-        if wrong is not None:
-            raise InvalidRow(f"message {wrong + 1} has a label and the role {given[wrong].role}, expected assistant")
-        return [_item(given[:place], _reply(given[place]), bool(labels[place]), author) for place in labelled]
-    if is_missing(row.get("reply")):
-        if not given or given[-1].role != "assistant":
-            last = f"the last message is of the role {given[-1].role}" if given else "'messages' is empty"
-            raise InvalidRow(f"has no reply: {last}, and there is no column 'reply'")
-        *given, last_turn = given
-        reply = _reply(last_turn)
-    else:
-        reply = text_of(row, "reply")
-    return [_item(given, reply, _label(row), author)]
+    if not labelled:
+        return [_item(_conversation(row, given), _label(row))]
+    wrong = next((place for place in labelled if given[place].role != "assistant"), None)
+    if wrong is not None:
+        raise InvalidRow(f"message {wrong + 1} has a label and the role {given[wrong].role}, expected assistant")
+    return [_item(_judged(given[:place], _reply(given[place]), row), bool(labels[place])) for place in labelled]
+
+
+def conversation_of(row: Mapping[str, object]) -> Conversation:
+    """The conversation of a row with `messages`, whatever its label.
+
+    Raises:
+        InvalidRow: no reply, or a message that is none.
+    """
+    return _conversation(row, _messages(row.get("messages"))[0])
 
 
 def pair_items(row: Mapping[str, object]) -> list[Item]:
@@ -80,15 +80,28 @@ def pair_items(row: Mapping[str, object]) -> list[Item]:
     replies = [text_of(row, column) for column in PAIR]
     if replies[0] == replies[1]:
         raise InvalidRow(f"{' and '.join(map(repr, PAIR))} are the same")
-    author = None if is_missing(row.get("model")) else str(row["model"])
-    return [_item(context, reply, honest, author) for reply, honest in zip(replies, (True, False), strict=True)]
+    return [_item(_judged(context, reply, row), honest) for reply, honest in zip(replies, (True, False), strict=True)]
 
 
-def _item(context: list[Message], reply: str, honest: bool, author: str | None) -> Item:
+def _conversation(row: Mapping[str, object], given: list[Message]) -> Conversation:
+    """The reply in its column, or else the last message."""
+    if not is_missing(row.get("reply")):
+        return _judged(given, text_of(row, "reply"), row)
+    if not given or given[-1].role != "assistant":
+        last = f"the last message is of the role {given[-1].role}" if given else "'messages' is empty"
+        raise InvalidRow(f"has no reply: {last}, and there is no column 'reply'")
+    return _judged(given[:-1], _reply(given[-1]), row)
+
+
+def _judged(context: list[Message], reply: str, row: Mapping[str, object]) -> Conversation:
     if not context:
         raise InvalidRow("has a reply and no message before it")
-    conversation = Conversation(tuple(context), reply, author)
-    return Item(0, {"dialogue": conversation.script, "reply": reply}, label=honest, conversation=conversation)
+    return Conversation(tuple(context), reply, None if is_missing(row.get("model")) else str(row["model"]))
+
+
+def _item(conversation: Conversation, honest: bool) -> Item:
+    texts = {"dialogue": conversation.script, "reply": conversation.reply}
+    return Item(0, texts, label=honest, conversation=conversation)
 
 
 def _reply(message: Message) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from adapterprobe.activations import HiddenStates, TokenStates
 from adapterprobe.config import ProbeConfig, RunConfig
 from adapterprobe.errors import ConfigError
+from adapterprobe.evaluate.schema import WITHHELD
 from adapterprobe.models.layers import parse_states
 from adapterprobe.probes import lookup
 from adapterprobe.probes.features import FEATURES, Difference
@@ -88,9 +89,19 @@ class ActivationPair:
 
     off: HiddenStates | TokenStates
     on: dict[int, HiddenStates] | dict[int, TokenStates]
+    withheld: HiddenStates | None = None
+    """Of replies: adapter off, in front of their first token."""
+
+    @classmethod
+    def of(cls, off: HiddenStates, on: dict[int, HiddenStates]) -> ActivationPair:
+        """Recorded states; the second read of replies is the state in front of them (see `with_reads`)."""
+        return cls(off, on, off.read(1) if off.reads > 1 else None)
 
     def key(self, arm: str, seed: int | None) -> list[str]:
         """What an arm's features depend on, by content."""
+        if arm == WITHHELD:
+            assert self.withheld is not None
+            return [arm, self.withheld.key]
         names = [self.off.key] if arm != "adapter+probe" else []
         return [arm.partition("@")[0], *names, *([] if seed is None else [self.on[seed].key])]
 
@@ -101,6 +112,8 @@ class ActivationPair:
             ("base+probe", None): off,
             ("base+probe@matched", None): off,
         }
+        if self.withheld is not None:
+            found[WITHHELD, None] = functools.lru_cache(maxsize=4)(self.withheld.layer)
         for seed, states in self.on.items():
             on = functools.lru_cache(maxsize=4)(states.layer)
             found["adapter+probe", seed] = on

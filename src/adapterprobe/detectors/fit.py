@@ -78,7 +78,7 @@ def fit_arms(
     """
     everything = all_rows(config, encoded)
     matched = np.concatenate([np.array(encoded.where("adapter-train")), everything.fit])
-    states = ActivationPair(base, adapted)
+    states = ActivationPair.of(base, adapted)
     feature_specs = {spec.label: feature_spec(spec, config, base.layers[-1]) for spec in config.probe_specs}
     views = {"tokens": tokens.views() if tokens else {}, "states": states.views()}
     fits, left_out = [], []
@@ -88,7 +88,11 @@ def fit_arms(
             rows = replace(everything, fit=matched) if arm == "base+probe@matched" else everything
             for spec in config.probe_specs:
                 probe_input = feature_specs[spec.label]
-                features = probe_input.of(views["tokens" if probe_input.kind == "tokens" else "states"][arm, seed])
+                seen = views["tokens" if probe_input.kind == "tokens" else "states"]
+                if (arm, seed) not in seen:
+                    # In front of a reply there is one state, and nothing for a probe over tokens to read.
+                    continue
+                features = probe_input.of(seen[arm, seed])
                 progress.set_postfix_str(f"{arm}, {spec.label}", refresh=False)
                 try:
                     job = SearchJob(spec, probe_input, rows, config.select)
@@ -146,10 +150,14 @@ def all_rows(config: RunConfig, encoded: Encoded) -> Rows:
     )
 
 
-def probe_detectors(fits: list[ArmFit], all_layers: bool = False) -> list[Detector]:
-    """Detectors at each arm's selected layer, or at all layers."""
+def probe_detectors(fits: list[ArmFit], all_layers: bool = False, axis: str = "truth") -> list[Detector]:
+    """Detectors at each arm's selected layer, or at all layers.
+
+    Args:
+        axis: what they were fitted for.
+    """
     return [
-        Detector(fit.arm, fit.probe, layer_fit.layer, fit.seed, "truth", layer_fit.scores)
+        Detector(fit.arm, fit.probe, layer_fit.layer, fit.seed, axis, layer_fit.scores)
         for fit in fits
         for layer_fit in (fit.selection.fits if all_layers else [fit.selection.best])
     ]

@@ -15,16 +15,25 @@ from adapterprobe.types import REPORTED_SPLITS
 
 
 def judged_prompts(
-    config: RunConfig, encoded: Encoded, base: HiddenStates, adapted: dict[int, HiddenStates], belief: Knowledge
+    config: RunConfig,
+    encoded: Encoded,
+    base: HiddenStates,
+    adapted: dict[int, HiddenStates],
+    belief: Knowledge,
+    model: str = "",
 ) -> tuple[pd.DataFrame, dict[int, Labels]]:
     """What is known of every prompt (see `prompt_frame`), and by seed its labels: the model under test may be one with an
-    adapter."""
+    adapter.
+
+    Args:
+        model: its name.
+    """
     prompts = list(encoded.prompts)
     known, recalled = belief.of(prompts), belief.recalled_of(prompts)
     held = known if config.evaluate.belief == "known" else recalled.fillna(False).to_numpy(bool)
     under_test = {seed: adapted[seed] if config.under_test == "adapter" else base for seed in config.seeds}
     labels = {seed: Labels.of(prompts, p_positive(m.logprobs) > 0.5, held) for seed, m in under_test.items()}
-    return prompt_frame(prompts, known, recalled, config.data.data_seed), labels
+    return prompt_frame(prompts, known, recalled, config.data.data_seed, config.read, model), labels
 
 
 def sent_prompts(encoded: Encoded, base: HiddenStates, adapted: dict[int, HiddenStates]) -> pd.DataFrame:
@@ -39,11 +48,14 @@ def sent_prompts(encoded: Encoded, base: HiddenStates, adapted: dict[int, Hidden
         "group": [p.example.group for p in prompts],
         "condition": [p.condition for p in prompts],
         "template": [p.template for p in prompts],
+        "format": [p.format for p in prompts],
         "truth": [p.example.truth for p in prompts],
         "positive": [p.positive for p in prompts],
         "negative": [p.negative for p in prompts],
         "turn": [p.turn for p in prompts],
         "text": [p.text for p in prompts],
+        "read_start": pd.array([p.read and p.read[0] for p in prompts], dtype="Int32"),
+        "read_stop": pd.array([p.read and p.read[1] for p in prompts], dtype="Int32"),
     }
     for name, states in (("off", base), ("on", adapted[min(adapted)])):
         logprobs = states.logprobs[rows]

@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from adapterprobe.config import RunConfig
-from adapterprobe.data.cells import NOTHING
+from adapterprobe.data.cells import NOTHING, InvalidRow
 from adapterprobe.data.shapes import as_clause
+from adapterprobe.data.transcripts import conversation_of
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.prompts import draw_demo_sets, make_prompts, system_prompts, systems_for, templates_for
+from adapterprobe.prompts.followups import follow_ups
 from adapterprobe.prompts.questions import prepare_questions
+from adapterprobe.prompts.read_prompts import read_prompts
 from adapterprobe.types import Example, Prompt
 
 READ = {"statement": ("statement",), "query": ("question", "query"), "answer": ("answer",)}
@@ -45,8 +48,20 @@ def is_answer(value: object) -> bool:
     return False
 
 
-def asked_columns(columns: Sequence[str]) -> list[str]:
-    """Columns of a file that every row must have a text in: `prompt` if it is there, else whatever a wording may place."""
+def asked_columns(columns: Sequence[str], reading: str = "answer") -> list[str]:
+    """Columns of a file that every row must have a text in: `prompt` if it is there, else whatever a wording may place.
+
+    Args:
+        reading: what the run reads (see `ReadoutConfig`).
+
+    Raises:
+        DataError: there is no column to read a statement or a reply from.
+    """
+    wanted = {"statement": "statement", "reply": "messages"}.get(reading)
+    if wanted is not None and wanted not in columns:
+        raise DataError(f"the run reads the {reading} of a row: expected a column '{wanted}', got {', '.join(columns)}")
+    if wanted is not None:
+        return [wanted] if reading == "statement" else []
     if "prompt" in columns:
         return ["prompt"]
     return [next(name for name in names if name in columns) for names in READ.values() if set(names) & set(columns)]
@@ -61,6 +76,7 @@ class RowPrompter:
         columns: of the file.
         condition: what prompts push to where a row does not say.
         own_answers: whether the columns `positive` and `negative` are the two answers.
+        context_length: most tokens of a conversation, where `read.drop_turns` may shorten it.
 
     Raises:
         DataError: the columns serve nothing.
@@ -75,7 +91,9 @@ class RowPrompter:
         condition: str,
         tokenizer,
         own_answers: bool = False,
+        context_length: int | None = None,
     ) -> None:
+        self.context_length = context_length
         self.config, self.choices, self.condition, self.tokenizer = config, choices, condition, tokenizer
         self.columns = set(columns)
         self.exact = config.reading(config.data.train[0]).exact
@@ -85,7 +103,10 @@ class RowPrompter:
             raise ConfigError(
                 f"the run knows the conditions {', '.join(config.elicit.conditions)}, got '{condition}'; choose one of them"
             )
-        if not self.sent_as_is:
+        if config.read.what != "answer":
+            self._follow_up = follow_ups(config.read.what, config.elicit.templates, "judge")[:1]
+            self.sent_as_is = False
+        elif not self.sent_as_is:
             self._prepare(columns)
 
     def _prepare(self, columns: list[str]) -> None:
@@ -133,6 +154,8 @@ class RowPrompter:
             raise DataError(
                 f"row {number}: condition '{condition}', expected one of {', '.join(self.config.elicit.conditions)}"
             )
+        if self.config.read.what != "answer":
+            return self._read(number, row)
         positive, negative = self._answers(row)
         if self.sent_as_is:
             text = _text(row, "prompt", number)
@@ -154,6 +177,31 @@ class RowPrompter:
             [example], "score", [condition], [self.template], self.demos, self.config.elicit.format, 0, self.tokenizer, 1,
             self.systems,
         )  # fmt: skip
+        return made
+
+    def _read(self, number: int, row: Mapping[str, object]) -> Prompt:
+        """A row that is read at its reply or its statement."""
+        talk, texts = None, {}
+        if self.config.read.what == "reply":
+            try:
+                talk = conversation_of(row)
+            except InvalidRow as error:
+                raise DataError(f"row {number}: {error}; mend the row or leave it out") from error
+        else:
+            texts = {"statement": _text(row, "statement", number)}
+        example = Example(
+            f"row {number}", "scored", f"row {number}", self.config.form, "Yes", "No", True, texts, number, talk
+        )
+        (made,) = read_prompts(
+            [example],
+            "score",
+            self.config.read,
+            self.config.elicit.format,
+            self.tokenizer,
+            self._follow_up,
+            0,
+            self.context_length,
+        )
         return made
 
 

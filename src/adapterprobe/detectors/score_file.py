@@ -13,6 +13,7 @@ from adapterprobe.config_files import read_run_config
 from adapterprobe.data.cells import InvalidRow, check_text, text_of
 from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.readers import open_file
+from adapterprobe.data.transcripts import conversation_of
 from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns, is_answer
 from adapterprobe.detectors.scorer import Scorer
 from adapterprobe.errors import ConfigError, DataError, OutputError
@@ -52,7 +53,7 @@ def score_file(
             scored.
     """
     file = as_path(file, DataError)
-    columns, own_answers = _check_rows(file, _conditions(run))
+    columns, own_answers = _check_rows(file, _conditions(run), _reading(run))
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
     if out is not None and as_path(out, OutputError).exists():
@@ -119,7 +120,15 @@ def _conditions(run: str | Path) -> list[str] | None:
         return None
 
 
-def _check_rows(file: Path, conditions: list[str] | None) -> tuple[list[str], bool]:
+def _reading(run: str | Path) -> str:
+    """What the run reads."""
+    try:
+        return read_run_config(run)[0].read.what
+    except ConfigError:
+        return "answer"
+
+
+def _check_rows(file: Path, conditions: list[str] | None, reading: str = "answer") -> tuple[list[str], bool]:
     """(the file's columns, whether its columns `positive` and `negative` are the two answers: words in every row that has them).
     Every row is read once before anything is scored: the last one may be broken too.
 
@@ -127,7 +136,7 @@ def _check_rows(file: Path, conditions: list[str] | None) -> tuple[list[str], bo
         DataError: rows that cannot be read, or lack what is asked (all of them, by line).
     """
     source = open_file(file)
-    asked = asked_columns(source.columns)
+    asked = asked_columns(source.columns, reading)
     faults = RowErrors()
     given = in_words = 0
     for line, row in source.rows:
@@ -139,6 +148,8 @@ def _check_rows(file: Path, conditions: list[str] | None) -> tuple[list[str], bo
                     check_text(value, str(column))
             for column in asked:
                 text_of(row, column)
+            if reading == "reply":
+                conversation_of(row)
             condition = row.get("condition")
             if conditions and condition not in (None, "", *conditions):
                 raise InvalidRow(f"'condition' is {shortened(condition)}, expected one of {', '.join(conditions)}")
@@ -178,6 +189,7 @@ def _scored(
         condition or scorer.config.elicit.conditions[0],
         scorer.lm.tokenizer,
         own_answers,
+        scorer.lm.context_length,
     )
     source = open_file(file)
     return _each(scorer, prompter, source.rows, source.total, done, put)

@@ -27,6 +27,7 @@ from adapterprobe.models.source_files import differing, source_record
 from adapterprobe.output_folder import AGAIN, check_run, read_predictions
 from adapterprobe.probes import Probe, load_probe
 from adapterprobe.prompts.encoded import Encoded, encode
+from adapterprobe.prompts.read_prompts import with_reads
 from adapterprobe.small_files import as_path, read_records, read_table
 from adapterprobe.types import Example, Prompt
 
@@ -100,13 +101,13 @@ class Scorer:
 
     @property
     def choices(self) -> tuple[str, str]:
-        """The positive and the negative answer of most judged prompts."""
+        """The positive and the negative answer of most judged prompts (those of rows that bring no question of their own)."""
         pairs = self.sent.groupby(["positive", "negative"]).size()
         return pairs.idxmax()
 
     def _detectors(self) -> list[SavedDetector]:
         frame = read_predictions(self.folder)
-        frame = frame[(frame["axis"] == "truth") & (frame["seed"] == self.seed)]
+        frame = frame[(frame["axis"] == self.config.axes[0]) & (frame["seed"] == self.seed)]
         results = [
             r
             for r in read_records(self.folder / "results.json", "the results", AGAIN)
@@ -160,8 +161,9 @@ class Scorer:
         sent = self.sent[self.sent["split"].isin(["calibrate", "test"])].reset_index(drop=True)
         prompts = [
             Prompt(
-                r.prompt_id, Example(r.prompt_id, r.dataset, r.group, "question", r.positive, r.negative, bool(r.truth), {}),
-                r.split, r.condition, r.template, self.config.elicit.format, None, "", (), 0, r.turn, r.text, r.positive, r.negative,
+                r.prompt_id, Example(r.prompt_id, r.dataset, r.group, self.config.form, r.positive, r.negative, bool(r.truth), {}),
+                r.split, r.condition, r.template, getattr(r, "format", self.config.elicit.format), None, "", (), 0, r.turn, r.text,
+                r.positive, r.negative, None if self.config.read.what == "answer" else (int(r.read_start), int(r.read_stop)),
             )
             for r in sent.itertuples()
         ]  # fmt: skip
@@ -174,7 +176,8 @@ class Scorer:
         Raises:
             DataError: too long, or choices that begin alike.
         """
-        return encode(self.lm.tokenizer, prompts, self.lm.context_length, self.lm.vocabulary)
+        encoded = encode(self.lm.tokenizer, prompts, self.lm.context_length, self.lm.vocabulary)
+        return with_reads(encoded, self.config.read, self.lm.tokenizer)
 
     def score(self, prompts: Sequence[Prompt]) -> list[dict]:
         """A record per prompt: `detectors` (by name: score that the positive answer is true, threshold, whether it is above it, the
@@ -186,7 +189,7 @@ class Scorer:
         with adapter_loaded(self.lm, adapter):
             on = states_in_memory(self.engine, encoded, self._layers, "adapter on")
             tokens_on = self._tokens(encoded, digest(self.lm.fingerprint, adapter_digest(adapter)))
-        views = ActivationPair(off, {self.seed: on}).views()
+        views = ActivationPair.of(off, {self.seed: on}).views()
         token_views = ActivationPair(tokens_off, {self.seed: tokens_on}).views() if tokens_off else {}
         scored = [
             (d, self._scores(d, encoded, off, on, token_views if d.reads_tokens else views)) for d in self.detectors

@@ -113,9 +113,9 @@ class LowerBlockCache:
     def dtype(self) -> torch.dtype:
         return self._states.dtype
 
-    def last_states(self, tokens: tuple[int, ...], count: int) -> torch.Tensor:
-        """States of the last `count` tokens of a sequence that is known (fewer if it is shorter): tokens x width."""
-        return self._span(tokens, max(0, len(tokens) - count), len(tokens))
+    def states_between(self, tokens: tuple[int, ...], start: int, stop: int) -> torch.Tensor:
+        """States of the tokens from `start` to `stop` (exclusive) of a sequence that is known: tokens x width."""
+        return self._span(tokens, start, stop)
 
     def _span(self, tokens: tuple[int, ...], low: int, high: int) -> torch.Tensor:
         prefix, size, own = self._places[tokens]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.intervals import difference, resample
+from adapterprobe.evaluate.schema import main_axis
 from adapterprobe.evaluate.verdict import LEVEL, holm, limits, p_value
 
 
@@ -23,7 +24,7 @@ class Side:
     @classmethod
     def of(cls, name: str, frame: pd.DataFrame, probe: str) -> Side:
         """From `predictions.parquet`."""
-        mine = (frame["axis"] == "truth") & (frame["probe"].isna() | (frame["probe"] == probe))
+        mine = (frame["axis"] == main_axis(frame["axis"])) & (frame["probe"].isna() | (frame["probe"] == probe))
         return cls(name, frame[mine & frame["split"].isin(["test", "ood"])], probe)
 
     def rows(self, arm: str, split: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from adapterprobe.evaluate import statistics as metrics
 from adapterprobe.evaluate.intervals import resample, share_interval
+from adapterprobe.evaluate.schema import main_axis
 from adapterprobe.evaluate.statistics import Statistic, mean_of
 
 MIN_NEGATIVES = {0.05: 20, 0.01: 500}
@@ -34,6 +35,7 @@ class Evaluation:
         self.frame = frame[frame["split"] == split].copy()
         self.group_names, codes = np.unique(self.frame["group"].to_numpy(str), return_inverse=True)
         self.frame["group_code"] = codes
+        self.main_axis = main_axis(self.frame["axis"].unique())
         # Numbers instead of texts: rows are picked many times.
         for name in ("group", "template", "prompt_id"):
             self.frame[name] = pd.factorize(self.frame[name])[0]
@@ -133,11 +135,11 @@ class Evaluation:
                         rows = rows[rows[kept].fillna(False).astype(bool)]
                         if rows["group"].nunique() < MIN_KNOWN_GROUPS:
                             continue
-                    for name, statistic in self.metrics_of(rows, full=axis == "truth" and kept == "all").items():
+                    for name, statistic in self.metrics_of(rows, full=axis == self.main_axis and kept == "all").items():
                         per_seed.setdefault(name, []).append(statistic)
                 for name, statistics in per_seed.items():
                     if len(statistics) == len(self.seeds):
-                        same = arm == "base" and axis in ("truth", "instructed")
+                        same = arm == "base" and axis in (self.main_axis, "instructed")
                         joint = statistics[0] if same or len(statistics) == 1 else mean_of(statistics)
                         cell = (self.remember(joint), len(rows), set(rows["group_code"]))
                         collected.setdefault(name, {})[dataset, condition] = cell
@@ -207,17 +209,19 @@ class Evaluation:
         }
 
     def arm_auroc(
-        self, arm: str, probe: str | None, axis: str = "truth", seeds: list[int] | None = None
+        self, arm: str, probe: str | None, axis: str | None = None, seeds: list[int] | None = None
     ) -> Statistic | None:
         """AUROC for an axis, averaged over data sets, conditions and seeds: what hypotheses compare. Cells with too few of a
         class (a model that lies whenever it is told to) are left out, the same for all arms; None where none is left.
 
         Args:
+            axis: None: the main one.
             seeds: these alone; None: all.
 
         Raises:
             KeyError: the frame has no such arm.
         """
+        axis = axis or self.main_axis
         self._measured.clear()
         parts = [
             self.metrics_of(rows, full=False)["auroc"] for _, rows in self._compared_cells(arm, probe, axis, seeds)
@@ -231,14 +235,15 @@ class Evaluation:
         """Cells with enough of both classes, by what tells them apart."""
         for dataset in self.datasets:
             for condition in self.conditions:
-                for seed in seeds or (self.seeds if arm != "base" or axis != "truth" else self.seeds[:1]):
+                for seed in seeds or (self.seeds if arm != "base" or axis != self.main_axis else self.seeds[:1]):
                     rows = self.cell(arm, probe, axis, dataset, condition, seed)
                     counts = rows["label"].value_counts()
                     if len(counts) == 2 and counts.min() >= MIN_OF_CLASS:
                         yield {"dataset": dataset, "condition": condition, "seed": seed}, rows
 
-    def compared_rows(self, arm: str, probe: str | None, axis: str) -> pd.DataFrame:
+    def compared_rows(self, arm: str, probe: str | None, axis: str | None) -> pd.DataFrame:
         """All rows of an arm that `arm_auroc` rests on."""
+        axis = axis or self.main_axis
         return pd.concat([rows.assign(**keys) for keys, rows in self._compared_cells(arm, probe, axis)])
 
 

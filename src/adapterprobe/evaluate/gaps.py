@@ -7,13 +7,15 @@ import pandas as pd
 
 from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.intervals import difference, resample
+from adapterprobe.evaluate.schema import main_axis
 from adapterprobe.evaluate.verdict import LEVEL, limits
 
 
 def gap_records(frame: pd.DataFrame, probe: str, resamples: int) -> list[dict]:
     """How much of its AUROC for truth each arm (with the main probe) loses on each data set that nothing was trained on: metric `auroc_gap`, test
     less that set, averaged over seeds and conditions. A group that stands in both is resampled as one."""
-    frame = frame[(frame["axis"] == "truth") & frame["split"].isin(["test", "ood"])]
+    axis = main_axis(frame["axis"])
+    frame = frame[(frame["axis"] == axis) & frame["split"].isin(["test", "ood"])]
     frame = frame[frame["probe"].isna() | (frame["probe"] == probe)]
     if set(frame["split"]) != {"test", "ood"}:
         return []
@@ -42,7 +44,7 @@ def gap_records(frame: pd.DataFrame, probe: str, resamples: int) -> list[dict]:
                     "split": "ood",
                     "arm": arm,
                     "probe": probe,
-                    "axis": "truth",
+                    "axis": axis,
                     "filter": "all",
                     "seeds": len(sides[0].seeds),
                     "condition": "mean",

@@ -7,6 +7,7 @@ import pandas as pd
 
 from adapterprobe.evaluate.calibration import calibration_records
 from adapterprobe.evaluate.conformal import conformal_records
+from adapterprobe.evaluate.schema import main_axis
 
 
 def guarantee_records(frame: pd.DataFrame, coverage: float, rate: float) -> tuple[list[dict], list[dict]]:
@@ -17,7 +18,7 @@ def guarantee_records(frame: pd.DataFrame, coverage: float, rate: float) -> tupl
         coverage, rate: see `conformal_records`.
     """
     calibration, conformal = [], []
-    rows = frame[frame["axis"] == "truth"]
+    rows = frame[frame["axis"] == main_axis(frame["axis"])]
     for (arm, probe), mine in rows.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
         name = {"arm": arm, "probe": None if pd.isna(probe) else probe}
         seeds = [part for _, part in mine.groupby("seed")]

@@ -1,11 +1,35 @@
 """The columns of `predictions.parquet` and `layers.parquet`, in their order (contract)."""
 
+from collections.abc import Iterable
+
+from adapterprobe.types import DECEPTION
+
 COLUMNS = [
     "dataset", "split", "prompt_id", "example_id", "group", "condition", "template", "format", "system_prompt",
     "demo_set", "shots", "form", "known", "axis", "label", "train_axis", "arm", "probe", "layer", "seed", "data_seed",
     "score", "threshold", "recall_known",
 ]  # fmt: skip
 
-ARMS = ["base", "adapter", "base+probe", "base+probe@matched", "adapter+probe", "both+probe", "diff+probe"]
+READ_COLUMNS = ["read", "pool", "on_policy"]
+"""What was read, how it was pooled, and whether the model that is read wrote the reply (null where that is not known). Runs of former
+releases do not have them."""
+
+ARMS = [
+    "base",
+    "adapter",
+    "base+probe",
+    "base+probe@matched",
+    "adapter+probe",
+    "both+probe",
+    "diff+probe",
+    "withheld+probe",
+]
+WITHHELD = "withheld+probe"
+"""A control that stands beside the arms of replies: a probe on the state in front of the reply's first token."""
 AXES_WITH_ANSWER = ("instructed", "behaviour")
 """Axes on which a model's own arm is judged by its answer itself."""
+
+
+def main_axis(axes: Iterable[str]) -> str:
+    """The axis that detectors are made for: `deception` where replies are read, else `truth`."""
+    return DECEPTION if DECEPTION in set(axes) else "truth"

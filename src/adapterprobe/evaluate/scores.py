@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
 
 from adapterprobe.errors import ModelError, OutputError
-from adapterprobe.evaluate.schema import AXES_WITH_ANSWER, COLUMNS
-from adapterprobe.types import AXES, REPORTED_SPLITS, Prompt
+from adapterprobe.evaluate.schema import AXES_WITH_ANSWER, COLUMNS, READ_COLUMNS
+from adapterprobe.readout import ReadoutConfig
+from adapterprobe.types import AXES, DECEPTION, REPORTED_SPLITS, Prompt
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class Labels:
-    """The four label axes of every prompt, as floats with NaN where a label is not known."""
+    """The label axes of every prompt, as floats with NaN where a label is not known."""
 
     by_axis: dict[str, np.ndarray]
     answered_positive: np.ndarray
@@ -50,8 +52,9 @@ class Labels:
         instructed = np.array([np.nan if p.instructed is None else p.instructed for p in prompts], float)
         behaviour = answered_positive.astype(float)
         lie = np.where(known, (behaviour != truth).astype(float), np.nan)
-        axes = dict(zip(AXES, (truth, instructed, behaviour, lie)))
-        return cls(axes, answered_positive)
+        axes = dict(zip(AXES, (truth, instructed, behaviour, lie), strict=True))
+        # Of a reply the question is whether it deceives, so its positive choice says so.
+        return cls(axes | {DECEPTION: truth}, answered_positive)
 
     def score(self, detector: Detector, axis: str) -> np.ndarray:
         """The detector's score for an axis: higher means label 1."""
@@ -118,13 +121,23 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray, conditions: np.ndar
     return float(cuts[best[len(best) // 2]])
 
 
-def prompt_frame(prompts: Sequence[Prompt], known: np.ndarray, recalled: pd.array, data_seed: int) -> pd.DataFrame:
+def prompt_frame(
+    prompts: Sequence[Prompt],
+    known: np.ndarray,
+    recalled: pd.array,
+    data_seed: int,
+    readout: ReadoutConfig | None = None,
+    model: str = "",
+) -> pd.DataFrame:
     """What predictions say of each prompt, whatever the detector.
 
     Args:
         known: whether the model knows the prompt's group in the tested form.
         recalled: whether it recalls it; null where that could not be asked.
+        readout: what is read of them; None: the answer.
+        model: the name of the model that reads them.
     """
+    readout = readout or ReadoutConfig()
     return pd.DataFrame(
         {
             "dataset": [p.example.dataset for p in prompts],
@@ -142,8 +155,24 @@ def prompt_frame(prompts: Sequence[Prompt], known: np.ndarray, recalled: pd.arra
             "known": known.astype(bool),
             "recall_known": recalled,
             "data_seed": np.full(len(prompts), data_seed, np.int32),
+            "read": readout.what,
+            "pool": readout.pooling,
+            "on_policy": pd.array([wrote(p, model) for p in prompts], dtype="boolean"),
         }
     )
+
+
+def wrote(prompt: Prompt, model: str) -> bool | None:
+    """Whether a model wrote the reply that a prompt is read at, by its name alone (the last part of a path or hub id); None where the
+    data do not say who did, or there is no reply."""
+    author = prompt.example.conversation.author if prompt.example.conversation else None
+    if not author or not model:
+        return None
+    return _last_part(author) == _last_part(model)
+
+
+def _last_part(name: str) -> str:
+    return PurePath(name.replace("\\", "/")).name.casefold()
 
 
 def predictions(
@@ -180,5 +209,5 @@ def predictions(
                 score=score[reported].astype(np.float64),
                 threshold=threshold,
             )
-            parts.append(part[COLUMNS])
+            parts.append(part[[*COLUMNS, *READ_COLUMNS]])
     return pd.concat(parts, ignore_index=True)

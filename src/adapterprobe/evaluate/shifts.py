@@ -7,6 +7,7 @@ import pandas as pd
 
 from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.intervals import difference, share_interval
+from adapterprobe.evaluate.schema import main_axis
 from adapterprobe.evaluate.verdict import limits
 
 
@@ -23,7 +24,7 @@ def shift_records(frame: pd.DataFrame, scores: pd.DataFrame, probe: str, resampl
     if scores.empty:
         return records
     seed = scores["seed"].iloc[0]
-    plain = frame[(frame["split"] == "test") & (frame["axis"] == "truth") & (frame["seed"] == seed)]
+    plain = frame[(frame["split"] == "test") & (frame["axis"] == main_axis(frame["axis"])) & (frame["seed"] == seed)]
     for name, mine in scores.groupby("shift", sort=False):
         same = plain[plain["group"].isin(mine["group"]) & plain["dataset"].isin(mine["dataset"])]
         # One frame, so that both are resampled over the same groups.

@@ -1,6 +1,6 @@
 """Pre-registered hypotheses and what the data say of them.
 
-A hypothesis is `ARM > ARM on test` or `... on ood`: the first arm's AUROC for truth is higher (for another axis with
+A hypothesis is `ARM > ARM on test` or `... on ood`: the first arm's AUROC for truth (for deception, where replies are read) is higher (for another axis with
 `... for lie`), averaged over seeds, conditions and the split's data sets. The estimand is *these trained adapters* on new questions: groups
 are resampled, seeds are not. Supported: Holm-adjusted p below 0.05. Refuted: the upper bound of the difference
 at the family's adjusted level is below the margin. Otherwise undecided, with the groups that would decide.
@@ -19,7 +19,7 @@ from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate.intervals import IDENTICAL
 from adapterprobe.evaluate.schema import ARMS
 from adapterprobe.hints import nearest
-from adapterprobe.types import AXES
+from adapterprobe.types import AXES, DECEPTION
 
 LEVEL = 0.05
 POWER = 0.8
@@ -31,7 +31,8 @@ class Hypothesis:
     better: str
     worse: str
     split: str
-    axis: str = "truth"
+    axis: str | None = None
+    """None: the main one."""
 
 
 def parse_hypothesis(text: str) -> Hypothesis:
@@ -40,13 +41,15 @@ def parse_hypothesis(text: str) -> Hypothesis:
     Raises:
         ConfigError: not of that form, or no such arm.
     """
-    match = re.fullmatch(rf"\s*(\S+)\s*>\s*(\S+)\s+on\s+(test|ood)(?:\s+for\s+({'|'.join(AXES)}))?\s*", text)
+    match = re.fullmatch(
+        rf"\s*(\S+)\s*>\s*(\S+)\s+on\s+(test|ood)(?:\s+for\s+({'|'.join((*AXES, DECEPTION))}))?\s*", text
+    )
     if not match:
         raise ConfigError(f"hypothesis '{text}' not understood; expected for example 'adapter+probe > adapter on ood'")
     for arm in match.group(1, 2):
         if arm not in ARMS:
             raise ConfigError(f"hypothesis '{text}': no arm '{arm}'{nearest(arm, ARMS)}; there are {', '.join(ARMS)}")
-    return Hypothesis(text.strip(), *match.group(1, 2, 3), match.group(4) or "truth")
+    return Hypothesis(text.strip(), *match.group(1, 2, 3), match.group(4))
 
 
 def holm(p_values: list[float]) -> list[float]:

@@ -47,6 +47,8 @@ from adapterprobe.probes.select import settings_of
 from adapterprobe.progress import Timings, say
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.read_prompts import with_reads
+from adapterprobe.prompts.reading import reading_found
 
 
 def run(
@@ -74,6 +76,7 @@ def run(
         config = read_config(config, trust_remote_code=trust_remote_code)
     if overrides:
         config = with_changes(config, overrides)
+    config = reading_found(config)
     out = Path(out)
     check_adapter(config.adapter)
     check_shares(config)
@@ -129,8 +132,9 @@ class _Stages:
             feature_spec(spec, config, n_layers)
         target_names(lm.model, lm.structure, config.adapter)
         with stage("prompts"):
-            prompts, knowledge_prompts = prepare_prompts(config, questions, lm.tokenizer)
+            prompts, knowledge_prompts = prepare_prompts(config, questions, lm.tokenizer, lm.context_length)
             encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
+            encoded = with_reads(encoded, config.read, lm.tokenizer)
             engine = Engine(lm.model, lm.structure)
         hashes = {
             "prompts": digest([p.prompt_id for p in prompts]),
@@ -162,7 +166,7 @@ class _Stages:
         with stage("fit probes", told=True):
             fits, left_out = fit_arms(config, encoded, base, adapted, tokens)
         with stage("scores"):
-            shown, labels = judged_prompts(config, encoded, base, adapted, knowledge)
+            shown, labels = judged_prompts(config, encoded, base, adapted, knowledge, lm.name)
             frame = self._scores(encoded, base, adapted, fits, shown, labels)
         with stage("statistics", told=True):
             settings = config.evaluate
@@ -208,9 +212,10 @@ class _Stages:
         own = [own_detector("base", seed, encoded, base, None) for seed in self.config.seeds]
         objective = self.config.adapter.objective
         own += [own_detector("adapter", seed, encoded, states, objective) for seed, states in adapted.items()]
-        frame = predictions(prompts, labels, [*own, *probe_detectors(fits)])
+        axes = self.config.axes
+        frame = predictions(prompts, labels, [*own, *probe_detectors(fits, axis=axes[0])], axes)
         write_parquet(self.out, "predictions.parquet", frame)
-        everywhere = predictions(prompts, labels, probe_detectors(fits, all_layers=True), axes=["truth"])
+        everywhere = predictions(prompts, labels, probe_detectors(fits, True, axes[0]), axes[:1])
         write_parquet(self.out, "layers.parquet", everywhere)
         write_parquet(self.out, "prompts.parquet", sent_prompts(encoded, base, adapted))
         return frame
@@ -239,6 +244,6 @@ class _Stages:
                 arm=fit.arm,
                 layer=best.layer,
                 seed=fit.seed,
-                axis="truth",
+                axis=self.config.axes[0],
                 select_auroc=best.select_auroc,
             )

@@ -35,6 +35,7 @@ from adapterprobe.pipeline.run_summary import peak_memory_gib
 from adapterprobe.progress import say
 from adapterprobe.prompts.encoded import encode
 from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.reading import reading_found
 
 LEARNED = ("adapter-train", "select")
 
@@ -79,6 +80,7 @@ def train(config: RunConfig, out: str | Path, lm: LanguageModel | None = None) -
         AdapterProbeError: whatever the input or the environment makes impossible, before training where that can be known.
     """
     out = Path(out)
+    config = reading_found(config)
     check_adapter(config.adapter)
     check_sharding(config)
     with output_lock(out) if processes.is_main() else contextlib.nullcontext():
@@ -106,7 +108,7 @@ def _train(config: RunConfig, out: Path, lm: LanguageModel | None) -> Training:
         lm = _loaded(config)
     if not fsdp_requested():
         target_names(lm.model, lm.structure, config.adapter)
-    prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer)
+    prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer, lm.context_length)
     encoded = encode(lm.tokenizer, [p for p in prompts if p.split in LEARNED], lm.context_length, lm.vocabulary)
     engine = Engine(lm.model, lm.structure)
     belief = None

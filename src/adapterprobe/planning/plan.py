@@ -17,6 +17,8 @@ from adapterprobe.planning.dry_run import Plan, Trial
 from adapterprobe.planning.memory import since_start
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.read_prompts import with_reads
+from adapterprobe.prompts.reading import reading_found
 
 
 def make_plan(config: RunConfig, whole: bool = True, length: int | None = None) -> Plan:
@@ -28,15 +30,17 @@ def make_plan(config: RunConfig, whole: bool = True, length: int | None = None) 
     Raises:
         AdapterProbeError: whatever a run would refuse.
     """
+    config = reading_found(config)
     check_adapter(config.adapter)
     seconds: dict[str, float] = {}
     start = time.perf_counter()
     questions = prepare_questions(config)
     lm = load_model(**config.model.arguments())
-    prompts, belief = prepare_prompts(config, questions, lm.tokenizer)
+    prompts, belief = prepare_prompts(config, questions, lm.tokenizer, lm.context_length)
     if not whole:
         prompts = [p for p in prompts if p.split in ("adapter-train", "select")]
     encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
+    encoded = with_reads(encoded, config.read, lm.tokenizer)
     if length is not None:
         if not 2 <= length <= (lm.context_length or length):
             raise ConfigError(

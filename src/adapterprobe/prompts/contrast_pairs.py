@@ -28,6 +28,8 @@ def pair_numbers(prompts: Sequence[Prompt]) -> np.ndarray:
             prompt.format,
             prompt.system_prompt,
             prompt.demo_set,
+            # Of replies: two to one context.
+            example.conversation.script if example.conversation else None,
         )
         partners = waiting.setdefault((*alike, not example.truth), [])
         if partners:

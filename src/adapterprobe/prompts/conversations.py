@@ -33,8 +33,8 @@ class RenderedReply:
 
 
 def conversation_format(format_name: str | None, tokenizer) -> str:
-    """The format of conversations: as given, else the tokenizer's chat template, else `plain`."""
-    if format_name is not None:
+    """The format of conversations: as given; where that is None or `auto`, the tokenizer's chat template, else `plain`."""
+    if format_name not in (None, "auto"):
         return format_name
     return CHAT if getattr(tokenizer, "chat_template", None) else "plain"
 

@@ -24,7 +24,9 @@ from adapterprobe.prompts import (
     templates_for,
 )
 from adapterprobe.prompts.few_shot import DemoSet
+from adapterprobe.prompts.followups import follow_ups
 from adapterprobe.prompts.knowledge_prompts import KnowledgePromptConfig, KnowledgePrompts, knowledge_prompts
+from adapterprobe.prompts.read_prompts import check_readable, read_prompts
 from adapterprobe.types import Example, Prompt, Template
 
 POOLS = ("demos", "demos-held-out", "demos-belief")
@@ -65,7 +67,8 @@ def prepare_questions(config: RunConfig) -> Questions:
         ConfigError: unknown format, template or system prompt.
     """
     data = config.data
-    check_format(config.elicit.format)
+    if config.elicit.format != "auto":
+        check_format(config.elicit.format)
     chosen = system_prompts(config.elicit.system)
     for condition in config.elicit.conditions:
         if chosen and condition != "neutral":
@@ -74,10 +77,15 @@ def prepare_questions(config: RunConfig) -> Questions:
         refuse_unused([*data.train, *data.ood], data.read)
     train, ood = _load_all(config, data.train, data.ood)
     check_dataset_names([dataset.name for dataset in (*train, *ood)])
-    for dataset in train:
-        _templates(config, dataset, own=True)
-    for dataset in ood:
-        _templates(config, dataset, own=False)
+    if config.read.what == "answer":
+        for dataset in train:
+            _templates(config, dataset, own=True)
+        for dataset in ood:
+            _templates(config, dataset, own=False)
+    else:
+        follow_ups(config.read.what, config.elicit.templates)
+        for dataset in (*train, *ood):
+            check_readable(dataset, config.read.what)
     sides = {group: side for dataset in train for group, side in dataset.label_sides().items()}
     everything = sorted({group for dataset in train for group in dataset.groups})
     groups = everything
@@ -180,7 +188,7 @@ def _not_said(
     that there is nothing to look for between two of them."""
     if isinstance(dataset, Relation) and all(isinstance(made.datasets[name], Relation) for name in made.trained):
         return groups
-    examples = dataset.examples(groups, config.data.form, config.data.data_seed, config.data.wrong)
+    examples = dataset.examples(groups, config.form, config.data.data_seed, config.data.wrong)
     repeated = near_duplicates_of([said(e) for e in examples], sorted({said(e) for e in trained}))
     bad = {examples[row].group for row in repeated}
     if bad:
@@ -206,7 +214,7 @@ def _examples(
     dataset: ExampleSource, groups: Iterable[str], config: RunConfig, made: Questions | None = None
 ) -> list[Example]:
     groups = list(groups)
-    found = dataset.examples(groups, config.data.form, config.data.data_seed, config.data.wrong)
+    found = dataset.examples(groups, config.form, config.data.data_seed, config.data.wrong)
     if made is not None and isinstance(dataset, Relation):
         lost = dataset.size(groups) - len(found) // 2
         if lost:
@@ -231,9 +239,17 @@ def _templates(config: RunConfig, dataset: ExampleSource, own: bool, role: str |
     return fit or templates_for(dataset, form, role=role)
 
 
-def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple[list[Prompt], KnowledgePrompts]:
+def prepare_prompts(
+    config: RunConfig, questions: Questions, tokenizer, context_length: int | None = None
+) -> tuple[list[Prompt], KnowledgePrompts]:
     """(tested prompts of all splits, belief prompts of those that are reported, and of those that an adapter is trained and
-    stopped on where it is trained on what the model knows)."""
+    stopped on where it is trained on what the model knows).
+
+    Args:
+        context_length: most tokens of a conversation, where `read.drop_turns` may shorten it.
+    """
+    if config.read.what != "answer":
+        return _read_prompts(config, questions, tokenizer, context_length), KnowledgePrompts()
     elicit, seed = config.elicit, config.data.data_seed
     learned = config.adapter.train_on != "all"
     first = questions.trained[0]
@@ -285,3 +301,23 @@ def prepare_prompts(config: RunConfig, questions: Questions, tokenizer) -> tuple
                     knowledge_prompts(dataset, questions.datasets[prompter], pool, mine, split, prompt_config)
                 )
     return prompts, belief
+
+
+def _read_prompts(config: RunConfig, questions: Questions, tokenizer, context_length: int | None) -> list[Prompt]:
+    """Prompts of all splits that are read at a reply or a statement, each with a follow-up of its split's role."""
+    what, names = config.read.what, config.elicit.templates
+    return [
+        prompt
+        for split, examples in questions.examples.items()
+        if examples
+        for prompt in read_prompts(
+            examples,
+            split,
+            config.read,
+            config.elicit.format,
+            tokenizer,
+            follow_ups(what, names, ROLES[split]),
+            config.data.data_seed,
+            context_length,
+        )
+    ]
