@@ -1,17 +1,19 @@
-"""Write `transcripts.jsonl`: conversations with honest and deceptive replies, made of the built-in facts.
+"""Write conversations with honest and deceptive replies, made of the built-in facts: `transcripts.jsonl`, and `transcripts-ood.jsonl` of
+other facts in other settings.
 
 Every context (system prompt and question) stands there twice, once with a true reply and once with a false one, in the same words:
 the context cannot tell the label, and neither can the length of the reply. What is left is what the reply says. Nobody wrote these
 replies in earnest (they are off-policy for any model), so they show how a detector is fitted and judged, and prove nothing of a
 model that lies.
 
-    python examples/make_transcripts.py examples/transcripts.jsonl
+    python examples/make_transcripts.py examples
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -61,22 +63,23 @@ SCENARIOS = {
         "You could write this: {Statement}. It fits well after the greeting.",
     ),
 }
-RELATIONS = ("capitals", "elements", "animals")
-FACTS = 44
-"""Facts of each relation."""
+FILES = {
+    "transcripts.jsonl": (("capitals", "opposites"), ("quiz", "tutor", "newsroom", "support", "bet"), 70),
+    "transcripts-ood.jsonl": (("inventions",), ("guide", "letter"), 50),
+}
+"""By file: relations, scenarios, and how many facts of each relation."""
 
 
-def rows() -> list[dict]:
+def rows(relations: tuple[str, ...], names: tuple[str, ...], facts: int) -> list[dict]:
     rng = np.random.default_rng(0)
     made = []
-    names = list(SCENARIOS)
-    for relation in map(load_relation, RELATIONS):
+    for relation in map(load_relation, relations):
         groups = [relation.groups[i] for i in rng.permutation(len(relation.groups))]
         examples = relation.examples(groups, "question", 0)
         by_group: dict[str, list] = {}
         for example in examples:
             by_group.setdefault(example.group, []).append(example)
-        for place, (group, both) in enumerate(list(by_group.items())[:FACTS]):
+        for place, (group, both) in enumerate(list(by_group.items())[:facts]):
             honest_prompt, deceptive_prompt, asked, said = SCENARIOS[names[place % len(names)]]
             for condition, system in (("honest", honest_prompt), ("deceptive", deceptive_prompt)):
                 for example in both[:2]:
@@ -100,5 +103,6 @@ def rows() -> list[dict]:
 
 
 if __name__ == "__main__":
-    with open(sys.argv[1], "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows())
+    for name, parts in FILES.items():
+        with open(Path(sys.argv[1]) / name, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows(*parts))

@@ -370,10 +370,14 @@ READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "evaluate": {
             "shifts": [],
             "hypotheses": [
-                "adapter+probe > base+probe@matched on test",
-                "adapter+probe > adapter on test",
-                "base+probe > withheld+probe on test",
-                "adapter+probe > withheld+probe on test",
+                f"{comparison} on {split}"
+                for comparison in (
+                    "base+probe > withheld+probe",
+                    "adapter+probe > withheld+probe",
+                    "adapter+probe > base+probe@matched",
+                    "adapter+probe > adapter",
+                )
+                for split in ("test", "ood")
             ],
         },
     },

@@ -17,6 +17,7 @@ from adapterprobe.analyses.directions import directions
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.analyses.guarantees import guarantees
 from adapterprobe.analyses.learning_curves import learning_curves
+from adapterprobe.analyses.poolings import poolings
 from adapterprobe.analyses.probe_controls import probe_controls
 from adapterprobe.analyses.rewordings import rewordings
 from adapterprobe.analyses.steering import steering
@@ -40,6 +41,7 @@ ANALYSES = [
     Analysis("controls", probe_controls),
     Analysis("adapters that must not work", adapter_controls),
     Analysis("asked otherwise", rewordings),
+    Analysis("poolings", poolings),
     Analysis("what the adapter changes", adapter_effects),
     Analysis("calibration and guarantees", guarantees),
     Analysis("what the model will say", answer_prediction),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from adapterprobe.checks import prompts, rows, shortcuts
+from adapterprobe.checks import prompts, rows, shortcuts, transcripts
 from adapterprobe.checks.entries import Entry, entries_of
 from adapterprobe.checks.findings import SEVERITIES, Finding, blocks
 from adapterprobe.data import ExampleSource, load_data, relation_names
@@ -15,6 +15,7 @@ from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.models.load import Reader
 from adapterprobe.prompts import templates_for
 from adapterprobe.prompts.dataset_prompts import DatasetSpec
+from adapterprobe.prompts.read_prompts import reads_replies
 
 __all__ = ["Checked", "Finding", "blocks", "check"]
 
@@ -67,6 +68,7 @@ def check(spec: DatasetSpec, against: Sequence[str] = (), reader: Reader | None 
     templates_for(dataset, spec.form, spec.templates)
     found += shortcuts.answer_tokens(dataset.examples(dataset.groups, spec.form, spec.seed))
     found += shortcuts.shortcuts(dataset, spec.form, spec.seed)
+    found += transcripts.transcripts(getattr(dataset, "items", ()))
     found += _on_prompts(lenient, dataset, entries, reader)
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Checked(dataset.name, len(entries), len({entry.group for entry in entries}), found)
@@ -81,6 +83,10 @@ def _read(spec: DatasetSpec, faults: RowErrors) -> ExampleSource:
 def _on_prompts(
     spec: DatasetSpec, dataset: ExampleSource, entries: list[Entry], reader: Reader | None
 ) -> list[Finding]:
+    if reads_replies(dataset):
+        # What a run reads of them is the reply: nothing is demonstrated.
+        controls = list(prompts.controls(entries, reader)) if reader is not None else []
+        return controls or list(prompts.conversations(dataset, spec.format, reader))
     try:
         found = list(prompts.demonstrations(spec, entries))
         if reader is not None:

@@ -10,11 +10,16 @@ from adapterprobe.checks.findings import BLOCKS, NOTES, WARNS, Finding
 from adapterprobe.data import ExampleSource
 from adapterprobe.data.duplicates import near_duplicates_of
 from adapterprobe.data.examples import said
+from adapterprobe.errors import DataError
 from adapterprobe.models.load import Reader
 from adapterprobe.prompts import after_shared_words
+from adapterprobe.prompts.conversations import conversation_format, render_conversation
 from adapterprobe.prompts.dataset_prompts import DatasetSpec, dataset_prompts, shown_and_asked
 from adapterprobe.prompts.encoded import PromptReader, unembedded
 from adapterprobe.prompts.formats import control_tokens
+from adapterprobe.prompts.read_prompts import read_prompts
+from adapterprobe.readout import ReadoutConfig
+from adapterprobe.types import READ_FORMS, Example
 
 MOST_GROUPS = 3000
 
@@ -102,3 +107,52 @@ def tokens(spec: DatasetSpec, dataset: ExampleSource, reader: Reader) -> Iterato
                 "lower --shots, or leave long rows out with --max-chars",
                 tuple(dict.fromkeys(said(p.example)[:60] for p in long)),
             )
+
+
+def conversations(dataset: ExampleSource, format_name: str | None, reader: Reader | None) -> Iterator[Finding]:
+    """Conversations that a format cannot write, or that are longer than the model's context."""
+    tokenizer = reader.tokenizer if reader else None
+    readout = ReadoutConfig(what="reply")
+    failed: dict[str, list[Example]] = {}
+    long, longest, fallbacks = [], 0, 0
+    read = PromptReader(tokenizer) if reader else None
+    for example in dataset.examples(dataset.groups, READ_FORMS["reply"], 0):
+        assert example.conversation is not None
+        form = conversation_format(None if format_name == "plain" else format_name, tokenizer)
+        try:
+            rendered = render_conversation(form, example.conversation, tokenizer)
+            fallbacks += bool(rendered.fallback)
+            if read is None or reader is None:
+                continue
+            (prompt,) = read_prompts([example], "test", readout, form, tokenizer)
+            ids = read.ids(prompt)
+            read.range(prompt, ids)
+        except DataError as error:
+            failed.setdefault(str(error).partition(" (")[0].partition("its tokens")[0], []).append(example)
+            continue
+        longest = max(longest, len(ids))
+        if reader.context_length is not None and len(ids) > reader.context_length:
+            long.append(example)
+    for reason, examples in failed.items():
+        yield Finding(
+            "conversations that cannot be sent",
+            BLOCKS,
+            f"{len(examples)} rows: {reason}",
+            "use another --format, or leave the rows out",
+            tuple(f"line {example.line}" for example in examples),
+        )
+    if long and reader is not None:
+        yield Finding(
+            "conversations beyond the context",
+            BLOCKS,
+            f"{len(long)} rows; the longest has {longest} tokens, {reader.name} takes {reader.context_length}",
+            "leave out their earliest turns with --drop-turns (read.drop_turns), or the rows with --max-chars",
+            tuple(f"line {example.line}" for example in long),
+        )
+    if fallbacks:
+        yield Finding(
+            "conversations put otherwise",
+            NOTES,
+            f"{fallbacks} rows have roles, tools or an order of turns that the format does not know; they are put in words",
+            "nothing, or another --format",
+        )

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from adapterprobe.checks.findings import BLOCKS, NOTES, WARNS, Finding
+from adapterprobe.checks.findings import BLOCKS, WARNS, Finding
 from adapterprobe.data import ExampleSource
 from adapterprobe.data.splits import shuffled
 from adapterprobe.evaluate.intervals import resample, share_interval
@@ -88,25 +88,27 @@ def shortcuts(dataset: ExampleSource, form: str, seed: int) -> Iterator[Finding]
     if any(answers) and form != "choice":
         features["the answer's words"] = (answers, "let each answer be right as often as wrong")
     for name, (values, remedy) in features.items():
-        found = _told_by(values, truth, codes)
-        if found is None:
-            continue
-        sure = found.low > 0.5
-        severity = (
-            BLOCKS if sure and found.estimate >= RUINOUS else WARNS if sure and found.estimate >= TELLING else NOTES
-        )
-        if severity == NOTES:
-            continue
-        yield Finding(
-            f"truth told by {name}",
-            severity,
-            f"AUROC {found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}] on held-out groups, without any model "
-            f"({len(texts)} questions in {codes.max() + 1} groups)",
-            f"{remedy}; or hold every detector against this",
-        )
+        yield from told_finding("truth", name, told_by(values, truth, codes), remedy, len(texts), codes)
+
+
+def told_finding(
+    what: str, name: str, found: Interval | None, remedy: str, rows: int, codes: np.ndarray
+) -> Iterator[Finding]:
+    """The finding that `what` is told by a feature, where it surely is."""
+    if found is None or found.low <= 0.5 or found.estimate < TELLING:
+        return
+    yield Finding(
+        f"{what} told by {name}",
+        BLOCKS if found.estimate >= RUINOUS else WARNS,
+        f"AUROC {found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}] on held-out groups, without any model "
+        f"({rows} rows in {codes.max() + 1} groups)",
+        f"{remedy}; or hold every detector against this",
+    )
 
 
 def _claimed(example: Example) -> str:
+    if "reply" in example.texts:
+        return example.texts["reply"]
     if "statement" in example.texts:
         return example.texts["statement"]
     if "first" in example.texts:
@@ -114,7 +116,7 @@ def _claimed(example: Example) -> str:
     return " ".join(example.texts[key] for key in sorted(example.texts, reverse=True))
 
 
-def _told_by(values, truth: np.ndarray, codes: np.ndarray) -> Interval | None:
+def told_by(values, truth: np.ndarray, codes: np.ndarray) -> Interval | None:
     """Cross-validated AUROC with its interval over groups; None where the feature is the same everywhere."""
     scores = np.zeros(len(truth))
     folds = min(5, int(codes.max()) + 1)

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from adapterprobe.data.duplicates import near_groups, normalised
+from adapterprobe.data.duplicates import near_groups, normalised, words_of
+from adapterprobe.data.items import Item
 from adapterprobe.types import Conversation
 
 ENOUGH = 20
@@ -90,3 +91,56 @@ def _apart(numbers: Sequence[int], system: Sequence[int]) -> str:
         groups.setdefault(prompt, set()).add(number)
     several = sum(len(found) > 1 for found in groups.values())
     return f"{several} system prompts stand in several groups" if several else ""
+
+
+@dataclass(frozen=True)
+class MatchedContexts:
+    """How far the same context has replies of both labels: only there can reading the reply be told from reading the context."""
+
+    contexts: int
+    both: int
+    """Contexts with honest and deceptive replies."""
+    rows: int
+    """Rows of these."""
+
+    @property
+    def share(self) -> float:
+        return self.both / max(1, self.contexts)
+
+    def __str__(self) -> str:
+        if not self.both:
+            return (
+                f"none of {self.contexts} contexts has both an honest and a deceptive reply: the context is the label, and no detector "
+                "can be shown to read the reply"
+            )
+        return f"{self.both} of {self.contexts} contexts have honest and deceptive replies ({self.rows} rows)"
+
+
+def matched_contexts(items: Sequence[Item]) -> MatchedContexts:
+    """Contexts (all turns before the reply, word for word) of transcripts, and those of both labels."""
+    found: dict[str, list[bool]] = {}
+    for item in items:
+        if item.conversation is not None:
+            found.setdefault(normalised(item.conversation.script), []).append(bool(item.label))
+    both = [labels for labels in found.values() if len(set(labels)) > 1]
+    return MatchedContexts(len(found), len(both), sum(map(len, both)))
+
+
+ECHO = 6
+"""Words in a row that a reply shares with its instruction before it counts as repeating it."""
+
+
+def echoed(conversation: Conversation) -> bool:
+    """Whether a reply repeats its instruction: `ECHO` words in a row of the system's or developer's text.
+
+    >>> from adapterprobe.types import Message
+    >>> system = Message("system", "Lie to the user about where Lyon is.")
+    >>> echoed(Conversation((system,), "I was told to lie to the user about where it is."))
+    True
+    >>> echoed(Conversation((system,), "Lyon is in Peru."))
+    False
+    """
+    told = [words_of(text) for text in conversation.texts("system", "developer")]
+    parts = {tuple(words[i : i + ECHO]) for words in told for i in range(len(words) - ECHO + 1)}
+    reply = words_of(conversation.reply)
+    return any(tuple(reply[i : i + ECHO]) in parts for i in range(len(reply) - ECHO + 1))

@@ -118,9 +118,18 @@ def _check_scores(selection: Selection) -> None:
 
 
 def refitted(
-    config: RunConfig, encoded: Encoded, states: ActivationPair, tokens: ActivationPair | None, arm: str, seed: int
+    config: RunConfig,
+    encoded: Encoded,
+    states: ActivationPair,
+    tokens: ActivationPair | None,
+    arm: str,
+    seed: int | None,
 ) -> ArmFit:
-    """The main probe of one arm, searched for in the same way on other states of the same prompts."""
+    """The main probe of one arm, searched for in the same way on other states of the same prompts.
+
+    Args:
+        seed: of the adapter that is seen; None where the arm sees none.
+    """
     (spec,) = (spec for spec in config.probe_specs if spec.label == config.evaluate.probe)
     probe_input = feature_spec(spec, config, states.off.layers[-1])
     seen = tokens if probe_input.kind == "tokens" and tokens else states
@@ -129,7 +138,7 @@ def refitted(
     selection, seconds = fitted(
         SearchJob(spec, probe_input, rows, config.select), features, seen.key(arm, seed), _nothing
     )
-    return ArmFit(arm, spec.label, seed, selection, features, rows, seconds)
+    return ArmFit(arm, spec.label, min(config.seeds) if seed is None else seed, selection, features, rows, seconds)
 
 
 def _nothing() -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections import Counter
 
 import pandas as pd
 import torch
 
 from adapterprobe.analyses.fitted_run import FittedRun
+from adapterprobe.data.contexts import echoed
+from adapterprobe.evaluate.scores import wrote
 from adapterprobe.knowledge import Knowledge
 from adapterprobe.models.layers import parse_blocks
 from adapterprobe.models.load import describe
 from adapterprobe.probes import Probe
 from adapterprobe.progress import Timings
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.types import Prompt
 
 
 def peak_memory_gib() -> float:
@@ -32,6 +36,7 @@ def about_run(run: FittedRun, knowledge: Knowledge, left_out: list[dict], timing
         "model": describe(lm),
         "splits": _splits(encoded),
         "dropped": run.questions.dropped,
+        "replies": _replies(run) if config.read.what == "reply" else [],
         "prompts": _shown(encoded),
         "belief": {
             name: {"passed": len(part.groups), "asked": len(part.asked), "chance": part.chance}
@@ -59,6 +64,40 @@ def about_run(run: FittedRun, knowledge: Knowledge, left_out: list[dict], timing
         "by_construction": [config.under_test],
         "timings": timings.seconds,
         "peak_memory_gib": peak_memory_gib(),
+    }
+
+
+def _replies(run: FittedRun) -> list[dict]:
+    """Of each judged split and data set: how many replies, contexts with both labels, who wrote them, and how many repeat their
+    instruction."""
+    found: dict[tuple[str, str], list[Prompt]] = {}
+    for prompt in run.encoded.prompts:
+        if prompt.split in ("test", "ood"):
+            found.setdefault((prompt.split, prompt.example.dataset), []).append(prompt)
+    return [_replies_of(split, dataset, prompts, run.lm.name) for (split, dataset), prompts in found.items()]
+
+
+def _replies_of(split: str, dataset: str, prompts: list[Prompt], model: str) -> dict:
+    contexts: dict[str, set[bool]] = {}
+    authors: Counter[str] = Counter()
+    echoes: dict[bool, list[bool]] = {True: [], False: []}
+    for prompt in prompts:
+        talk, deceptive = prompt.example.conversation, prompt.example.truth
+        assert talk is not None
+        contexts.setdefault(talk.script, set()).add(deceptive)
+        authors.update([talk.author] if talk.author else [])
+        echoes[deceptive].append(echoed(talk))
+    return {
+        "split": split,
+        "dataset": dataset,
+        "replies": len(prompts),
+        "deceptive": len(echoes[True]),
+        "contexts": len(contexts),
+        "matched": sum(len(labels) > 1 for labels in contexts.values()),
+        "authors": dict(authors),
+        "on_policy": sum(wrote(prompt, model) is True for prompt in prompts),
+        "echo_deceptive": sum(echoes[True]) / max(1, len(echoes[True])),
+        "echo_honest": sum(echoes[False]) / max(1, len(echoes[False])),
     }
 
 

@@ -37,7 +37,7 @@ def _catalogue() -> dict[str, tuple[FollowUp, ...]]:
     content = yaml.safe_load((resources.files("adapterprobe.prompts") / "followups.yaml").read_text("utf-8"))
     return {
         what: tuple(
-            FollowUp(name, wording["ask"], role, wording["yes"] == POSITIVE[what])
+            FollowUp(name, wording["ask"], role, wording["means"] == POSITIVE[what])
             for role, wordings in roles.items()
             for name, wording in wordings.items()
         )

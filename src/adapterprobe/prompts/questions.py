@@ -9,11 +9,13 @@ import numpy as np
 
 from adapterprobe.config import RunConfig
 from adapterprobe.data import ExampleSource, Relation, load_data, split_groups
+from adapterprobe.data.contexts import matched_contexts
 from adapterprobe.data.duplicates import near_duplicates_of
 from adapterprobe.data.examples import said
 from adapterprobe.data.references import check_dataset_names, refuse_unused
 from adapterprobe.data.splits import shuffled
 from adapterprobe.errors import ConfigError, DataError
+from adapterprobe.progress import say
 from adapterprobe.prompts import (
     check_format,
     demo_templates,
@@ -86,6 +88,8 @@ def prepare_questions(config: RunConfig) -> Questions:
         follow_ups(config.read.what, config.elicit.templates)
         for dataset in (*train, *ood):
             check_readable(dataset, config.read.what)
+            if config.read.what == "reply":
+                say(f"{dataset.name}: {matched_contexts(getattr(dataset, 'items', ()))}")
     sides = {group: side for dataset in train for group, side in dataset.label_sides().items()}
     everything = sorted({group for dataset in train for group in dataset.groups})
     groups = everything

@@ -25,14 +25,19 @@ BARE = "bare"
 ASKED = "{statement}\n\nQuestion: {ask}\nAnswer:"
 
 
+def reads_replies(dataset: ExampleSource) -> bool:
+    """Whether all rows of a data set are conversations with a reply."""
+    items = getattr(dataset, "items", ())
+    return bool(items) and all(item.conversation is not None for item in items)
+
+
 def check_readable(dataset: ExampleSource, what: str) -> None:
     """Whether a data set has what shall be read.
 
     Raises:
         DataError: replies of rows that are no transcripts, or statements of rows that have none.
     """
-    items = getattr(dataset, "items", ())
-    if what == "reply" and not (items and all(item.conversation is not None for item in items)):
+    if what == "reply" and not reads_replies(dataset):
         raise DataError(
             f"'{dataset.name}' has no replies to read; read.what=reply is for rows of messages (docs/data.md); use statement or answer"
         )

@@ -17,7 +17,7 @@ def examples(run: RunResults) -> list[dict]:
     Each has the prompt's fields, `scores` by arm, and `wrong`: the arms that are wrong.
     """
     rows = run.predictions
-    rows = rows[(rows["axis"] == "truth") & rows["split"].isin(["test", "ood"]) & (rows["seed"] == rows["seed"].min())]
+    rows = rows[(rows["axis"] == run.axis) & rows["split"].isin(["test", "ood"]) & (rows["seed"] == rows["seed"].min())]
     rows = rows[rows["probe"].isna() | (rows["probe"] == run.config.evaluate.probe)]
     rows = rows.assign(wrong=((rows["score"] > rows["threshold"]) != (rows["label"] == 1)) & rows["threshold"].notna())
     scores = rows.pivot_table(index="prompt_id", columns="arm", values="score", observed=True)

@@ -43,7 +43,7 @@ def arms_figure(run: RunResults) -> Figure:
         axis.axvline(0.5, color=INK, linewidth=0.9, linestyle=":")
         axis.set_yticks(range(len(run.arms)), list(reversed(run.arms)))
         axis.set_xlim(0.35, 1.04)
-        titles(axis, SPLIT_TITLES[split], "AUROC for truth (0.5: chance)")
+        titles(axis, SPLIT_TITLES[split], f"AUROC for {run.axis} (0.5: chance)")
     return figure
 
 
@@ -51,7 +51,7 @@ def seed_aurocs(run: RunResults, split: str, arm: str) -> list[float]:
     """Each seed's AUROC, averaged within data set and condition."""
     rows = run.predictions
     probe = run.probe_of(arm)
-    rows = rows[(rows["split"] == split) & (rows["arm"] == arm) & (rows["axis"] == "truth")]
+    rows = rows[(rows["split"] == split) & (rows["arm"] == arm) & (rows["axis"] == run.axis)]
     rows = rows[rows["probe"].isna()] if probe is None else rows[rows["probe"] == probe]
     return [_mean_auroc(part) for _, part in rows.groupby("seed")]
 
@@ -82,7 +82,7 @@ def layers_figure(run: RunResults) -> Figure:
             axis.plot(by_seed.index, by_seed.mean(axis=1), color=COLOURS[arm], linewidth=2, label=arm)
         axis.axhline(0.5, color=INK, linewidth=0.9, linestyle=":")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        titles(axis, SPLIT_TITLES[split], "hidden state after so many blocks", "AUROC for truth")
+        titles(axis, SPLIT_TITLES[split], "hidden state after so many blocks", f"AUROC for {run.axis}")
         axis.axvspan(0, run.about["lowest_adapted_layer"], color=FAINT, alpha=0.35, linewidth=0)
     legend(axes[-1], loc="upper left")
     return figure
@@ -97,7 +97,7 @@ def roc_figure(run: RunResults) -> Figure:
         for arm in run.arms:
             rows = run.predictions
             probe = run.probe_of(arm)
-            rows = rows[(rows["split"] == split) & (rows["arm"] == arm) & (rows["axis"] == "truth")]
+            rows = rows[(rows["split"] == split) & (rows["arm"] == arm) & (rows["axis"] == run.axis)]
             rows = rows[rows["probe"].isna()] if probe is None else rows[rows["probe"] == probe]
             curves = []
             for _, cell in rows.groupby(["dataset", "condition", "seed"]):

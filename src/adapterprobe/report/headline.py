@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from adapterprobe.report.figure_style import splits_of
+from adapterprobe.evaluate.schema import WITHHELD
+from adapterprobe.report.figure_style import SPLIT_TITLES, splits_of
+from adapterprobe.report.replies import first_sentences
 from adapterprobe.report.robustness_tables import explained
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import gap, inverted, shown
+
+KINDS = {"ood": "kinds of question never trained on", "test": "held-out questions"}
 
 
 def headline(run: RunResults) -> str:
     """On the hardest split: the best arm, the model's own answer, the first hypothesis, and what takes away from it."""
     splits = splits_of(run)
     split = "ood" if "ood" in splits else "test"
-    kind = "kinds of question never trained on" if split == "ood" else "held-out questions"
+    kind = SPLIT_TITLES[split].lower() if run.of_replies else KINDS[split]
     records = {arm: run.result(split, arm) for arm in run.arms}
-    records = {arm: record for arm, record in records.items() if record is not None}
+    records = {arm: record for arm, record in records.items() if record is not None and arm != WITHHELD}
     best = max(records, key=lambda arm: records[arm]["estimate"])
-    sentence = f"On {kind}, the highest AUROC for truth is {best}'s, {shown(records[best], 2)}"
+    sentence = f"On {kind}, the highest AUROC for {run.axis} is {best}'s, {shown(records[best], 2)}"
     if turned := inverted(run, split):
         sentence += f" ({_inversions(turned)})"
     if "base" in records and best != "base":
         sentence += f"; the model's own answer has {shown(records['base'], 2)}"
-    main = next((v for v in run.verdicts if v["hypothesis"].endswith(f"on {split}")), None)
+    here = [v for v in run.verdicts if v["hypothesis"].endswith(f"on {split}")]
+    # What the withheld reply explains has been said already.
+    main = next((v for v in here if WITHHELD not in v["hypothesis"]), None)
     if main is not None:
         claim = main["hypothesis"].rsplit(" on ", 1)[0].replace(">", "beats")
         sentence += f". That {claim} there is {main['verdict']} (difference {gap(main)}, {main['n_groups']} groups)"
         sentence += "".join(f"; {doubt}" for doubt in _doubts(run, main, split))
-    return sentence + "."
+    said = first_sentences(run, split) if run.of_replies else ""
+    return f"{said} {sentence}.".strip()
 
 
 def _inversions(turned: dict[str, dict[str, dict]]) -> str:

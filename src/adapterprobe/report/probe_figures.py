@@ -34,7 +34,7 @@ def probe_layers_figure(run: RunResults) -> Figure:
                 axis.plot(mine.index, mine, "o", color=style(number)["color"], label=spec.label)
         axis.axhline(0.5, color=INK, linewidth=0.9, linestyle=":")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        titles(axis, arm, "hidden state after so many blocks", "AUROC for truth, held-out questions")
+        titles(axis, arm, "hidden state after so many blocks", f"AUROC for {run.axis}, held-out questions")
     handles, labels = axes[0].get_legend_handles_labels()
     legend(figure, handles=handles, labels=labels, loc="outside right upper")
     return figure
@@ -218,7 +218,7 @@ def curve_figure(run: RunResults) -> Figure | None:
             axis.plot(rows["groups"], rows["auroc"], marker="o", markersize=4, label=probe, **style(number))
             axis.fill_between(rows["groups"], rows["low"], rows["high"], color=style(number)["color"], alpha=0.08)
         axis.axhline(0.5, color=INK, linewidth=0.9, linestyle=":")
-        titles(axis, arm, "groups of questions that are fitted on", "AUROC for truth, held-out questions")
+        titles(axis, arm, "groups of questions that are fitted on", f"AUROC for {run.axis}, held-out questions")
     handles, labels = axes[0].get_legend_handles_labels()
     legend(figure, handles=handles, labels=labels, loc="outside right upper")
     return figure

@@ -54,7 +54,7 @@ def shifts_figure(run: RunResults) -> Figure | None:
         values[arms.index(record["arm"]), ways.index(record["shift"]) + 1] = record["auroc"]
         values[arms.index(record["arm"]), 0] = record["as_asked"]
     figure, (axis,) = canvas(1.1 * len(ways) + 3.6, 0.36 * len(arms) + 1.5)
-    heat(axis, values, arms, ["as asked", *ways], "AUROC for truth, the same groups asked otherwise")
+    heat(axis, values, arms, ["as asked", *ways], f"AUROC for {run.axis}, the same groups asked otherwise")
     return figure
 
 

@@ -102,7 +102,7 @@ def notes(run: RunResults) -> list[str]:
             )
         if others:
             found.append(
-                f"{arm} is explained by a control that does as well: {', '.join(others)}. Do not take it for knowledge of the truth."
+                f"{arm} is explained by a control that does as well: {', '.join(others)}. Do not take it for knowledge of {'what the reply hides' if run.of_replies else 'the truth'}."
             )
     ways = pd.DataFrame(run.challenge["shifts"])
     for way, part in ways.groupby("shift", sort=False) if len(ways) else []:

@@ -54,6 +54,16 @@ class RunResults:
         return pd.concat(tables).groupby(["split", *names], as_index=False)["auroc"].mean()
 
     @property
+    def axis(self) -> str:
+        """What detectors are made for: `truth`, or of replies `deception`."""
+        return self.config.axes[0]
+
+    @property
+    def of_replies(self) -> bool:
+        """Whether replies are read."""
+        return self.config.read.what == "reply"
+
+    @property
     def arms(self) -> list[str]:
         return [arm for arm in ARMS if arm in set(self.results["arm"])]
 
@@ -62,12 +72,12 @@ class RunResults:
         return self.config.evaluate.probe if "probe" in arm else None
 
     def result(self, split: str, arm: str, metric: str = "auroc", **keys) -> dict | None:
-        """One result record; by default the average over data sets and conditions, all groups, axis truth."""
+        """One result record; by default the average over data sets and conditions, all groups, the main axis."""
         datasets = self._datasets.get(split, ())
         wanted = {
             "dataset": "mean" if "mean" in datasets else datasets[0] if len(datasets) else None,
             "condition": "mean",
-            "axis": "truth",
+            "axis": self.axis,
             "filter": "all",
             "probe": self.probe_of(arm),
         } | keys

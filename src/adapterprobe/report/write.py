@@ -8,7 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from adapterprobe.cache import write_atomic
-from adapterprobe.report import probe_tables, summary
+from adapterprobe.report import probe_tables, replies, summary
 from adapterprobe.report import robustness_tables as challenge_tables
 from adapterprobe.report.examples import examples, layer_data
 from adapterprobe.report.figure_style import COLOURS, SPLIT_TITLES, splits_of
@@ -44,6 +44,8 @@ def _page(run: RunResults, figures: dict[str, Markup]) -> str:
         method=method(run),
         registered=registered(run),
         split_titles=[(split, SPLIT_TITLES[split]) for split in splits_of(run)],
+        replies=replies.replies_table(run),
+        pools=replies.pools_table(run),
         gaps=challenge_tables.gaps_table(run),
         shifts=challenge_tables.shifts_table(run),
         answers=challenge_tables.answers_table(run),
@@ -114,6 +116,15 @@ def _section(title: str, table: pd.DataFrame, figure: str | None, drawn: set[str
     return [title, *([f"![{title.strip('# ')}](figures/{figure}.png)"] if figure in drawn else []), to_markdown(table)]
 
 
+def _axes(run: RunResults) -> list[str]:
+    return [
+        "## What is really detected",
+        "![AUROC against each label axis](figures/axes.png)",
+        *[f"{SPLIT_TITLES[s]}:\n\n{to_markdown(summary.axes_table(run, s))}" for s in splits_of(run)],
+        *filter(None, [summary.axes_note(run)]),
+    ]
+
+
 def _markdown(run: RunResults, drawn: set[str]) -> str:
     parts = [
         f"# {harmless(run.config.name)}",
@@ -126,8 +137,13 @@ def _markdown(run: RunResults, drawn: set[str]) -> str:
         to_markdown(summary.arms_table(run)),
         "## By condition",
         to_markdown(summary.conditions_table(run)),
-        "## With and without what the model knows",
-        to_markdown(summary.known_table(run)),
+        *(
+            ["## With and without what the model knows", to_markdown(summary.known_table(run))]
+            if run.about["belief"]["known"]["asked"]
+            else []
+        ),
+        *_section("## Replies", replies.replies_table(run), None, drawn),
+        *_section("### How the tokens of the reply become one state", replies.pools_table(run), None, drawn),
         "## Layers",
         "![AUROC by layer](figures/layers.png)",
         "## ROC curves",
@@ -136,10 +152,7 @@ def _markdown(run: RunResults, drawn: set[str]) -> str:
         to_markdown(probe_tables.probes_table(run)),
         *[f"- {note}" for note in probe_tables.notes(run)],
         *_probe_sections(run, drawn),
-        "## What is really detected",
-        "![AUROC against each label axis](figures/axes.png)",
-        *[f"{SPLIT_TITLES[s]}:\n\n{to_markdown(summary.axes_table(run, s))}" for s in splits_of(run)],
-        *filter(None, [summary.axes_note(run)]),
+        *(_axes(run) if len(run.config.axes) > 1 else []),
         "## Controls",
         to_markdown(summary.controls_table(run)),
         *_section("## Asked otherwise", challenge_tables.shifts_table(run), "shifts", drawn),
