@@ -350,14 +350,20 @@ class EvaluateConfig(Stage):
         description="hold the lowest seed's adapter against noise of its norm, and against one trained on shuffled labels (costs "
         "one more training)",
     )
-    shifts: list[Literal["wordings of training", "negated", "another format", "chat format", "informal"]] = Field(
+    shifts: list[
+        Literal["wordings of training", "negated", "another format", "chat format", "informal", "no system prompt"]
+    ] = Field(
         ["wordings of training", "negated", "another format", "chat format", "informal"],
-        description="ways in which 40 groups of test are asked again, of every arm as it was fitted; [] for none",
+        description="ways in which 40 groups of test are asked again, of every arm as it was fitted; [] for none. Of replies: no system "
+        "prompt (the same reply after the system's text was taken away) and another format",
     )
     directions: bool = Field(
         True, description="compare directions, draw projections, and add the direction to the model's states"
     )
 
+
+READ_SHIFTS = ["no system prompt", "another format"]
+"""Ways in which replies are read again (`evaluate.shifts`)."""
 
 READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "statement": {
@@ -368,7 +374,7 @@ READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "data": {"ood": []},
         "elicit": {"conditions": ["neutral"], "shots": 0, "format": "auto"},
         "evaluate": {
-            "shifts": [],
+            "shifts": READ_SHIFTS,
             "hypotheses": [
                 f"{comparison} on {split}"
                 for comparison in (
@@ -432,10 +438,12 @@ class RunConfig(Stage):
             "elicit.system": (self.elicit.system, None),
             "elicit.renders": (self.elicit.renders, 1),
             "data.form": (self.data.form, "question"),
-            "evaluate.shifts": (self.evaluate.shifts, []),
             "evaluate.under_test": (self.evaluate.under_test, None),
             "adapter.train_on": (self.adapter.train_on, "all"),
         }
+        ways = READ_SHIFTS if self.read.what == "reply" else []
+        if strange := [way for way in self.evaluate.shifts if way not in ways]:
+            raise ValueError(f"evaluate.shifts of what is read by itself: expected some of {ways}, got {strange}")
         for key, (got, expected) in wanted.items():
             if got != expected:
                 raise ValueError(

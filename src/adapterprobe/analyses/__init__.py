@@ -19,6 +19,7 @@ from adapterprobe.analyses.guarantees import guarantees
 from adapterprobe.analyses.learning_curves import learning_curves
 from adapterprobe.analyses.poolings import poolings
 from adapterprobe.analyses.probe_controls import probe_controls
+from adapterprobe.analyses.reply_tokens import reply_tokens
 from adapterprobe.analyses.rewordings import rewordings
 from adapterprobe.analyses.steering import steering
 from adapterprobe.analyses.uncertainty import uncertainty
@@ -42,6 +43,7 @@ ANALYSES = [
     Analysis("adapters that must not work", adapter_controls),
     Analysis("asked otherwise", rewordings),
     Analysis("poolings", poolings),
+    Analysis("replies token by token", reply_tokens),
     Analysis("what the adapter changes", adapter_effects),
     Analysis("calibration and guarantees", guarantees),
     Analysis("what the model will say", answer_prediction),

@@ -24,9 +24,12 @@ from adapterprobe.prompts import templates_for
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.formats import CHAT, is_chat
 from adapterprobe.prompts.questions import Questions, prepare_prompts
+from adapterprobe.prompts.read_prompts import with_reads
+from adapterprobe.types import Example
 
 MOST_GROUPS = 40
 """Groups of test that are asked again in each way."""
+SYSTEM = ("system", "developer")
 INFORMAL = "hey, quick one before i run... {} thx!!"
 
 
@@ -66,12 +69,21 @@ def _informal(config: RunConfig, questions: Questions) -> RunConfig:
     return _asked(config, templates=list(patterns))
 
 
+def _without_system(config: RunConfig, questions: Questions) -> RunConfig:
+    if config.read.what != "reply":
+        raise ConfigError("it is for transcripts that are read at their replies")
+    if not any(e.conversation and e.conversation.texts(*SYSTEM) for e in questions.examples["test"]):
+        raise ConfigError("there are no system prompts")
+    return config
+
+
 REWORDINGS: dict[str, Callable[[RunConfig, Questions], RunConfig]] = {
     "wordings of training": _seen,
     "negated": _negated,
     "another format": _format,
     "chat format": _chat,
     "informal": _informal,
+    "no system prompt": _without_system,
 }
 """By name, the configuration that asks the same questions in that way."""
 
@@ -96,11 +108,24 @@ def reworded_prompts(config: RunConfig, questions: Questions, lm: LanguageModel)
     for name in config.evaluate.shifts:
         try:
             changed = REWORDINGS[name](config, questions)
-            prompts, _ = prepare_prompts(changed, _some(questions, changed, kept), lm.tokenizer)
-            found.append(Reworded(name, encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)))
+            asked = _some(questions, changed, kept)
+            if name == "no system prompt":
+                asked = replace(asked, examples={"test": [_unprompted(e) for e in asked.examples["test"]]})
+            prompts, _ = prepare_prompts(changed, asked, lm.tokenizer, lm.context_length)
+            encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
+            found.append(Reworded(name, with_reads(encoded, changed.read, lm.tokenizer)))
         except AdapterProbeError as error:
             left_out.append({"shift": name, "reason": str(error)})
     return found, left_out
+
+
+def _unprompted(example: Example) -> Example:
+    """The same reply after the same turns, the system's text taken away."""
+    talk = example.conversation
+    if talk is None:
+        return example
+    turns = tuple(message for message in talk.context if message.role not in SYSTEM)
+    return replace(example, conversation=replace(talk, context=turns))
 
 
 def _some(questions: Questions, config: RunConfig, groups: set[str]) -> Questions:
@@ -109,7 +134,7 @@ def _some(questions: Questions, config: RunConfig, groups: set[str]) -> Question
     def again(examples, dataset):
         mine = list(dict.fromkeys(e.group for e in examples))
         data = config.data
-        return questions.datasets[dataset].examples(mine, data.form, data.data_seed, data.wrong)
+        return questions.datasets[dataset].examples(mine, config.form, data.data_seed, data.wrong)
 
     test = [
         example
@@ -173,12 +198,12 @@ def _detectors(
         own_detector("base", seed, encoded, off[0], None),
         own_detector("adapter", seed, encoded, on[0], config.adapter.objective),
     ]
-    views = ActivationPair(off[1], {seed: on[1]}).views()
+    views = ActivationPair.of(off[1], {seed: on[1]}).views()
     for fit in fits:
         best = fit.selection.best
         view = views.get((fit.arm, seed)) or views[fit.arm, None]
         scores = best.probe.predict_proba(probe_input.of(view)(best.layer))[:, 1]
-        own.append(Detector(fit.arm, fit.probe, best.layer, seed, "truth", scores))
+        own.append(Detector(fit.arm, fit.probe, best.layer, seed, config.axes[0], scores))
     return own
 
 
@@ -189,8 +214,8 @@ def _scored(
     nothing = np.zeros(len(prompts), bool)
     labels = {seed: Labels.of(prompts, nothing, nothing)}
     shown = prompt_frame(prompts, nothing, pd.array([None] * len(prompts), dtype="boolean"), config.data.data_seed)
-    scores = predictions(shown, labels, detectors, axes=["truth"])
-    same = frame[(frame["axis"] == "truth") & (frame["seed"] == seed)]
+    scores = predictions(shown, labels, detectors, config.axes[:1])
+    same = frame[(frame["axis"] == config.axes[0]) & (frame["seed"] == seed)]
     carried = same.groupby(["arm", same["probe"].fillna("")])["threshold"].first()
     keys = zip(scores["arm"], scores["probe"].fillna(""))
     return scores.assign(threshold=[carried.get(key, np.nan) for key in keys], shift=shift.name)

@@ -95,7 +95,7 @@ class ActivationPair:
     @classmethod
     def of(cls, off: HiddenStates, on: dict[int, HiddenStates]) -> ActivationPair:
         """Recorded states; the second read of replies is the state in front of them (see `with_reads`)."""
-        return cls(off, on, off.read(1) if off.reads > 1 else None)
+        return cls(off, on, off.read(1) if getattr(off, "reads", 1) > 1 else None)
 
     def key(self, arm: str, seed: int | None) -> list[str]:
         """What an arm's features depend on, by content."""

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from adapterprobe.report.figure_style import COLOURS, FAINT, INK, SPLIT_TITLES, canvas, legend, splits_of, tip, titles
 from adapterprobe.report.probe_figures import PROBE_FIGURES
+from adapterprobe.report.reply_tokens import along_figure
 from adapterprobe.report.robustness_figures import CHALLENGE_FIGURES
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
@@ -139,5 +140,5 @@ def training_figure(run: RunResults) -> Figure:
 
 
 MAIN_FIGURES = {"arms": arms_figure, "layers": layers_figure, "roc": roc_figure, "training": training_figure}
-FIGURES = MAIN_FIGURES | PROBE_FIGURES | CHALLENGE_FIGURES
+FIGURES = MAIN_FIGURES | PROBE_FIGURES | CHALLENGE_FIGURES | {"along": along_figure}
 """By name; one that has nothing to show is None."""

@@ -40,6 +40,8 @@ class RunResults:
     prompts: pd.DataFrame
     uncertainty: pd.DataFrame | None
     projections: pd.DataFrame | None
+    tokens: pd.DataFrame | None
+    """Scores at single tokens of replies, where they are read."""
 
     @cached_property
     def layer_aurocs(self) -> pd.DataFrame:
@@ -124,6 +126,7 @@ def read_run(folder: Path) -> RunResults:
             prompts=read_table(folder / "prompts.parquet", "the prompts", remedy=AGAIN),
             uncertainty=_table(folder / "uncertainty.parquet"),
             projections=_table(folder / "projections.parquet"),
+            tokens=_table(folder / "tokens.parquet"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(f"{folder} is not a finished run ({error}); run it again with the same command") from error

@@ -17,6 +17,7 @@ from adapterprobe.report.headline import headline
 from adapterprobe.report.markdown import fenced, harmless, to_markdown
 from adapterprobe.report.method import method, registered
 from adapterprobe.report.page import draw_all, in_script, render_page
+from adapterprobe.report.reply_tokens import coloured_replies
 from adapterprobe.report.run_reader import RunResults, read_run
 from adapterprobe.terminal import printable
 
@@ -46,6 +47,7 @@ def _page(run: RunResults, figures: dict[str, Markup]) -> str:
         split_titles=[(split, SPLIT_TITLES[split]) for split in splits_of(run)],
         replies=replies.replies_table(run),
         pools=replies.pools_table(run),
+        coloured=coloured_replies(run),
         gaps=challenge_tables.gaps_table(run),
         shifts=challenge_tables.shifts_table(run),
         answers=challenge_tables.answers_table(run),
