@@ -54,6 +54,10 @@ class Knowledge:
         return pd.array(told, dtype="boolean")
 
 
+NOTHING_ASKED = Knowledge(KnownGroups(), KnownGroups())
+"""Where nobody asks what the model knows: of replies and statements that are read by themselves."""
+
+
 def measure_knowledge(lm: LanguageModel, engine: Engine, prompts: KnowledgePrompts) -> Knowledge:
     """Ask all rounds of both forms."""
     return Knowledge(

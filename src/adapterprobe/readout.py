@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from adapterprobe.config_stage import Stage
+from adapterprobe.errors import ConfigError
 
 POOLS = ("last", "first", "mean", "max", "rolling:N")
 Reading = Literal["answer", "statement", "reply"]
@@ -78,3 +79,20 @@ class ReadoutConfig(Stage):
     def pooling(self) -> str:
         """How the tokens become one state."""
         return self.pool or {"answer": "last", "statement": "last", "reply": "mean"}[self.what]
+
+
+def readout_of(
+    what: str, pool: str | None = None, skip: int = 0, closing: bool = False, drop_turns: bool = False
+) -> ReadoutConfig:
+    """The same, from single values.
+
+    Raises:
+        ConfigError: an impossible one.
+    """
+    given = {"what": what, "pool": pool, "skip": skip, "closing": closing, "drop_turns": drop_turns}
+    try:
+        return ReadoutConfig.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"{first['loc'][0]}: " if first["loc"] else ""
+        raise ConfigError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error

@@ -214,3 +214,20 @@ def test_a_few_system_prompts_over_many_questions_are_grouped_by_question_and_sa
     found = context_groups(talks)
     assert len(set(found.numbers)) == 50 and "question" in found.joined_by
     assert str(found).endswith("2 system prompts stand in several groups")
+
+
+def test_a_json_array_is_a_file_too(tmp_path):
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(benchmark_rows()))
+    assert len(load_data(str(path)).items) == 48
+    for content, match in [
+        ('{"messages": []}', "holds one dict; expected an array"),
+        ("[1, 2]", "has no object in its array"),
+        ("[{]", "is not JSON"),
+    ]:
+        path.write_text(content)
+        with pytest.raises(DataError, match=match):
+            load_data(str(path))
+    path.write_text(json.dumps([*benchmark_rows(), 7]))
+    with pytest.raises(DataError, match="line 49: is not an object but int"):
+        load_data(str(path))

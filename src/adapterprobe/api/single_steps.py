@@ -16,6 +16,7 @@ from adapterprobe.pipeline.extract import ExtractConfig
 from adapterprobe.pipeline.extract import extract as record_to_folder
 from adapterprobe.pipeline.train_adapter import Training
 from adapterprobe.pipeline.train_adapter import train as train_to_folder
+from adapterprobe.readout import Reading, readout_of
 from adapterprobe.screening.grid import Screen, ScreenConfig
 from adapterprobe.screening.grid import screen as screen_to_folder
 
@@ -30,19 +31,25 @@ def extract(
     layers: str | int = "all",
     shots: int = 4,
     form: str = "question",
-    format: str = "plain",
+    format: str | None = None,
     conditions: Sequence[str] | str | None = None,
     templates: Sequence[str] | str | None = None,
     system: Sequence[str] | str | None = None,
     limit: int | None = None,
     seed: int = 0,
     read: ReadConfig | None = None,
+    what: Reading = "answer",
+    pool: str | None = None,
+    skip: int = 0,
+    closing: bool = False,
+    drop_turns: bool = False,
     device: str = "auto",
     dtype: str = "auto",
     quantize: str | None = None,
     trust_remote_code: bool = False,
 ) -> HiddenStates:
-    """Record the hidden states of a data set's prompts, at the position from which the answer is given.
+    """Record the hidden states of a data set's prompts: at the position from which the answer is given, or pooled over the tokens of
+    a statement or a reply.
 
     What was computed before comes from the cache; a stopped extraction goes on where it was.
 
@@ -54,17 +61,24 @@ def extract(
         layers: hidden states: `all`, `last:4`, `10-20`, `15`; 0 is what enters the first block, l what leaves the l-th.
         shots: demonstrations in a prompt.
         form: what is asked: `question`, `negated`, `statement` or `choice`.
-        format: `plain`, `chat` (the tokenizer's own template), the name of another, or a `.jinja` file.
+        format: None for `plain` (of replies: the tokenizer's chat template, if it has one); `chat` (the tokenizer's own template), the name of another, or a `.jinja` file.
         conditions: `truth`, `lie`, `neutral`: what prompts push to; None: truth and lie, neutral without shots.
         templates: wordings, by name or as patterns; None: all of the form.
         system: system prompts, by name or in a `.yaml` file; None: none.
         limit: only the first prompts.
         seed: decides demonstrations and wrong answers.
         read: how a file is read (columns, groups, split).
+        what: `answer`, `statement` (the row's statement standing by itself) or `reply` (that of its conversation).
+        pool: how the tokens of a statement or reply become one state: `mean`, `last`, `first`, `max`, `rolling:N`; None: mean over a
+            reply, last of a statement.
+        skip: first tokens of what is read that are left out.
+        closing: whether the token that closes the reply's turn is read too.
+        drop_turns: of conversations beyond the model's context, leave out the earliest turns rather than stop.
         device, dtype, quantize, trust_remote_code: of a model that is named, see `load_model`.
 
     Returns:
-        The states: `.layer(l)` is an array of rows x width in fp32, `.logprobs` of rows x 2 (positive, negative answer).
+        The states: `.layer(l)` is an array of rows x width in fp32, `.logprobs` of rows x 2 (positive, negative answer; NaN where
+        nothing is asked). `.prompts` has the tokens that were read as `token_start` and `token_stop`.
 
     Raises:
         AdapterProbeError: bad input, before anything is computed; or another extraction in `out`.
@@ -89,6 +103,7 @@ def extract(
         system=system if system is None or isinstance(system, str) else tuple(system),
         templates=tuple_or_none(templates),
         read=read or given.readings.get(reference) or ReadConfig(),
+        readout=readout_of(what, pool, skip, closing, drop_turns),
     )
     states, _ = record_to_folder(config, out, lm=loaded)
     return states

@@ -13,7 +13,6 @@ from adapterprobe.cli.options import (
     model_arguments,
     reading,
 )
-from adapterprobe.errors import DataError
 from adapterprobe.terminal import echo
 
 EPILOG = """examples:
@@ -78,25 +77,10 @@ def add(commands) -> None:
     parser.set_defaults(go=go)
 
 
-def _readout(args: argparse.Namespace):
-    """Raises `DataError` for an impossible value."""
-    from pydantic import ValidationError
-
-    from adapterprobe.readout import ReadoutConfig
-
-    try:
-        return ReadoutConfig(
-            what=args.read, pool=args.pool, skip=args.skip, closing=args.closing, drop_turns=args.drop_turns
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = f"--{first['loc'][0]!s}: " if first["loc"] else "--read: "
-        raise DataError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
-
-
 def go(args: argparse.Namespace) -> None:
     from adapterprobe.pipeline.extract import ExtractConfig, extract
     from adapterprobe.prompts import one_or_several
+    from adapterprobe.readout import readout_of
 
     config = ExtractConfig(
         data=args.data,
@@ -112,7 +96,7 @@ def go(args: argparse.Namespace) -> None:
         system=one_or_several(args.system),
         templates=tuple(args.template) if args.template else None,
         read=reading(args),
-        readout=_readout(args),
+        readout=readout_of(args.read, args.pool, args.skip, args.closing, args.drop_turns),
     )
     states, fidelity = extract(config, args.out, args.fidelity)
     if fidelity is not None:

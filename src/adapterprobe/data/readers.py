@@ -15,10 +15,10 @@ from pathlib import Path
 
 from adapterprobe.data.cells import InvalidRow, check_text
 from adapterprobe.errors import DataError
-from adapterprobe.small_files import parse_json
+from adapterprobe.small_files import JSON_LIMIT, parse_json, read_text
 from adapterprobe.terminal import shortened
 
-FILES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 BATCH = 1024
 BATCH_BYTES = 1 << 26
 """About the most bytes of a Parquet file that are decoded at once."""
@@ -47,12 +47,12 @@ class Source:
 
 
 def open_file(path: Path) -> Source:
-    """Open a JSONL, CSV, TSV or Parquet file.
+    """Open a JSONL, JSON, CSV, TSV or Parquet file.
 
     Raises:
         DataError: another kind of file, or one that cannot be opened, or without any row.
     """
-    readers = {".parquet": _parquet, ".csv": _table, ".tsv": _table}
+    readers = {".parquet": _parquet, ".csv": _table, ".tsv": _table, ".json": _json_array}
     try:
         reader = readers.get(path.suffix.casefold(), _json_lines)
         if path.suffix.casefold() not in FILES:
@@ -128,6 +128,27 @@ def _json_lines(path: Path) -> Source:
     if not columns:
         raise DataError(f"{path.name} has no line that is a JSON object; expected one object per line")
     return Source(path.name, checked_columns(path.name, columns), rows())
+
+
+def _json_array(path: Path) -> Source:
+    """A file that is one JSON array of objects; rows count from 1."""
+    text = read_text(path, "the data", JSON_LIMIT, DataError, "write larger files as one object a line (.jsonl)")
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{path.name} {_why_no_json(error)}; expected an array of objects") from None
+    if not isinstance(content, list):
+        raise DataError(f"{path.name} holds one {type(content).__name__}; expected an array of objects")
+    rows = [
+        row if isinstance(row, dict) else InvalidRow(f"is not an object but {type(row).__name__}") for row in content
+    ]
+    columns: dict[str, None] = {}
+    for row in rows[:50]:
+        if isinstance(row, dict):
+            columns |= dict.fromkeys(row)
+    if not columns:
+        raise DataError(f"{path.name} has no object in its array; expected one object a row")
+    return Source(path.name, checked_columns(path.name, columns), iter(enumerate(rows, 1)), len(rows))
 
 
 def _why_no_json(error: ValueError) -> str:

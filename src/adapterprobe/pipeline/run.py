@@ -25,7 +25,7 @@ from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.results import evaluate
 from adapterprobe.evaluate.scores import Labels, predictions
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
-from adapterprobe.knowledge import measure_knowledge
+from adapterprobe.knowledge import NOTHING_ASKED, measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.layers import parse_blocks
 from adapterprobe.models.load import describe
@@ -147,8 +147,10 @@ class _Stages:
         trunk = SharedLowerBlocks(engine, encoded, min(parse_blocks(config.adapter.layers, n_layers)))
         with stage("hidden states, adapter off", told=True):
             base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off", feed=trunk.trunk)
-        with stage("what the model knows", told=True):
-            knowledge = measure_knowledge(lm, engine, knowledge_prompts)
+        knowledge = NOTHING_ASKED
+        if config.read.what == "answer":
+            with stage("what the model knows", told=True):
+                knowledge = measure_knowledge(lm, engine, knowledge_prompts)
         adapters: dict[int, TrainedAdapter] = {}
         adapted: dict[int, HiddenStates] = {}
         train, select = training_prompts(config, encoded, knowledge)

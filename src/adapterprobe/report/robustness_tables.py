@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from adapterprobe.evaluate.schema import WITHHELD
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
@@ -93,6 +94,9 @@ def notes(run: RunResults) -> list[str]:
     """What a reader must not miss in these tables."""
     found = []
     for arm, names in explained(run).items():
+        if arm == WITHHELD:
+            # It is a control itself.
+            continue
         worthless = [name for name in names if name.startswith(WORTHLESS)]
         others = [name for name in names if name not in worthless]
         if worthless:
