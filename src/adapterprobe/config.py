@@ -85,6 +85,10 @@ class DataConfig(Stage):
         {}, description="what data.read is, for single data sets by name or file name: {ood.csv: {group: null}}"
     )
     form: Literal["question", "negated", "statement", "choice"] = Field("question", description=f"one of {FORMS[:4]}")
+    negations: bool = Field(
+        False,
+        description="where statements are read (read.what=statement), built-in facts are denied too: both polarities stand in every split",
+    )
     data_seed: int = Field(0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
     shares: dict[str, float] = Field(
         {"adapter-train": 0.155, "probe-train": 0.255, "select": 0.09, "calibrate": 0.10, "test": 0.40},
@@ -428,6 +432,8 @@ class RunConfig(Stage):
 
     @model_validator(mode="after")
     def _reads_itself(self) -> RunConfig:
+        if self.data.negations and self.read.what != "statement":
+            raise ValueError("data.negations is for statements that are read by themselves (read.what=statement)")
         if self.read.what == "answer":
             if self.elicit.format == "auto":
                 raise ValueError("elicit.format=auto is for replies (read.what=reply); name a format")

@@ -21,7 +21,9 @@ two shown answers (A, B). `recall`: the answers are not shown."""
 
 READ_FORMS = {"reply": "reply", "statement": "bare"}
 """What is read at its own tokens, and the form of such examples. `reply`: a conversation, then whether its last reply deceives.
-`bare`: a statement by itself, then whether it is true."""
+`bare`: a statement by itself, then whether it is true (`bare_negated`: one that says that something is not so)."""
+NEGATED = ("negated", "bare_negated")
+"""Forms of examples that say or ask that something is not so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def test_statements_stand_by_themselves(tiny_folder, tmp_path, cache):
 @pytest.mark.parametrize(
     ("more", "match"),
     [
-        (["--read", "reply", "--pool", "median"], "--pool: expected one of last, first, mean, max, rolling:N"),
+        (["--read", "reply", "--pool", "median"], "pool: expected one of last, first, mean, max, rolling:N"),
         (["--pool", "mean"], "pool say nothing where the answer is read"),
         (["--read", "reply", "--template", "ask"], "--template say how a question is asked"),
         (["--read", "reply", "--condition", "lie", "--system", "all"], "--condition, --system say how"),

@@ -51,7 +51,7 @@ def test_every_preset_is_valid(name):
 
 def test_presets_are_the_logs_experiments():
     found = {name: read_config(name) for name in preset_names()}
-    assert set(found) == {"demo", "probes", "train", "truth", "told-to-lie", "liar", "opposite", "log"}
+    assert set(found) == {"demo", "probes", "train", "truth", "told-to-lie", "liar", "opposite", "log", "geometry"}
     liar, maker = found["liar"], found["told-to-lie"]
     assert liar.under_test == "base" and liar.data == maker.data, "what is judged is new to the liar too"
     assert [found[n].adapter.objective for n in ("truth", "told-to-lie", "opposite")] == [

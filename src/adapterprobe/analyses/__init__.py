@@ -22,6 +22,7 @@ from adapterprobe.analyses.probe_controls import probe_controls
 from adapterprobe.analyses.reply_tokens import reply_tokens
 from adapterprobe.analyses.rewordings import rewordings
 from adapterprobe.analyses.steering import steering
+from adapterprobe.analyses.topics import topics
 from adapterprobe.analyses.uncertainty import uncertainty
 from adapterprobe.output_folder import write_json, write_parquet
 from adapterprobe.progress import Timings
@@ -43,6 +44,7 @@ ANALYSES = [
     Analysis("adapters that must not work", adapter_controls),
     Analysis("asked otherwise", rewordings),
     Analysis("poolings", poolings),
+    Analysis("one topic left out", topics),
     Analysis("replies token by token", reply_tokens),
     Analysis("what the adapter changes", adapter_effects),
     Analysis("calibration and guarantees", guarantees),

@@ -17,9 +17,9 @@ COMPARED = ("mean", "last", "first", "max", "rolling:8")
 
 
 def poolings(run: FittedRun) -> Findings:
-    """AUROC of base+probe (the main probe) by pooling, with a 95 % interval over groups; nothing where the answer is read or a probe over
-    tokens is the main one."""
-    if run.config.read.what == "answer" or run.feature_specs[run.main_probe].kind == "tokens":
+    """AUROC of base+probe (the main probe) by pooling, with a 95 % interval over groups; nothing where no reply is read, or a probe
+    over tokens is the main one."""
+    if run.config.read.what != "reply" or run.feature_specs[run.main_probe].kind == "tokens":
         return {}
     spans = run.encoded.reads[0].spans
     reads = tuple(TokenReads(spans, pool) for pool in COMPARED)

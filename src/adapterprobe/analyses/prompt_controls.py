@@ -33,11 +33,14 @@ def chance_reach(n_groups: int) -> float:
 
 def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
     """Detectors that see only the prompt: its identity (condition, template, demonstrations), its length, its
-    words, the two answers it may have. Within a condition they must be near chance; pooled figures stand beside them."""
+    words (of a reply or statement, those of it alone; the words of a reply's context by themselves), the two answers it may have. Within a condition they must be near chance; pooled figures stand beside them."""
     truth = frame["truth"].to_numpy()
     features = {"prompt identity": _identity(frame), "length only": _length(frame)}
     text = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(frame["turn"].iloc[fit_rows])
     features["words only (TF-IDF)"] = text.transform(frame["turn"])
+    if frame["context"].str.len().any():
+        seen = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(frame["context"].iloc[fit_rows])
+        features["words of the context (TF-IDF)"] = seen.transform(frame["context"])
     answers = TfidfVectorizer(analyzer=str.split, lowercase=False).fit(frame["answers"].iloc[fit_rows])
     features["answer choices only"] = answers.transform(frame["answers"])
     records = []
@@ -75,7 +78,9 @@ def control_frame(prompts: Sequence[Prompt]) -> pd.DataFrame:
             "demo_set": [p.demo_set for p in prompts],
             "format": [p.format for p in prompts],
             "system_prompt": [p.system_prompt or "none" for p in prompts],
-            "text": [p.text for p in prompts],
+            # Of a reply or a statement, its own length: what stands around it is the same for both labels, or is a control by itself.
+            "text": [p.text if p.read is None else p.turn for p in prompts],
+            "context": [p.example.conversation.script if p.example.conversation else "" for p in prompts],
             "turn": [p.turn for p in prompts],
             "answers": [
                 " ".join([*("+" + w for w in p.positive.split()), *("-" + w for w in p.negative.split())])

@@ -25,9 +25,9 @@ PARTS = 10
 
 def reply_tokens(run: FittedRun) -> Findings:
     """Scores of the main probe, fitted on pooled states, at single tokens of replies: `tokens.parquet` has a row per token, and
-    `challenge.json` the mean by arm, label and tenth of the reply. Nothing where the answer is read, or the probe sees several
+    `challenge.json` the mean by arm, label and tenth of the reply. Nothing where no reply is read, or the probe sees several
     layers or tokens at once."""
-    if run.config.read.what == "answer" or run.feature_specs[run.main_probe].kind != "layer":
+    if run.config.read.what != "reply" or run.feature_specs[run.main_probe].kind != "layer":
         return {}
     rows = _chosen(run)
     some = run.encoded.subset(rows)

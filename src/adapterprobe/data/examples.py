@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from adapterprobe.types import Example, Template
+from adapterprobe.types import NEGATED, Example, Template
 
 CHOICES = {
     "question": ("Yes", "No"),
@@ -15,6 +15,7 @@ CHOICES = {
     "choice": ("A", "B"),
     "reply": ("Yes", "No"),
     "bare": ("Yes", "No"),
+    "bare_negated": ("Yes", "No"),
 }
 """The (positive, negative) answers of each form; the recall form's are the two answers themselves."""
 
@@ -86,7 +87,9 @@ def answer_examples(
             positive, negative, truth = mine["answer"], other["answer"], is_right
         else:
             positive, negative = CHOICES[form]
-            truth = is_right != (form == "negated")
+            truth = is_right != (form in NEGATED)
+        if form == "bare_negated":
+            here |= {"statement": here["negation"]}
         if form == "choice":
             here |= {"first": mine["answer"], "second": other["answer"]}
         made.append(

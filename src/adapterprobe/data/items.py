@@ -30,6 +30,8 @@ class Item:
     label: bool | None = None
     answers: tuple[str, ...] = ()
     group: str = ""
+    negated: bool = False
+    """Of a claim: whether it says that something is not so, where a column `polarity` tells."""
     conversation: Conversation | None = None
     """Of a row of messages: what `texts` holds as a script (`dialogue`, `reply`)."""
 
@@ -96,15 +98,19 @@ class ItemDataset:
                     both = answer_examples(self.name, group, form, item.texts, right, false)
                     made += [replace(example, line=item.line) for example in both]
                 else:
-                    positive, negative = CHOICES[form]
+                    if form == "bare_negated":
+                        # A row says what it says; it cannot be turned into its negation.
+                        continue
+                    own = "bare_negated" if form == "bare" and item.negated else form
+                    positive, negative = CHOICES[own]
                     # Of a reply read at its own tokens the question is whether it deceives (docs/concepts.md, axis `deception`).
                     turned = form in ("negated", "reply")
                     made.append(
                         Example(
-                            example_id=example_key(self.name, form, item.texts),
+                            example_id=example_key(self.name, own, item.texts),
                             dataset=self.name,
                             group=group,
-                            form=form,
+                            form=own,
                             positive=positive,
                             negative=negative,
                             truth=bool(item.label) != turned,

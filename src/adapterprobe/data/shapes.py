@@ -2,7 +2,7 @@
 
 | shape | columns |
 |---|---|
-| statement | `statement`, `label` (0, 1, true, false) |
+| statement | `statement`, `label` (0, 1, true, false), and `polarity` (affirmative or 1, negated or -1) if there is one |
 | question | `question`, `choices`, `answer` (the text, its index or letter), and `context` if there is one |
 | pair | `honest_response`, `deceptive_response`, and the context as `messages`, or `prompt` and `system_prompt` |
 | chat | `messages` (role and content), `reply` if it is not the last of them, and a label (see `transcripts`) |
@@ -21,6 +21,7 @@ from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
 
 TRUTHS = {"1": True, "true": True, "0": False, "false": False}
+POLARITIES = {"1": True, "affirmative": True, "-1": False, "0": False, "negated": False}
 _SMALL = re.compile(
     r"^(The|A|An|This|That|These|Those|It|There|In|On|At|Some|All|Every|Each|No|Most|Many|He|She|They|We) "
 )
@@ -56,7 +57,8 @@ def _statement(row: Mapping[str, object]) -> Item:
     statement = text_of(row, "statement")
     if not any(letter.isalnum() for letter in statement):
         raise InvalidRow("'statement' has no words")
-    return Item(0, {"statement": statement}, label=one_of(row, "label", TRUTHS))
+    negated = False if is_missing(row.get("polarity")) else not one_of(row, "polarity", POLARITIES)
+    return Item(0, {"statement": statement}, label=one_of(row, "label", TRUTHS), negated=negated)
 
 
 def _choices(row: Mapping[str, object]) -> tuple[list[str], list[str] | None]:
@@ -124,7 +126,7 @@ def _question(row: Mapping[str, object]) -> Item:
 
 
 SHAPES = (
-    Shape("statement", ("statement", "label"), (), STATEMENT_FORMS, _statement),
+    Shape("statement", ("statement", "label"), ("polarity",), STATEMENT_FORMS, _statement),
     Shape("question", ("question", "choices", "answer"), ("context",), QUESTION_FORMS, _question),
     Shape("pair", PAIR, CONTEXT, TRANSCRIPT_FORMS, pair_items, transcript=True),
     Shape("chat", ("messages",), ("reply", "model", *LABELS), TRANSCRIPT_FORMS, transcript_items, transcript=True),

@@ -47,7 +47,7 @@ _loaded: dict[str, ExampleSource] = {}
 
 def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row: bool = False) -> ExampleSource:
     """A data set by name (built in, or of our table of the hub), by path (.jsonl, .csv, .tsv, .parquet, a saved `datasets`
-    folder), or as `hub:NAME` (of our table, or any OWNER/NAME whose columns make one of the three shapes).
+    folder), or as `hub:NAME` (of our table, or any OWNER/NAME whose columns make one of the shapes).
 
     Args:
         read: columns, groups, split, what to do with bad rows.

@@ -12,7 +12,7 @@ from adapterprobe.evaluate.intervals import resample, share_interval
 from adapterprobe.evaluate.schema import main_axis
 from adapterprobe.evaluate.statistics import Statistic, mean_of
 
-MIN_NEGATIVES = {0.05: 20, 0.01: 500}
+MIN_NEGATIVES = {0.05: 20, 0.01: 100}
 """Fewest label-0 rows within a condition with which recall at a false positive rate is given."""
 
 MIN_KNOWN_GROUPS = 8

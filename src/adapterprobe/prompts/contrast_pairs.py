@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adapterprobe.types import Prompt
+from adapterprobe.types import NEGATED, Prompt
 
 
 def pair_numbers(prompts: Sequence[Prompt]) -> np.ndarray:
@@ -14,6 +14,8 @@ def pair_numbers(prompts: Sequence[Prompt]) -> np.ndarray:
 
     That one of each pair is true is known of how questions are made; which one is not looked at by what uses the numbers.
     """
+    if any(prompt.example.form == "bare_negated" for prompt in prompts):
+        return _with_negations(prompts)
     waiting: dict[tuple, list[int]] = {}
     numbers, count = np.full(len(prompts), -1), 0
     for row, prompt in enumerate(prompts):
@@ -40,6 +42,24 @@ def pair_numbers(prompts: Sequence[Prompt]) -> np.ndarray:
     return numbers
 
 
+def _with_negations(prompts: Sequence[Prompt]) -> np.ndarray:
+    """Of statements and their negations: two that say and deny the same are a pair (Burns et al. 2023, section 2.2). One of them is
+    true, whatever it is about."""
+    waiting: dict[tuple, list[int]] = {}
+    numbers, count = np.full(len(prompts), -1), 0
+    for row, prompt in enumerate(prompts):
+        example = prompt.example
+        denies = example.form == "bare_negated"
+        same = (prompt.split, example.dataset, example.group, example.texts.get("answer"))
+        partners = waiting.get((*same, not denies, not example.truth), [])
+        if partners:
+            numbers[[partners.pop(0), row]] = count
+            count += 1
+        else:
+            waiting.setdefault((*same, denies, example.truth), []).append(row)
+    return numbers
+
+
 def polarities(prompts: Sequence[Prompt]) -> np.ndarray:
-    """-1 for questions that ask whether it is not so, 1 for all others."""
-    return np.array([-1 if prompt.example.form == "negated" else 1 for prompt in prompts])
+    """-1 for questions that ask whether it is not so, and for statements that deny something; 1 for all others."""
+    return np.array([-1 if prompt.example.form in NEGATED else 1 for prompt in prompts])

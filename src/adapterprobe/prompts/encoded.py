@@ -15,6 +15,8 @@ from adapterprobe.prompts.token_ranges import token_range
 from adapterprobe.readout import TokenReads
 from adapterprobe.types import Prompt
 
+BARE_FORMS = ("bare", "bare_negated")
+
 TOO_LONG = (
     "leave the row out (--max-chars), or leave out earliest turns of conversations (--drop-turns, read.drop_turns)"
 )
@@ -72,7 +74,7 @@ class PromptReader:
         """Tokens up to the answer position; the last one is the blank in front of the answer where that is a token of its own."""
         blank = self._blank(prompt)
         text, special = prompt.text, self.special(prompt)
-        if prompt.read is not None and prompt.example.form == "bare":
+        if prompt.read is not None and prompt.example.form in BARE_FORMS:
             # The statement's tokens are those that it has by itself, whatever is asked behind it.
             ids = tokenise(self.tokenizer, text[: prompt.read[1]], special)
             ids += tokenise(self.tokenizer, text[prompt.read[1] :], False)
@@ -92,7 +94,7 @@ class PromptReader:
         """
         assert prompt.read is not None
         start, stop = prompt.read
-        text = prompt.text[:stop] if prompt.example.form == "bare" else prompt.text
+        text = prompt.text[:stop] if prompt.example.form in BARE_FORMS else prompt.text
         try:
             return token_range(self.tokenizer, text, ids, self.special(prompt), start, stop)
         except DataError as error:

@@ -193,8 +193,10 @@ def _not_said(
     if isinstance(dataset, Relation) and all(isinstance(made.datasets[name], Relation) for name in made.trained):
         return groups
     examples = dataset.examples(groups, config.form, config.data.data_seed, config.data.wrong)
-    repeated = near_duplicates_of([said(e) for e in examples], sorted({said(e) for e in trained}))
-    bad = {examples[row].group for row in repeated}
+    before = sorted({(said(e), e.group) for e in trained})
+    repeated = near_duplicates_of([said(e) for e in examples], [text for text, _ in before])
+    # What one group says twice stands on one side of every split.
+    bad = {examples[row].group for row, twin in repeated.items() if before[twin][1] != examples[row].group}
     if bad:
         made.dropped.setdefault(dataset.name, {})["groups that repeat a training question"] = len(bad)
     return [group for group in groups if group not in bad]
@@ -219,8 +221,10 @@ def _examples(
 ) -> list[Example]:
     groups = list(groups)
     found = dataset.examples(groups, config.form, config.data.data_seed, config.data.wrong)
+    if config.data.negations:
+        found += dataset.examples(groups, "bare_negated", config.data.data_seed, config.data.wrong)
     if made is not None and isinstance(dataset, Relation):
-        lost = dataset.size(groups) - len(found) // 2
+        lost = dataset.size(groups) - len(found) // (4 if config.data.negations else 2)
         if lost:
             reasons = made.dropped.setdefault(dataset.name, {})
             reason = "facts whose object could not be as often wrong as right"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from adapterprobe.config import RunConfig
-from adapterprobe.config_files import with_changes
+from adapterprobe.config_files import read_config, with_changes
 from adapterprobe.data.source import holds_transcripts
 from adapterprobe.progress import say
+
+NAME = "Do its states tell a lie from an honest reply?"
+"""The title of a run over replies that was started as the demo is."""
 
 
 def reading_found(config: RunConfig) -> RunConfig:
@@ -26,4 +29,5 @@ def reading_found(config: RunConfig) -> RunConfig:
     )
     if left_out := [name for name in config.data.ood if name not in ood]:
         say(f"not judged on {', '.join(left_out)}: there are no replies in them")
-    return with_changes(config, {"read": {"what": "reply"}, "data": {"ood": ood}})
+    name = {"name": NAME} if config.name == read_config().name else {}
+    return with_changes(config, {"read": {"what": "reply"}, "data": {"ood": ood}, **name})

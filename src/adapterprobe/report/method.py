@@ -32,19 +32,31 @@ def method(run: RunResults) -> list[str]:
         counts[entry["split"]] = (prompts + entry["prompts"], groups + entry["groups"])
     sizes = ", ".join(f"{name} {groups} ({prompts} prompts)" for name, (prompts, groups) in counts.items())
     pushed = " and ".join(elicit.conditions)
+    read = config.read
+    told = {
+        "reply": f"Of each conversation, in the format {elicit.format}, the tokens of the reply were read ({read.pooling}); behind it stood a "
+        "follow-up turn, which the reply does not see, and whose answer is the model's own. Each follow-up has a role: those of what is "
+        "judged are used nowhere else.",
+        "statement": f"Each statement stood by itself, as the whole text, and was read at its own tokens ({read.pooling}); behind it stood a "
+        "follow-up, which it does not see, and whose answer is the model's own.",
+    }
     means = [f"{elicit.shots} demonstrations"] if elicit.shots else []
     means += ["system prompts"] if elicit.system else []
     return [
         f"Questions of {', '.join(data.train)} were split by what they are about, never by row, so that both claims on a thing and all "
         f"its prompts stand in one split. Groups: {sizes}. Data sets that nothing is trained on have lost the groups that any training "
         "split has. The same seed decides data and prompts for all arms; training seeds vary the adapter alone.",
-        f"Each question was put under {pushed}"
-        + (f", by {' and '.join(means)}" if means else "")
-        + f", in the format {elicit.format}. Wordings, demonstrations and system prompts of what is judged are used nowhere else; "
-        "selection and calibration have wordings of their own.",
+        told.get(
+            read.what,
+            f"Each question was put under {pushed}"
+            + (f", by {' and '.join(means)}" if means else "")
+            + f", in the format {elicit.format}. Wordings, demonstrations and system prompts of what is judged are used nowhere else; "
+            "selection and calibration have wordings of their own.",
+        ),
         f"Adapters ({adapter.kind}, blocks {adapter.layers}, objective {adapter.objective}) were trained on adapter-train and stopped on "
         "select. With the adapter off, the model was checked to be the untouched one to the bit. Probes were fitted on probe-train "
-        "(base+probe@matched also on adapter-train) on the hidden state at the answer position; layer and strength were chosen on select"
+        f"(base+probe@matched also on adapter-train) on the hidden state {'at the answer position' if read.what == 'answer' else 'of what was read'}; "
+        "layer and strength were chosen on select"
         + (" in folds" if config.select.folds else "")
         + "; thresholds on calibrate; conformal sets and calibration maps on disjoint halves of calibrate. Nothing was fitted, chosen or "
         "calibrated on what it is judged by.",

@@ -64,6 +64,7 @@ def replies_table(run: RunResults) -> pd.DataFrame:
                 "split": entry["split"],
                 "replies": entry["replies"],
                 "deceptive": entry["deceptive"],
+                "false alarms that 1 % allows": (entry["replies"] - entry["deceptive"]) // 100,
                 "contexts": entry["contexts"],
                 "with both labels": entry["matched"],
                 "written by": ", ".join(f"{name} ({count})" for name, count in entry["authors"].items()) or "not said",

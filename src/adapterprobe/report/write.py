@@ -19,6 +19,7 @@ from adapterprobe.report.method import method, registered
 from adapterprobe.report.page import draw_all, in_script, render_page
 from adapterprobe.report.reply_tokens import coloured_replies
 from adapterprobe.report.run_reader import RunResults, read_run
+from adapterprobe.report.topic_tables import topics_table
 from adapterprobe.terminal import printable
 
 
@@ -48,6 +49,8 @@ def _page(run: RunResults, figures: dict[str, Markup]) -> str:
         replies=replies.replies_table(run),
         pools=replies.pools_table(run),
         coloured=coloured_replies(run),
+        topics=topics_table(run),
+        topics_accuracy=topics_table(run, "accuracy"),
         gaps=challenge_tables.gaps_table(run),
         shifts=challenge_tables.shifts_table(run),
         answers=challenge_tables.answers_table(run),
@@ -158,6 +161,8 @@ def _markdown(run: RunResults, drawn: set[str]) -> str:
         "## Controls",
         to_markdown(summary.controls_table(run)),
         *_section("## Asked otherwise", challenge_tables.shifts_table(run), "shifts", drawn),
+        *_section("## A topic left out: AUROC", topics_table(run), None, drawn),
+        *_section("## A topic left out: accuracy", topics_table(run, "accuracy"), None, drawn),
         *_section("## Carried over", challenge_tables.gaps_table(run), None, drawn),
         "## Adapter",
         summary.adapter_sentence(run),
