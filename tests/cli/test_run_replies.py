@@ -69,7 +69,7 @@ def finished(tiny_folder, tmp_path_factory):
         "fp32",
     ]
     for setting in (
-        "adapter.layers=1-3", "adapter.epochs=2", "adapter.rank=4", "seeds=[0,1]", "probes=[logistic,mass_mean,attention]",
+        "adapter.layers=1-3", "adapter.epochs=2", "adapter.rank=4", "seeds=[0,1]", "probes=[logistic,mass_mean,attention,token_logistic]",
         "select.strengths=[0.01,1.0]", "select.curve=[]", "evaluate.resamples=1000", "data.min_groups=4", "evaluate.adapter_controls=false",
     ):  # fmt: skip
         argv += ["--set", setting]

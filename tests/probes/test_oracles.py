@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from adapterprobe import probes
+from adapterprobe.errors import ConfigError
 from adapterprobe.probes.base import fit_settings
 from adapterprobe.probes.features import Concatenated, Difference, LayerSteps
 from adapterprobe.probes.newton import standardise
@@ -279,6 +280,37 @@ def test_attention_finds_the_token_that_says_it():
     longer = np.concatenate([np.zeros((300, 0, 6)), X[600:]], axis=1)
     longer[:, :3] = 0
     assert np.array_equal(probe.decision_function(longer), probe.decision_function(X[600:]))
+
+
+def test_token_logistic_is_a_weighted_logistic_regression_on_tokens():
+    rng = np.random.default_rng(0)
+    y, lengths = np.arange(200) % 2, rng.integers(1, 8, 200)
+    X = rng.standard_normal((200, 8, 5)) + (2 * y - 1)[:, None, None] * [0.4, 0, 0, 0, 0]
+    for row, length in enumerate(lengths):
+        X[row, : 8 - length] = 0
+    there = np.arange(8)[None] >= 8 - lengths[:, None]
+    tokens, owner = X[there], np.repeat(np.arange(200), lengths)
+    weight = 1 / lengths[owner]
+    mean = np.average(tokens, axis=0, weights=weight)
+    scale = np.sqrt(np.average((tokens - mean) ** 2, axis=0, weights=weight))
+    theirs = LogisticRegression(C=0.1, tol=1e-10, max_iter=10_000)
+    theirs.fit((tokens - mean) / scale, y[owner], sample_weight=weight)
+    odds = theirs.decision_function((tokens - mean) / scale)
+    probe = probes.make("token_logistic", C=0.1).fit(X, y)
+    expected = np.array([odds[owner == row].mean() for row in range(200)])
+    assert np.allclose(probe.decision_function(X), expected, atol=1e-4)
+    highest = np.array([odds[owner == row].max() for row in range(200)])
+    assert np.allclose(
+        probes.make("token_logistic", C=0.1, pool="max").fit(X, y).decision_function(X), highest, atol=1e-4
+    )
+    three = [
+        max(np.convolve(part, np.ones(min(3, len(part))) / min(3, len(part)), "valid"))
+        for part in (odds[owner == row] for row in range(200))
+    ]
+    rolled = probes.make("token_logistic", C=0.1, pool="rolling:3").fit(X, y)
+    assert np.allclose(rolled.decision_function(X), three, atol=1e-4)
+    with pytest.raises(ConfigError, match="expected mean, max or rolling:N"):
+        probes.make("token_logistic", pool="median").fit(X, y)
 
 
 def test_ranking_is_a_logistic_regression_on_differences():

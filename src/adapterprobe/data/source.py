@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from adapterprobe.cache import digest
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.cells import InvalidRow, text_of
-from adapterprobe.data.contexts import context_groups
-from adapterprobe.data.duplicates import near_groups, normalised, plain_form, text_key
+from adapterprobe.data.duplicates import normalised
 from adapterprobe.data.examples import ExampleSource
 from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.folders import open_folder, open_repository
+from adapterprobe.data.grouping import group_key, grouped_by_context, grouped_by_words
 from adapterprobe.data.hub import HubEntry, Unlabelled, hub_table, open_entry
 from adapterprobe.data.items import Item, ItemDataset
 from adapterprobe.data.readers import FILES, Source, open_file
@@ -134,7 +134,7 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: RowErrors) -> ItemD
         )
         raise DataError(f"{name} has no row that can be used ({'; '.join(why) or 'there are none'})")
     if not grouped:
-        items = _by_context(name, items) if items[0].conversation else _with_groups(items)
+        items = grouped_by_context(name, items) if items[0].conversation else grouped_by_words(items)
         again = Sampler(read.max_rows, seed)
         for item in items:
             again.add(item.group, item)
@@ -291,40 +291,3 @@ def _cell(row: Mapping[str, object], column: str) -> str:
             raise InvalidRow(f"'{column}' holds a number of more than 100 digits")
         return str(int(value))
     return text_of(row, column)
-
-
-def group_key(dataset: str, value: str) -> str:
-    """The group that a cell names. Short texts are the same subject wherever they stand (`The Hague` here is `the hague`
-    there); numbers are the data set's own; long texts go by a hash of their words.
-
-    >>> group_key("a.csv", "France"), group_key("a.csv", "17"), group_key("b.csv", "17")
-    ('france', 'a.csv:17', 'b.csv:17')
-    """
-    key = normalised(value).removeprefix("the ")
-    if not any(letter.isalpha() for letter in key):
-        return f"{dataset}:{plain_form(value).strip()}"
-    return key if len(key) <= 60 else f"~{text_key(value)}"
-
-
-def _by_context(name: str, items: list[Item]) -> list[Item]:
-    """Transcripts in groups by their setting (see `context_groups`), which is told."""
-    conversations = [item.conversation for item in items if item.conversation is not None]
-    groups = context_groups(conversations)
-    say(f"{name}: {groups} (--group COLUMN names a column instead)")
-    least: dict[int, str] = {}
-    for conversation, number in zip(conversations, groups.numbers, strict=True):
-        key = normalised(conversation.script)
-        least[number] = min(least.get(number, key), key)
-    return [
-        replace(item, group=f"~{text_key(least[number])}") for item, number in zip(items, groups.numbers, strict=True)
-    ]
-
-
-def _with_groups(items: list[Item]) -> list[Item]:
-    """Groups of near-duplicates, each named by the content of its first member in the order of their words."""
-    numbers = near_groups([item.words for item in items])
-    least: dict[int, str] = {}
-    for item, number in zip(items, numbers, strict=True):
-        key = normalised(item.words)
-        least[number] = min(least.get(number, key), key)
-    return [replace(item, group=f"~{text_key(least[number])}") for item, number in zip(items, numbers, strict=True)]

@@ -59,7 +59,7 @@ def feature_spec(spec: ProbeConfig, config: RunConfig, n_layers: int) -> Feature
         raise ConfigError(
             f"probe '{spec.label}' cannot use features={kind}; "
             + (
-                "tokens are for probes that read them (class attribute depth_of = 'tokens'), such as attention"
+                "tokens are for probes that read them (class attribute depth_of = 'tokens'), such as attention and token_logistic"
                 if kind == "tokens"
                 else "it looks at tokens: leave features out"
             )

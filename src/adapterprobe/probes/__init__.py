@@ -17,6 +17,7 @@ from adapterprobe.probes import (
     mlp,
     ranking,
     ridge,
+    token_logistic,
     ttpd,
     vae,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "ridge",
     "save_probe",
     "search_space",
+    "token_logistic",
     "ttpd",
     "vae",
 ]

@@ -55,12 +55,6 @@ class AttentionProbe(DepthProbe):
         self.decay = decay
         self.random_state = random_state
 
-    def _there(self, X: np.ndarray) -> np.ndarray:
-        there = (X.reshape(len(X), self.depth_, -1) != 0).any(-1)
-        # The last position is always there, even if its features are nought.
-        there[:, -1] |= ~there.any(1)
-        return there
-
     def _scaling(self, X):
         # Features are scaled alike at all positions, whose weights are shared.
         mean, scale = standardise(X.reshape(len(X), self.depth_, -1)[self._there(X)])

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from adapterprobe.probes.base import UnweightedProbe
+from adapterprobe.probes.depth import Depth
 from adapterprobe.probes.newton import standardise
 
 
@@ -53,26 +54,8 @@ class NetworkProbe(UnweightedProbe):
         raise TypeError(f"{type(self).__name__} does not define _network")
 
 
-class DepthProbe(NetworkProbe):
+class DepthProbe(Depth, NetworkProbe):
     """A network on rows x depth x features; two-dimensional X is `depth` equal parts side by side."""
-
-    def _flat(self, X, fitting=False):
-        shape = getattr(X, "shape", None)
-        if shape is None or len(shape) != 3:
-            if fitting:
-                self.depth_ = self.depth
-            return X
-        if fitting:
-            self.depth_ = int(shape[1])
-        elif shape[1] != self.depth_:
-            raise ValueError(f"X has {shape[1]} {self.depth_of}, {type(self).__name__} was fitted on {self.depth_}")
-        return np.asarray(X).reshape(shape[0], shape[1] * shape[2])
-
-    def _checked(self, X, y):
-        X, coded = super()._checked(X, y)
-        if X.shape[1] % self.depth_:
-            raise ValueError(f"{X.shape[1]} features cannot be split into {self.depth_} {self.depth_of} of equal width")
-        return X, coded
 
     def _tensor(self, X):
         flat = super()._tensor(X)

@@ -9,13 +9,11 @@ import numpy as np
 
 from adapterprobe.config import RunConfig
 from adapterprobe.data import ExampleSource, Relation, load_data, split_groups
-from adapterprobe.data.contexts import matched_contexts
 from adapterprobe.data.duplicates import near_duplicates_of
 from adapterprobe.data.examples import said
 from adapterprobe.data.references import check_dataset_names, refuse_unused
 from adapterprobe.data.splits import shuffled
 from adapterprobe.errors import ConfigError, DataError
-from adapterprobe.progress import say
 from adapterprobe.prompts import (
     check_format,
     demo_templates,
@@ -26,9 +24,8 @@ from adapterprobe.prompts import (
     templates_for,
 )
 from adapterprobe.prompts.few_shot import DemoSet
-from adapterprobe.prompts.followups import follow_ups
 from adapterprobe.prompts.knowledge_prompts import KnowledgePromptConfig, KnowledgePrompts, knowledge_prompts
-from adapterprobe.prompts.read_prompts import check_readable, read_prompts
+from adapterprobe.prompts.reading import check_reading, prompts_by_split
 from adapterprobe.types import Example, Prompt, Template
 
 POOLS = ("demos", "demos-held-out", "demos-belief")
@@ -85,11 +82,7 @@ def prepare_questions(config: RunConfig) -> Questions:
         for dataset in ood:
             _templates(config, dataset, own=False)
     else:
-        follow_ups(config.read.what, config.elicit.templates)
-        for dataset in (*train, *ood):
-            check_readable(dataset, config.read.what)
-            if config.read.what == "reply":
-                say(f"{dataset.name}: {matched_contexts(getattr(dataset, 'items', ()))}")
+        check_reading(config, [*train, *ood])
     sides = {group: side for dataset in train for group, side in dataset.label_sides().items()}
     everything = sorted({group for dataset in train for group in dataset.groups})
     groups = everything
@@ -257,7 +250,7 @@ def prepare_prompts(
         context_length: most tokens of a conversation, where `read.drop_turns` may shorten it.
     """
     if config.read.what != "answer":
-        return _read_prompts(config, questions, tokenizer, context_length), KnowledgePrompts()
+        return prompts_by_split(config, questions.examples, ROLES, tokenizer, context_length), KnowledgePrompts()
     elicit, seed = config.elicit, config.data.data_seed
     learned = config.adapter.train_on != "all"
     first = questions.trained[0]
@@ -309,23 +302,3 @@ def prepare_prompts(
                     knowledge_prompts(dataset, questions.datasets[prompter], pool, mine, split, prompt_config)
                 )
     return prompts, belief
-
-
-def _read_prompts(config: RunConfig, questions: Questions, tokenizer, context_length: int | None) -> list[Prompt]:
-    """Prompts of all splits that are read at a reply or a statement, each with a follow-up of its split's role."""
-    what, names = config.read.what, config.elicit.templates
-    return [
-        prompt
-        for split, examples in questions.examples.items()
-        if examples
-        for prompt in read_prompts(
-            examples,
-            split,
-            config.read,
-            config.elicit.format,
-            tokenizer,
-            follow_ups(what, names, ROLES[split]),
-            config.data.data_seed,
-            context_length,
-        )
-    ]
