@@ -34,6 +34,9 @@ __all__ = [
 READ_SHIFTS = ["no system prompt", "another format"]
 """Ways in which replies are read again (`evaluate.shifts`)."""
 
+WITHHELD_COMPARISONS = ("base+probe > withheld+probe", "adapter+probe > withheld+probe@adapter")
+"""What every run over replies is asked, whatever else its hypotheses are: is more found in the reply than in front of it?"""
+
 READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "statement": {
         "elicit": {"conditions": ["neutral"], "shots": 0},
@@ -47,8 +50,7 @@ READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
             "hypotheses": [
                 f"{comparison} on {split}"
                 for comparison in (
-                    "base+probe > withheld+probe",
-                    "adapter+probe > withheld+probe",
+                    *WITHHELD_COMPARISONS,
                     "adapter+probe > base+probe@matched",
                     "adapter+probe > adapter",
                 )
@@ -93,6 +95,11 @@ class RunConfig(Stage):
             given = found.get(section, {})
             if isinstance(given, dict):
                 found[section] = {**defaults, **given}
+        evaluate = found.get("evaluate")
+        if what == "reply" and isinstance(evaluate, dict) and isinstance(evaluate.get("hypotheses"), list):
+            stated = [str(text) for text in evaluate["hypotheses"]]
+            asked = [f"{comparison} on test" for comparison in WITHHELD_COMPARISONS]
+            found["evaluate"] = {**evaluate, "hypotheses": [*stated, *(text for text in asked if text not in stated)]}
         return found
 
     @model_validator(mode="after")

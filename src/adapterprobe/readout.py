@@ -67,13 +67,22 @@ class ReadoutConfig(Stage):
 
     @model_validator(mode="after")
     def _nothing_in_vain(self) -> ReadoutConfig:
-        if self.what == "answer":
-            unused = [name for name in ("pool", "skip", "closing", "drop_turns") if getattr(self, name)]
-            if unused:
-                raise ValueError(f"{', '.join(unused)} say nothing where the answer is read; choose reply or statement")
+        # Where nobody says what is read, the data may: see `reading_found`.
+        if self.what == "answer" and "what" in self.model_fields_set and (unused := self._unused()):
+            raise ValueError(f"{', '.join(unused)} say nothing where the answer is read; choose reply or statement")
         if self.what == "statement" and (self.closing or self.drop_turns):
             raise ValueError("closing and drop_turns are for replies; a statement has no turns")
         return self
+
+    def _unused(self) -> list[str]:
+        return [name for name in ("pool", "skip", "closing", "drop_turns") if getattr(self, name)]
+
+    def refuse_unused(self) -> None:
+        """Raises `ConfigError` where the answer is read, and settings say how tokens are pooled."""
+        if self.what == "answer" and (unused := self._unused()):
+            raise ConfigError(
+                f"read.{', read.'.join(unused)} say nothing where the answer is read; set read.what to reply or statement"
+            )
 
     @property
     def pooling(self) -> str:

@@ -76,6 +76,53 @@ def test_a_column_of_polarity(tmp_path):
     assert all(e.truth == (("France" in e.texts["statement"]) != ("not" in e.texts["statement"])) for e in examples)
 
 
+def test_a_file_and_the_file_of_its_negations_are_one_topic(tmp_path, tokenizer):
+    towns = [
+        "Lyon",
+        "Nice",
+        "Metz",
+        "Brest",
+        "Dijon",
+        "Lille",
+        "Nancy",
+        "Reims",
+        "Tours",
+        "Rouen",
+        "Caen",
+        "Pau",
+        "Albi",
+        "Gap",
+        "Sens",
+        "Laon",
+        "Agen",
+        "Auch",
+        "Foix",
+        "Mende",
+    ]
+    for name, word in (("towns.csv", "is in"), ("neg_towns.csv", "is not in")):
+        pd.DataFrame(
+            [
+                {"statement": f"The town of {town} {word} {land}.", "label": int((land == "France") == ("not" not in word))}
+                for town in towns for land in ("France", "Peru")
+            ]
+        ).to_csv(tmp_path / name, index=False)  # fmt: skip
+    config = geometry(
+        train=[str(tmp_path / "towns.csv"), str(tmp_path / "neg_towns.csv")], negations=False, min_groups=2
+    )
+    made = prepare_prompts(config, prepare_questions(config), tokenizer)[0]
+    signs, numbers = polarities(made), pair_numbers(made)
+    assert len(made) == 80 and (signs == -1).sum() == 40, "nothing is dropped as said twice"
+    assert all((sign < 0) == ("not" in prompt.turn) for sign, prompt in zip(signs, made, strict=True))
+    by_town = {}
+    for prompt in made:
+        by_town.setdefault(prompt.turn.split()[3], set()).add((prompt.split, prompt.example.group))
+    assert all(len(places) == 1 for places in by_town.values()), "a town and its denial stand in one split"
+    assert (numbers >= 0).all()
+    for number in np.unique(numbers):
+        one, two = np.flatnonzero(numbers == number)
+        assert signs[one] == -signs[two] and made[one].example.truth != made[two].example.truth
+
+
 def test_the_preset_on_a_tiny_model(tiny_folder, tmp_path, cache):
     argv = ["run", "geometry", "--model", str(tiny_folder), "--dtype", "fp32", "--out", str(tmp_path / "g")]
     for setting in (

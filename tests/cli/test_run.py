@@ -278,7 +278,14 @@ def test_interrupted_and_killed_runs_end_the_same(finished, tmp_path):
         if how == signal.SIGINT:
             shutil.rmtree(tmp_path / "out", ignore_errors=True)
             shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-        process = subprocess.Popen(command, env=environment(tmp_path / "cache"), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            env=environment(tmp_path / "cache"),
+            stderr=subprocess.PIPE,
+            text=True,
+            # What a shell starts in the background ignores Ctrl-C, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         wanted = [tmp_path / "cache" / "states", tmp_path / "cache" / "adapters", tmp_path / "cache" / "states"][number]
         deadline = time.time() + 60
         # Locks are made when a stage begins and stay: a work folder may come and go between two looks.

@@ -11,10 +11,11 @@ from adapterprobe.cli import main
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, with_changes
 from adapterprobe.errors import ConfigError, DataError
-from adapterprobe.evaluate.schema import COLUMNS, READ_COLUMNS, WITHHELD
+from adapterprobe.evaluate.schema import COLUMNS, READ_COLUMNS, WITHHELD, WITHHELD_ON
 from adapterprobe.prompts.reading import reading_found
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+CONTROLS = (WITHHELD, WITHHELD_ON)
 NAMES = [
     f"{first}{last}"
     for first in ("Al", "Be", "Co", "Da", "El", "Fo", "Gu")
@@ -91,7 +92,7 @@ def test_predictions_are_about_deception(finished):
         "adapter+probe",
         "both+probe",
         "diff+probe",
-        WITHHELD,
+        *CONTROLS,
     }
     assert set(frame["arm"]) == arms and frame["score"].between(0, 1).all() and frame["label"].isin([0, 1]).all()
     sent = pd.read_parquet(finished / "out" / "prompts.parquet").set_index("prompt_id")
@@ -123,12 +124,12 @@ def test_the_withheld_reply_is_the_same_for_both_replies_to_a_context(finished):
     frame = pd.read_parquet(finished / "out" / "predictions.parquet")
     sent = pd.read_parquet(finished / "out" / "prompts.parquet").set_index("prompt_id")
     before = sent.apply(lambda r: r["text"][: r["read_start"]], axis=1)
-    for arm, same in ((WITHHELD, True), ("base+probe", False)):
+    for arm, same in ((WITHHELD, True), (WITHHELD_ON, True), ("base+probe", False)):
         mine = frame[(frame["arm"] == arm) & (frame["seed"] == 0) & (frame["probe"] == "logistic")]
         spread = mine.groupby(mine["prompt_id"].map(before))["score"].agg(lambda s: s.max() - s.min())
         assert (spread < 1e-4).all() if same else (spread > 1e-4).any()
     results = json.loads((finished / "out" / "results.json").read_text())
-    chance = [r for r in results if r["arm"] == WITHHELD and r["metric"] == "auroc" and r["probe"] == "logistic"]
+    chance = [r for r in results if r["arm"] in CONTROLS and r["metric"] == "auroc" and r["probe"] == "logistic"]
     assert chance and all(abs(r["estimate"] - 0.5) < 0.02 for r in chance), (
         "where contexts are matched it can tell nothing"
     )
@@ -175,7 +176,8 @@ def test_score_gives_the_scores_of_the_run(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished / "cache"))
     frame = pd.read_parquet(finished / "out" / "predictions.parquet")
     sent = pd.read_parquet(finished / "out" / "prompts.parquet").set_index("prompt_id")
-    given = [{k: v for k, v in r.items() if k != "deceptive"} for r in rows()]
+    # A column that says something to questions says nothing here.
+    given = [{**{k: v for k, v in r.items() if k != "deceptive"}, "condition": "deceptive"} for r in rows()]
     out = tmp_path / "scored.jsonl"
     assert main(["score", str(finished / "out"), str(write(tmp_path / "new.jsonl", given)), "--out", str(out)]) == 0
     scored = [json.loads(line) for line in out.read_text().splitlines()]
@@ -197,6 +199,8 @@ def test_score_gives_the_scores_of_the_run(finished, tmp_path, monkeypatch):
                 compared += 1
                 assert abs(row["detectors"][f"{arm} (logistic)"]["score"] - by_text[told]) < 1e-4
     assert compared > 60
+    told = {d["answer"] for row in scored for d in row["detectors"].values()}
+    assert told <= {"honest", "deceptive", "don't know", None}
     bad = write(tmp_path / "bad.jsonl", [{"messages": given[0]["messages"][:2]}])
     assert main(["score", str(finished / "out"), str(bad), "--out", str(tmp_path / "b.jsonl")]) == 2
     none = write(tmp_path / "none.jsonl", [{"prompt": "x"}])
@@ -236,6 +240,55 @@ def test_what_is_read_is_found_out_and_can_be_said(tmp_path, capsys):
 def test_settings_that_say_nothing_to_replies_are_refused(changes, match):
     with pytest.raises(ConfigError, match=match):
         with_changes(RunConfig.model_validate({"read": {"what": "reply"}}), changes)
+
+
+def test_the_withheld_reply_is_always_asked_about():
+    config = RunConfig.model_validate(
+        {"read": {"what": "reply"}, "evaluate": {"hypotheses": ["adapter > base on test"]}}
+    )
+    wanted = [f"base+probe > {WITHHELD} on test", f"adapter+probe > {WITHHELD_ON} on test"]
+    assert config.evaluate.hypotheses == ["adapter > base on test", *wanted]
+    assert RunConfig.model_validate(config.model_dump()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "config", "match"),
+    [
+        ("adapter > base on test for truth", {"read": {"what": "reply"}}, "no axis 'truth'; it has deception"),
+        ("adapter > base on test for deception", {}, "no axis 'deception'"),
+        (f"base+probe > {WITHHELD} on test", {}, "is there where replies are read"),
+    ],
+)
+def test_hypotheses_about_what_a_run_does_not_have(text, config, match, tmp_path):
+    from adapterprobe.pipeline import run
+
+    with pytest.raises(ConfigError, match=match):
+        run(RunConfig.model_validate({**config, "evaluate": {"hypotheses": [text]}}), tmp_path / "r")
+
+
+def test_pooling_may_be_set_without_saying_what_is_read(tmp_path, capsys):
+    path = str(write(tmp_path / "c.jsonl", rows()))
+    config = reading_found(read_config("demo", [f"data.train=[{path}]", "read.pool=max"]))
+    assert (config.read.what, config.read.pool, config.data.ood) == ("reply", "max", [])
+    config = reading_found(read_config("demo", [f"data.train=[{path}]", "read.what=reply"]))
+    assert config.data.ood == [] and "not judged on continents" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"read\.pool say nothing where the answer is read"):
+        reading_found(read_config("demo", ["read.pool=max"]))
+
+
+def test_a_probe_over_tokens_may_be_the_main_one(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished / "cache"))
+    argv = ["run", "--data", str(finished / "chats.jsonl"), "--model", str(finished / "chatty"), "--dtype", "fp32"]
+    for setting in (
+        "adapter.layers=1-3", "adapter.epochs=2", "adapter.rank=4", "seeds=[0]", "probes=[token_logistic]", "evaluate.probe=token_logistic",
+        "select.strengths=[0.01,1.0]", "select.curve=[]", "evaluate.resamples=1000", "data.min_groups=4", "evaluate.adapter_controls=false",
+    ):  # fmt: skip
+        argv += ["--set", setting]
+    assert main([*argv, "--out", str(tmp_path / "t")]) == 0
+    frame = pd.read_parquet(tmp_path / "t" / "predictions.parquet")
+    assert set(CONTROLS) <= set(frame["arm"]) and not (tmp_path / "t" / "tokens.parquet").exists()
+    given = write(tmp_path / "new.jsonl", rows(NAMES[:3]))
+    assert main(["score", str(tmp_path / "t"), str(given), "--out", str(tmp_path / "s.jsonl")]) == 0
 
 
 def test_replies_are_asked_of_data_that_have_them(tmp_path):

@@ -1,6 +1,7 @@
 """Transcripts: rows of messages with labels as people have them; nothing is guessed; one setting is one group."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ import pytest
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.cells import InvalidRow
 from adapterprobe.data.contexts import context_groups
+from adapterprobe.data.grouping import grouped_together
+from adapterprobe.data.items import Item, ItemDataset
 from adapterprobe.data.source import load_data
 from adapterprobe.data.transcripts import pair_items, transcript_items
 from adapterprobe.errors import DataError
@@ -231,3 +234,67 @@ def test_a_json_array_is_a_file_too(tmp_path):
     path.write_text(json.dumps([*benchmark_rows(), 7]))
     with pytest.raises(DataError, match="line 49: is not an object but int"):
         load_data(str(path))
+
+
+def test_turns_of_one_conversation_are_one_group(tmp_path):
+    words = np.random.default_rng(2).permutation(90000)
+    rows = []
+    for place in range(30):
+        mine = iter(words[place * 200 : (place + 1) * 200])
+        said = [" ".join(str(next(mine)) for _ in range(80)) for _ in range(2)]
+        asked = [f"Tell me about {next(mine)} and {next(mine)}" for _ in range(2)]
+        turns = [
+            ({"role": "user", "content": a}, {"role": "assistant", "content": r, "deceptive": place % 2 == n})
+            for n, (a, r) in enumerate(zip(asked, said, strict=True))
+        ]
+        rows.append({"messages": [message for turn in turns for message in turn]})
+    path = tmp_path / "turns.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    dataset = load_data(str(path))
+    by_line = {}
+    for item in dataset.items:
+        by_line.setdefault(item.line, set()).add(item.group)
+    assert (
+        len(dataset.items) == 60 and all(len(groups) == 1 for groups in by_line.values()) and len(dataset.groups) == 30
+    )
+
+
+def test_a_setting_that_two_files_share_is_one_group():
+    def items(name, offset):
+        made = []
+        for place in range(30):
+            talk = Conversation(
+                (Message("system", f"You keep secret {place * 7919}."), Message("user", f"What of {offset + place}?")),
+                "No.",
+            )
+            made.append(
+                Item(
+                    place,
+                    {"dialogue": talk.script, "reply": "No."},
+                    bool(place % 2),
+                    group=f"{name}{place}",
+                    conversation=talk,
+                )
+            )
+        return ItemDataset(name, "", tuple(made), ("question",), auto_groups=True)
+
+    one, two = items("a", 100_000), items("b", 500_000)
+    again = grouped_together([one, two])
+    assert [item.group for item in again[0].items] == [item.group for item in again[1].items]
+    assert len({item.group for item in again[0].items}) == 30
+    named = replace(two, auto_groups=False)
+    assert grouped_together([one, named]) == [one, named], "groups that a column names stay"
+
+
+def test_pairs_without_a_context_and_arrays_of_messages(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"scenario": 1, "honest_response": "a", "deceptive_response": "b"}))
+    with pytest.raises(DataError, match="both replies of a pair and no context; expected 'messages', or 'prompt'"):
+        load_data(str(path))
+    context = np.array([{"role": "system", "content": "Be kind."}, ASKED], dtype=object)
+    assert len(pair_items({"messages": context, "honest_response": "Here.", "deceptive_response": "There."})) == 2
+    calling = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    (item,) = transcript_items(
+        {"messages": [ASKED, calling, {"role": "tool", "content": "x"}, SAID], "deceptive": True}
+    )
+    assert len(item.conversation.context) == 3

@@ -189,7 +189,7 @@ def test_conversations_beyond_the_context(tokenizer, capsys):
     with pytest.raises(DataError, match=r"makes a prompt of \d+ tokens, the model's context has 100.*--drop-turns"):
         encode(tokenizer, whole, 100)
     readout = ReadoutConfig(what="reply", drop_turns=True)
-    cut = read_prompts([example(talk, 7)], "test", readout, "plain", tokenizer, context_length=100)
+    cut = read_prompts([example(talk, 7), example(TALK, 8)], "test", readout, "plain", tokenizer, context_length=100)
     assert encode(tokenizer, cut, 100).ids and "earliest turns left out" in capsys.readouterr().err
     text = cut[0].text
     assert text.startswith("Be kind.\n\nQuestion: user") and text.endswith("Question: And now?\nAnswer: Now it is new.")
@@ -201,10 +201,21 @@ def test_conversations_beyond_the_context(tokenizer, capsys):
     [
         ({"what": "reply", "pool": "median"}, "last, first, mean, max, rolling:N"),
         ({"what": "reply", "pool": "rolling:0"}, "rolling:N"),
-        ({"pool": "mean"}, "say nothing where the answer is read"),
+        ({"what": "answer", "pool": "mean"}, "say nothing where the answer is read"),
         ({"what": "statement", "closing": True}, "a statement has no turns"),
     ],
 )
 def test_readouts_that_cannot_be(given, match):
     with pytest.raises(ValueError, match=match):
         ReadoutConfig(**given)
+
+
+def test_tokenizers_that_bring_texts_into_a_normal_form(tokenizer):
+    from tokenizers import normalizers
+
+    composing = copy.deepcopy(tokenizer)
+    composing.backend_tokenizer.normalizer = normalizers.NFC()
+    text = "Answer: the cafe\u0301 is \u2126. Done"
+    ids = composing(text).input_ids
+    start, stop = token_range(composing, text, ids, True, 8, text.index(" Done"))
+    assert composing.decode(ids[start:stop]).strip() == "the caf\u00e9 is \u03a9."

@@ -31,16 +31,23 @@ def chance_reach(n_groups: int) -> float:
     return float(1.96 * np.sqrt((2 * n_groups + 1) / (12 * n_groups**2)))
 
 
+def _words(name: str, texts: pd.Series, fit_rows: np.ndarray) -> dict:
+    """Words and pairs of words by how rare they are; nothing where there are none (replies of one sign)."""
+    try:
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(texts.iloc[fit_rows])
+    except ValueError:
+        return {}
+    return {name: vectorizer.transform(texts)}
+
+
 def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
     """Detectors that see only the prompt: its identity (condition, template, demonstrations), its length, its
     words (of a reply or statement, those of it alone; the words of a reply's context by themselves), the two answers it may have. Within a condition they must be near chance; pooled figures stand beside them."""
     truth = frame["truth"].to_numpy()
     features = {"prompt identity": _identity(frame), "length only": _length(frame)}
-    text = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(frame["turn"].iloc[fit_rows])
-    features["words only (TF-IDF)"] = text.transform(frame["turn"])
-    if frame["context"].str.len().any():
-        seen = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(frame["context"].iloc[fit_rows])
-        features["words of the context (TF-IDF)"] = seen.transform(frame["context"])
+    features |= _words("words only (TF-IDF)", frame["turn"], fit_rows)
+    if "context" in frame and frame["context"].str.len().any():
+        features |= _words("words of the context (TF-IDF)", frame["context"], fit_rows)
     answers = TfidfVectorizer(analyzer=str.split, lowercase=False).fit(frame["answers"].iloc[fit_rows])
     features["answer choices only"] = answers.transform(frame["answers"])
     records = []

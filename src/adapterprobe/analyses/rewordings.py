@@ -201,6 +201,9 @@ def _detectors(
     views = ActivationPair.of(off[1], {seed: on[1]}).views()
     for fit in fits:
         best = fit.selection.best
+        if (fit.arm, seed) not in views and (fit.arm, None) not in views:
+            # A probe over tokens: in front of a reply only single states were recorded.
+            continue
         view = views.get((fit.arm, seed)) or views[fit.arm, None]
         scores = best.probe.predict_proba(probe_input.of(view)(best.layer))[:, 1]
         own.append(Detector(fit.arm, fit.probe, best.layer, seed, config.axes[0], scores))
@@ -213,7 +216,8 @@ def _scored(
     prompts = shift.encoded.prompts
     nothing = np.zeros(len(prompts), bool)
     labels = {seed: Labels.of(prompts, nothing, nothing)}
-    shown = prompt_frame(prompts, nothing, pd.array([None] * len(prompts), dtype="boolean"), config.data.data_seed)
+    unasked = pd.array([None] * len(prompts), dtype="boolean")
+    shown = prompt_frame(prompts, nothing, unasked, config.data.data_seed, config.read)
     scores = predictions(shown, labels, detectors, config.axes[:1])
     same = frame[(frame["axis"] == config.axes[0]) & (frame["seed"] == seed)]
     carried = same.groupby(["arm", same["probe"].fillna("")])["threshold"].first()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
+from adapterprobe.data.items import topic_of
 from adapterprobe.detectors.features import ActivationPair
 from adapterprobe.detectors.search_cache import SearchJob, fitted
 from adapterprobe.errors import DataError
@@ -26,10 +27,10 @@ def topics(run: FittedRun) -> Findings:
     """AUROC and accuracy of every probe, adapter off, on each topic (training data set) after a search on all others: affirmative
     statements, negated ones, and both, with 95 % intervals over groups. Nothing of the topic is looked at by the search."""
     config = run.config
-    names = sorted({p.example.dataset for p in run.encoded.prompts if p.split != "ood"})
+    names = sorted({topic_of(p.example.dataset) for p in run.encoded.prompts if p.split != "ood"})
     if config.read.what != "statement" or len(names) < FEWEST:
         return {}
-    datasets = run.column(lambda p: p.example.dataset)
+    datasets = run.column(lambda p: topic_of(p.example.dataset))
     splits = run.column(lambda p: p.split)
     negated = run.column(lambda p: p.example.form in NEGATED)
     seen = ActivationPair.of(run.base, {})

@@ -13,6 +13,7 @@ from adapterprobe.cli.options import (
     model_arguments,
     reading,
 )
+from adapterprobe.errors import DataError
 from adapterprobe.terminal import echo
 
 EPILOG = """examples:
@@ -70,7 +71,7 @@ def add(commands) -> None:
         help="repeatable; default: truth and lie, neutral without shots",
     )
     add_prompt_options(parser, ["question", "negated", "statement", "choice"])
-    parser.set_defaults(format=None)
+    parser.set_defaults(format=None, shots=None)
     parser.add_argument("--fidelity", action="store_true", help="say how far the engine is from the plain forward pass")
     add_model_options(parser)
     add_read_options(parser)
@@ -82,12 +83,14 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.prompts import one_or_several
     from adapterprobe.readout import readout_of
 
+    if args.read != "answer" and args.shots is not None:
+        raise DataError(f"--shots: with --read {args.read} nothing is asked, and nothing demonstrated; leave it out")
     config = ExtractConfig(
         data=args.data,
         model=model_arguments(args),
         adapter=Path(args.adapter) if args.adapter else None,
         layers=args.layers,
-        shots=args.shots,
+        shots=4 if args.shots is None else args.shots,
         limit=args.limit,
         form=args.form,
         format=args.format,

@@ -18,7 +18,9 @@ class InvalidRow(Exception):
 
 def is_missing(value: object) -> bool:
     """Whether a cell says nothing: null, not a number, or an empty text."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    if value is None or isinstance(value, str):
+        return not value
+    return isinstance(value, float) and math.isnan(value)
 
 
 def text_of(row: Mapping[str, object], column: str) -> str:

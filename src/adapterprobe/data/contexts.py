@@ -38,8 +38,11 @@ class ContextGroups:
         return f"{len(set(self.numbers))} groups of contexts, joined by {self.joined_by}{apart}"
 
 
-def context_groups(conversations: Sequence[Conversation]) -> ContextGroups:
+def context_groups(conversations: Sequence[Conversation], rows: Sequence[object] | None = None) -> ContextGroups:
     """Conversations in groups by their setting, the reply left aside.
+
+    Args:
+        rows: what row each comes from; those of one row (several turns of one conversation, a pair) are always joined.
 
     Joined are, as long as `ENOUGH` groups remain and none holds more than `LARGEST` of all rows: rows of one system prompt, of
     nearly one question (the last turn before the reply), and of nearly one context.
@@ -48,6 +51,12 @@ def context_groups(conversations: Sequence[Conversation]) -> ContextGroups:
     asked = ["\n".join(c.texts("user", "tool")[-1:]) or c.script for c in conversations]
     question, near_question = _same(asked), near_groups(asked)
     context = _same([c.script for c in conversations])
+    numbered: dict[object, int] = {}
+    row = (
+        [numbered.setdefault(key, len(numbered)) for key in rows]
+        if rows is not None
+        else list(range(len(conversations)))
+    )
     near_context = near_groups([c.script for c in conversations])
     ways: list[tuple[str, list[list[int]]]] = [
         ("system prompt, near-duplicate questions and near-duplicate contexts", [system, near_question, near_context]),
@@ -57,7 +66,7 @@ def context_groups(conversations: Sequence[Conversation]) -> ContextGroups:
         ("question", [question, context]),
         ("context, word for word", [context]),
     ]
-    tried = [(name, _joined(keys)) for name, keys in ways]
+    tried = [(name, _joined([*keys, row])) for name, keys in ways]
     name, numbers = next(((n, g) for n, g in tried if _enough(g)), max(tried, key=lambda way: len(set(way[1]))))
     return ContextGroups(numbers, name, _apart(numbers, system))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 from adapterprobe.data.contexts import context_groups
 from adapterprobe.data.duplicates import near_groups, normalised, plain_form, text_key
-from adapterprobe.data.items import Item
+from adapterprobe.data.items import Item, ItemDataset, topic_of
 from adapterprobe.progress import say
 
 
@@ -25,8 +27,41 @@ def group_key(dataset: str, value: str) -> str:
 
 def grouped_by_context(name: str, items: list[Item]) -> list[Item]:
     """Transcripts in groups by their setting (see `context_groups`), which is told."""
+    return _in_settings(name, items, [item.line for item in items])
+
+
+def grouped_together(datasets: Sequence[ItemDataset]) -> list[ItemDataset]:
+    """Transcripts of several data sets in groups over all of them: a setting that two files share is one group, so that it never stands on
+    both sides of a split. Data sets whose groups a column names stay as they are."""
+    mine = [dataset for dataset in datasets if dataset.auto_groups and dataset.items[0].conversation is not None]
+    if len(mine) < 2:
+        return list(datasets)
+    rows = [(place, item.line) for place, dataset in enumerate(mine) for item in dataset.items]
+    items = iter(_in_settings(", ".join(d.name for d in mine), [item for d in mine for item in d.items], rows))
+    again = {
+        dataset.name: replace(dataset, items=tuple(itertools.islice(items, len(dataset.items)))) for dataset in mine
+    }
+    return [again.get(dataset.name, dataset) for dataset in datasets]
+
+
+def grouped_by_topic(datasets: Sequence[ItemDataset]) -> list[ItemDataset]:
+    """Statements of a file and of the file of its negations in groups over both: near-duplicates, where no column names groups."""
+    found = {dataset.name: dataset for dataset in datasets}
+    for topic in dict.fromkeys(topic_of(dataset.name) for dataset in datasets):
+        mine = [
+            d for d in found.values() if topic_of(d.name) == topic and d.auto_groups and d.items[0].conversation is None
+        ]
+        if len(mine) < 2:
+            continue
+        items = iter(grouped_by_words([item for dataset in mine for item in dataset.items]))
+        for dataset in mine:
+            found[dataset.name] = replace(dataset, items=tuple(itertools.islice(items, len(dataset.items))))
+    return list(found.values())
+
+
+def _in_settings(name: str, items: list[Item], rows: Sequence[object]) -> list[Item]:
     conversations = [item.conversation for item in items if item.conversation is not None]
-    groups = context_groups(conversations)
+    groups = context_groups(conversations, rows)
     say(f"{name}: {groups} (--group COLUMN names a column instead)")
     least: dict[int, str] = {}
     for conversation, number in zip(conversations, groups.numbers, strict=True):

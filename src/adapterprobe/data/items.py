@@ -75,6 +75,12 @@ class ItemDataset:
     def size(self, groups: Iterable[str]) -> int:
         return sum(len(self.by_group.get(group, ())) for group in groups)
 
+    def negations(self) -> ItemDataset:
+        """The same, each claim as one that denies something, where no column says which do."""
+        if any(item.negated for item in self.items):
+            return self
+        return replace(self, items=tuple(replace(item, negated=True) for item in self.items))
+
     def label_sides(self) -> Mapping[str, str]:
         labels = {group: {item.label for item in items} for group, items in self.by_group.items()}
         return {
@@ -120,3 +126,12 @@ class ItemDataset:
                         )
                     )
         return made
+
+
+def topic_of(name: str) -> str:
+    """What a data set of statements is about: a file of negations is on the topic of the file that it denies.
+
+    >>> topic_of("neg_cities.csv"), topic_of("cities.csv")
+    ('cities.csv', 'cities.csv')
+    """
+    return name.removeprefix("neg_")

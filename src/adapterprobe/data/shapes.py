@@ -163,6 +163,11 @@ def find_shape(name: str, columns: Iterable[str], mapping: Mapping[str, str]) ->
         if all(ours in place for ours in shape.needs):
             # What a row may have need not be in the first rows that were looked at.
             return shape, {ours: place.get(ours, ours) for ours in (*shape.needs, *shape.may)}
+    if all(ours in place for ours in PAIR):
+        raise DataError(
+            f"{name} has both replies of a pair and no context; expected 'messages', or 'prompt' (and 'system_prompt'); say which column is "
+            "which with --column prompt=NAME"
+        )
     closest = max(SHAPES, key=lambda shape: sum(ours in place for ours in shape.needs))
     missing = [ours for ours in closest.needs if ours not in place]
     free = [column for column in columns if column not in place.values()]

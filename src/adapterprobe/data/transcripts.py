@@ -140,13 +140,13 @@ def _messages(value: object) -> tuple[list[Message], list[bool | None]]:
     found, labels = [], []
     given = listed_cell(value, "messages")
     for place, message in enumerate(given if isinstance(given, list) else [given], 1):
-        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+        if not isinstance(message, Mapping) or "role" not in message or not {"content", "tool_calls"} & set(message):
             raise InvalidRow("'messages' has one without 'role' and 'content'")
         role = message["role"]
         if role not in ROLES:
             raise InvalidRow(f"'messages' has the role {str(role)[:20]!r}, expected {', '.join(ROLES)}")
         extra = {key: _plain(message[key]) for key in _EXTRA if not _nothing(message.get(key))}
-        content = _content(message["content"], place, bool(extra.get("tool_calls")))
+        content = _content(message.get("content"), place, bool(extra.get("tool_calls")))
         if not content.strip() and role in ("system", "developer"):
             continue
         if not content.strip() and role not in ("assistant", "tool"):

@@ -11,7 +11,7 @@ import numpy as np
 from adapterprobe.activations import HiddenStates, TokenStates
 from adapterprobe.config import ProbeConfig, RunConfig
 from adapterprobe.errors import ConfigError
-from adapterprobe.evaluate.schema import WITHHELD
+from adapterprobe.evaluate.schema import WITHHELD, WITHHELD_ON
 from adapterprobe.models.layers import parse_states
 from adapterprobe.probes import lookup
 from adapterprobe.probes.features import FEATURES, Difference
@@ -102,6 +102,9 @@ class ActivationPair:
         if arm == WITHHELD:
             assert self.withheld is not None
             return [arm, self.withheld.key]
+        if arm == WITHHELD_ON:
+            assert seed is not None
+            return [arm, self.on[seed].read(1).key]
         names = [self.off.key] if arm != "adapter+probe" else []
         return [arm.partition("@")[0], *names, *([] if seed is None else [self.on[seed].key])]
 
@@ -117,9 +120,20 @@ class ActivationPair:
         for seed, states in self.on.items():
             on = functools.lru_cache(maxsize=4)(states.layer)
             found["adapter+probe", seed] = on
+            if self.withheld is not None:
+                found[WITHHELD_ON, seed] = functools.lru_cache(maxsize=4)(states.read(1).layer)
             found["both+probe", seed] = _both(off, on)
             found["diff+probe", seed] = _difference(off, on)
         return found
+
+    def withheld_tokens(self) -> dict[tuple[str, int | None], LayerFeatures]:
+        """The views in front of the reply for probes over tokens: there is one state to read."""
+        return {key: _as_sequence(view) for key, view in self.views().items() if key[0] in (WITHHELD, WITHHELD_ON)}
+
+
+def _as_sequence(view: LayerFeatures) -> LayerFeatures:
+    """One state as a sequence of one token."""
+    return lambda layer: view(layer)[:, None, :]
 
 
 def _both(off: LayerFeatures, on: LayerFeatures) -> LayerFeatures:

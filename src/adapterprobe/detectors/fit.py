@@ -80,7 +80,7 @@ def fit_arms(
     matched = np.concatenate([np.array(encoded.where("adapter-train")), everything.fit])
     states = ActivationPair.of(base, adapted)
     feature_specs = {spec.label: feature_spec(spec, config, base.layers[-1]) for spec in config.probe_specs}
-    views = {"tokens": tokens.views() if tokens else {}, "states": states.views()}
+    views = {"tokens": tokens.views() | states.withheld_tokens() if tokens else {}, "states": states.views()}
     fits, left_out = [], []
     total = len(views["states"]) * sum(len(probe_input.layers) for probe_input in feature_specs.values())
     with bar(total, "fitting probes", unit="layer") as progress:
@@ -88,11 +88,7 @@ def fit_arms(
             rows = replace(everything, fit=matched) if arm == "base+probe@matched" else everything
             for spec in config.probe_specs:
                 probe_input = feature_specs[spec.label]
-                seen = views["tokens" if probe_input.kind == "tokens" else "states"]
-                if (arm, seed) not in seen:
-                    # In front of a reply there is one state, and nothing for a probe over tokens to read.
-                    continue
-                features = probe_input.of(seen[arm, seed])
+                features = probe_input.of(views["tokens" if probe_input.kind == "tokens" else "states"][arm, seed])
                 progress.set_postfix_str(f"{arm}, {spec.label}", refresh=False)
                 try:
                     job = SearchJob(spec, probe_input, rows, config.select)

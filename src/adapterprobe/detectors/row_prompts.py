@@ -149,13 +149,13 @@ class RowPrompter:
         Raises:
             DataError: an empty text, or a condition that the run does not know.
         """
+        if self.config.read.what != "answer":
+            return self._read(number, row)
         condition = str(row.get("condition") or self.condition)
         if condition not in self.config.elicit.conditions:
             raise DataError(
                 f"row {number}: condition '{condition}', expected one of {', '.join(self.config.elicit.conditions)}"
             )
-        if self.config.read.what != "answer":
-            return self._read(number, row)
         positive, negative = self._answers(row)
         if self.sent_as_is:
             text = _text(row, "prompt", number)

@@ -150,7 +150,7 @@ def _check_rows(file: Path, conditions: list[str] | None, reading: str = "answer
                 text_of(row, column)
             if reading == "reply":
                 conversation_of(row)
-            condition = row.get("condition")
+            condition = row.get("condition") if reading == "answer" else None
             if conditions and condition not in (None, "", *conditions):
                 raise InvalidRow(f"'condition' is {shortened(condition)}, expected one of {', '.join(conditions)}")
             answers = [row.get(name) for name in ("positive", "negative")]

@@ -22,6 +22,7 @@ from adapterprobe.detectors.novelty import Novelty
 from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError, OutputError
 from adapterprobe.evaluate.conformal import answers
+from adapterprobe.evaluate.schema import WITHHELD, WITHHELD_ON
 from adapterprobe.models import load_model
 from adapterprobe.models.source_files import differing, source_record
 from adapterprobe.output_folder import AGAIN, check_run, read_predictions
@@ -29,10 +30,12 @@ from adapterprobe.probes import Probe, load_probe
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.read_prompts import with_reads
 from adapterprobe.small_files import as_path, read_records, read_table
-from adapterprobe.types import Example, Prompt
+from adapterprobe.types import DECEPTION, Example, Prompt
 
 READ = ("config.yaml", "predictions.parquet", "prompts.parquet", "results.json", "probes/", "adapter/")
 """What is read of a run's folder: as the run left it, or refused."""
+ANSWERS = {DECEPTION: ("honest", "deceptive")}
+"""By axis, what conformal answers are called for label 0 and label 1, where not lie and truth."""
 OOD_P_VALUE = 0.01
 """A prompt is called unlike the run's where fewer of those are as far from the others."""
 
@@ -61,7 +64,9 @@ class SavedDetector:
     @property
     def layers(self) -> set[int]:
         """Those whose states it looks at."""
-        return set() if self.probe_input is None or self.reads_tokens else {self.layer, *self.probe_input.several}
+        if self.probe_input is None or (self.reads_tokens and self.arm not in (WITHHELD, WITHHELD_ON)):
+            return set()
+        return {self.layer, *self.probe_input.several}
 
 
 class Scorer:
@@ -190,7 +195,10 @@ class Scorer:
             on = states_in_memory(self.engine, encoded, self._layers, "adapter on")
             tokens_on = self._tokens(encoded, digest(self.lm.fingerprint, adapter_digest(adapter)))
         views = ActivationPair.of(off, {self.seed: on}).views()
-        token_views = ActivationPair(tokens_off, {self.seed: tokens_on}).views() if tokens_off else {}
+        token_views = {}
+        if tokens_off:
+            token_views = ActivationPair(tokens_off, {self.seed: tokens_on}).views()
+            token_views |= ActivationPair.of(off, {self.seed: on}).withheld_tokens()
         scored = [
             (d, self._scores(d, encoded, off, on, token_views if d.reads_tokens else views)) for d in self.detectors
         ]
@@ -199,7 +207,12 @@ class Scorer:
             {"detectors": {}, "novelty_p": float(p), "unlike": bool(p <= OOD_P_VALUE)} for p in novel
         ]
         for detector, scores in scored:
-            said, coverage, how = answers(detector.calibrate, scores, self.config.evaluate.coverage)
+            said, coverage, how = answers(
+                detector.calibrate,
+                scores,
+                self.config.evaluate.coverage,
+                ANSWERS.get(self.config.axes[0], ("lie", "truth")),
+            )
             known = np.isfinite(detector.threshold)
             for row, value in enumerate(scores):
                 records[row]["detectors"][detector.name] = {

@@ -156,12 +156,15 @@ def _shares(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def answers(calibrate: pd.DataFrame, new: np.ndarray, coverage: float) -> tuple[list[str] | None, float, str]:
-    """What a detector may say of new scores with a guarantee: `truth`, `lie`, or `don't know` where the set holds both or neither.
+def answers(
+    calibrate: pd.DataFrame, new: np.ndarray, coverage: float, words: tuple[str, str] = ("lie", "truth")
+) -> tuple[list[str] | None, float, str]:
+    """What a detector may say of new scores with a guarantee: one of `words`, or `don't know` where the set holds both or neither.
 
     Args:
-        calibrate: rows of one detector (arm, probe, seed; axis truth) of the split `calibrate`.
+        calibrate: rows of one detector (arm, probe, seed; the main axis) of the split `calibrate`.
         new: scores.
+        words: for label 0 and for label 1.
 
     Returns:
         The answers, the coverage they are to have, and how they were made. Class-conditional sets where there are enough groups, else
@@ -179,7 +182,7 @@ def answers(calibrate: pd.DataFrame, new: np.ndarray, coverage: float) -> tuple[
         if found is not None:
             alone = found.sum(1) == 1
             return (
-                [("truth" if row[1] else "lie") if one else "don't know" for row, one in zip(found, alone)],
+                [words[int(row[1])] if one else "don't know" for row, one in zip(found, alone)],
                 coverage,
                 how,
             )

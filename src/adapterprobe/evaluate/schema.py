@@ -23,9 +23,12 @@ ARMS = [
     "both+probe",
     "diff+probe",
     "withheld+probe",
+    "withheld+probe@adapter",
 ]
-WITHHELD = "withheld+probe"
-"""A control that stands beside the arms of replies: a probe on the state in front of the reply's first token."""
+WITHHELD, WITHHELD_ON = "withheld+probe", "withheld+probe@adapter"
+"""Controls that stand beside the arms of replies: a probe on the state in front of the reply's first token, adapter off and on."""
+WITHHELD_OF = {"base+probe": WITHHELD, "adapter+probe": WITHHELD_ON}
+"""By arm, the control that sees what it sees but the reply."""
 AXES_WITH_ANSWER = ("instructed", "behaviour")
 """Axes on which a model's own arm is judged by its answer itself."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from adapterprobe.errors import ConfigError
+from adapterprobe.evaluate.schema import main_axis
 from adapterprobe.hints import nearest
 
 
@@ -96,12 +97,12 @@ class Run:
     def report(self) -> ReportPage:
         return ReportPage(self.folder / "report.html")
 
-    def auroc(self, split: str | None = None, axis: str = "truth") -> pd.DataFrame:
+    def auroc(self, split: str | None = None, axis: str | None = None) -> pd.DataFrame:
         """AUROC of every arm, averaged over conditions and seeds.
 
         Args:
             split: `test` (held-out groups) or `ood` (data sets never trained on); None: both.
-            axis: what is detected: `truth`, `instructed`, `behaviour` or `lie`.
+            axis: what is detected: `truth`, `instructed`, `behaviour` or `lie`, of replies `deception`; None: what detectors are made for.
 
         Returns:
             A row per split, data set (`mean` is their average, where a split has several), arm and probe (None: the model's own
@@ -111,6 +112,7 @@ class Run:
             ConfigError: a split or axis that the run does not have.
         """
         table = self.results
+        axis = axis or main_axis(table["axis"])
         for name, value in (("split", split), ("axis", axis)):
             there = sorted(table[name].unique())
             if value is not None and value not in there:

@@ -81,7 +81,9 @@ def run(
     check_adapter(config.adapter)
     check_shares(config)
     one_process("run")
-    hypotheses = [parse_hypothesis(text) for text in config.evaluate.hypotheses]
+    hypotheses = [
+        parse_hypothesis(text, config.axes, config.read.what == "reply") for text in config.evaluate.hypotheses
+    ]
     for spec in config.probe_specs:
         settings_of(spec.probe, config.select.strengths, spec.params)
     with output_lock(out):

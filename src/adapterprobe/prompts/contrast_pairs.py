@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from adapterprobe.data.items import topic_of
 from adapterprobe.types import NEGATED, Prompt
 
 
@@ -50,7 +51,7 @@ def _with_negations(prompts: Sequence[Prompt]) -> np.ndarray:
     for row, prompt in enumerate(prompts):
         example = prompt.example
         denies = example.form == "bare_negated"
-        same = (prompt.split, example.dataset, example.group, example.texts.get("answer"))
+        same = (prompt.split, topic_of(example.dataset), example.group, example.texts.get("answer"))
         partners = waiting.get((*same, not denies, not example.truth), [])
         if partners:
             numbers[[partners.pop(0), row]] = count

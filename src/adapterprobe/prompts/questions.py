@@ -25,7 +25,7 @@ from adapterprobe.prompts import (
 )
 from adapterprobe.prompts.few_shot import DemoSet
 from adapterprobe.prompts.knowledge_prompts import KnowledgePromptConfig, KnowledgePrompts, knowledge_prompts
-from adapterprobe.prompts.reading import check_reading, prompts_by_split
+from adapterprobe.prompts.reading import check_reading, prompts_by_split, read_together
 from adapterprobe.types import Example, Prompt, Template
 
 POOLS = ("demos", "demos-held-out", "demos-belief")
@@ -75,6 +75,8 @@ def prepare_questions(config: RunConfig) -> Questions:
     if not data.read_by_name:
         refuse_unused([*data.train, *data.ood], data.read)
     train, ood = _load_all(config, data.train, data.ood)
+    if config.read.what != "answer":
+        train, ood = read_together(config, train, ood)
     check_dataset_names([dataset.name for dataset in (*train, *ood)])
     if config.read.what == "answer":
         for dataset in train:

@@ -89,7 +89,8 @@ def read_prompts(
             raise DataError(f"example {example.example_id} ({example.dataset}{line}): {error}") from error
         prompts.append(prompt)
         told.update(changes)
-    for change, count in told.items():
+    # One row at a time (`data check`, `score`) it would be told again and again.
+    for change, count in told.items() if len(examples) > 1 else ():
         say(f"{count} of {len(prompts)} conversations of {split} were put otherwise for the format '{form}': {change}")
     return prompts
 

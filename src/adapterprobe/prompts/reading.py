@@ -8,6 +8,9 @@ from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, with_changes
 from adapterprobe.data.contexts import matched_contexts
 from adapterprobe.data.examples import ExampleSource
+from adapterprobe.data.grouping import grouped_by_topic, grouped_together
+from adapterprobe.data.items import ItemDataset, topic_of
+from adapterprobe.data.relations import relation_names
 from adapterprobe.data.source import holds_transcripts
 from adapterprobe.progress import say
 from adapterprobe.prompts.followups import follow_ups
@@ -20,24 +23,50 @@ NAME = "Do its states tell a lie from an honest reply?"
 
 def reading_found(config: RunConfig) -> RunConfig:
     """The same configuration; where all its training data are transcripts and it does not say what is read (`read.what`), that of
-    their replies, which is told. Data sets that are only judged on stay if they are transcripts too.
+    their replies, which is told. Built-in facts that a preset judges on are left out, which is told too.
 
     Raises:
         ConfigError: it says how questions are asked, and replies are not asked for.
     """
-    if "read" in config.model_fields_set or not all(
-        holds_transcripts(name, config.reading(name)) for name in config.data.train
-    ):
+    transcripts = config.read.what == "reply"
+    if not transcripts and "what" not in config.read.model_fields_set:
+        transcripts = all(holds_transcripts(name, config.reading(name)) for name in config.data.train)
+        if not transcripts:
+            config.read.refuse_unused()
+            return config
+        say(
+            f"{', '.join(config.data.train)}: transcripts, read at their replies (read.what=reply; --set read.what=answer asks about them "
+            "in a new turn instead)"
+        )
+    if not transcripts:
         return config
-    ood = [name for name in config.data.ood if holds_transcripts(name, config.reading(name))]
-    say(
-        f"{', '.join(config.data.train)}: transcripts, read at their replies (read.what=reply; --set read.what=answer asks about them in "
-        "a new turn instead)"
-    )
-    if left_out := [name for name in config.data.ood if name not in ood]:
+    # Built-in facts come from a preset: nobody looks for replies in them.
+    left_out = [name for name in config.data.ood if name in relation_names()]
+    if config.read.what == "reply" and not left_out:
+        return config
+    if left_out:
         say(f"not judged on {', '.join(left_out)}: there are no replies in them")
+    ood = [name for name in config.data.ood if name not in left_out]
     name = {"name": NAME} if config.name == read_config().name else {}
     return with_changes(config, {"read": {"what": "reply"}, "data": {"ood": ood}, **name})
+
+
+def read_together(
+    config: RunConfig, train: list[ExampleSource], ood: list[ExampleSource]
+) -> tuple[list[ExampleSource], list[ExampleSource]]:
+    """The data sets as they stand beside each other. Transcripts: settings that several files share are one group. Statements: a file
+    `neg_NAME` beside `NAME` denies what that affirms; where near-duplicates form their groups, they form them over both."""
+    items = [dataset for dataset in (*train, *ood) if isinstance(dataset, ItemDataset)]
+    if config.read.what == "reply":
+        again = grouped_together(items)
+    else:
+        names = {dataset.name for dataset in items}
+        again = [
+            dataset.negations() if topic_of(dataset.name) in names - {dataset.name} else dataset for dataset in items
+        ]
+        again = grouped_by_topic(again)
+    by_name = {dataset.name: dataset for dataset in again}
+    return [by_name.get(d.name, d) for d in train], [by_name.get(d.name, d) for d in ood]
 
 
 def check_reading(config: RunConfig, datasets: Sequence[ExampleSource]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from adapterprobe.errors import DataError
@@ -35,7 +36,8 @@ def token_range(tokenizer, text: str, ids: Sequence[int], special: bool, start: 
 
 
 def _bare(text: str) -> str:
-    return "".join(text.split())
+    # Some tokenizers bring texts into a normal form of Unicode.
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 def _offsets(tokenizer, text: str, ids: Sequence[int], special: bool, start: int, stop: int) -> tuple[int, int]:

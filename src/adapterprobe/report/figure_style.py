@@ -22,6 +22,7 @@ COLOURS = {
     "both+probe": "#009e73",
     "diff+probe": "#cc79a7",
     "withheld+probe": "#9a8700",
+    "withheld+probe@adapter": "#c9b400",
 }
 INK, FAINT = "#1a1b1c", "#cfd1d3"
 """Stand-ins that the page replaces by its own colours, so that figures follow dark mode."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapterprobe.evaluate.schema import WITHHELD
+from adapterprobe.evaluate.schema import WITHHELD, WITHHELD_OF
 from adapterprobe.report.figure_style import SPLIT_TITLES, splits_of
 from adapterprobe.report.replies import first_sentences
 from adapterprobe.report.robustness_tables import explained
@@ -18,7 +18,7 @@ def headline(run: RunResults) -> str:
     split = "ood" if "ood" in splits else "test"
     kind = SPLIT_TITLES[split].lower() if run.of_replies else KINDS[split]
     records = {arm: run.result(split, arm) for arm in run.arms}
-    records = {arm: record for arm, record in records.items() if record is not None and arm != WITHHELD}
+    records = {arm: record for arm, record in records.items() if record is not None and arm not in WITHHELD_OF.values()}
     best = max(records, key=lambda arm: records[arm]["estimate"])
     sentence = f"On {kind}, the highest AUROC for {run.axis} is {best}'s, {shown(records[best], 2)}"
     if turned := inverted(run, split):

@@ -66,7 +66,7 @@ def reliability_figure(run: RunResults) -> Figure:
                 )  # fmt: skip
         axis.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=":")
         axis.set_aspect("equal")
-        titles(axis, SPLIT_TITLES[split], "probability of truth that is given", "share that is true")
+        titles(axis, SPLIT_TITLES[split], f"probability of {run.axis} that is given", f"share that is {run.classes[1]}")
     legend(axes[-1], loc="upper left")
     return figure
 
@@ -171,7 +171,7 @@ def projections_figure(run: RunResults) -> Figure | None:
                     rows = mine[(mine["split"] == split) & (mine["truth"] == truth)]
                     axis.scatter(
                         rows[x], rows[y], s=9, marker=marker, color=colour, alpha=0.55, linewidths=0.7,
-                        label=f"{'true' if truth else 'false'}, {split}",
+                        label=f"{run.classes[truth]}, {split}",
                     )  # fmt: skip
             words = ("log-odds of the probe", "main component of the rest") if x == "along" else ("first", "second")
             titles(axis, f"{arm}, layer {mine['layer'].iloc[0]}: {kind}", *words)

@@ -128,7 +128,7 @@ def _coverage(run: RunResults) -> Section:
                     "sets": r["method"],
                     "data set": f"{r['dataset']} ({r['split']})",
                     "coverage": f"{r['coverage']:.2f} [{r['coverage_low']:.2f}, {r['coverage_high']:.2f}]",
-                    "of false / of true": f"{r['coverage_0']:.2f} / {r['coverage_1']:.2f}",
+                    f"of {run.classes[0]} / of {run.classes[1]}": f"{r['coverage_0']:.2f} / {r['coverage_1']:.2f}",
                     "don't know": f"{r['abstains']:.0%}",
                     "right of the rest": "–" if answered is None else f"{answered:.0%}",
                     "holds": "yes" if r["holds"] else "NO",
@@ -136,14 +136,14 @@ def _coverage(run: RunResults) -> Section:
             )
     refused = sorted({f"{r['kind']}: {r['refused']}" for r in records if "refused" in r})
     text = (
-        f"Conformal sets that are to hold the truth in {wanted:.0%} of new groups, calibrated on the other half of calibrate, one "
-        "row of a group. A set of both labels or of none is the answer don't know. Class-conditional sets promise it for true and for "
-        "false ones alike. Holds: the measured interval reaches the promise. Out of distribution nothing is promised, and even held-out "
+        f"Conformal sets that are to hold the right label in {wanted:.0%} of new groups, calibrated on the other half of calibrate, one "
+        "row of a group. A set of both labels or of none is the answer don't know. Class-conditional sets promise it for both labels "
+        "alike. Holds: the measured interval reaches the promise. Out of distribution nothing is promised, and even held-out "
         "questions are put in other words than those of calibrate."
     )
     if refused:
         text += " Refused: " + "; ".join(refused) + "."
-    return Section("Conformal sets: truth, lie, or don't know", "coverage", pd.DataFrame(rows) if rows else None, text)
+    return Section("Conformal sets: one answer, or don't know", "coverage", pd.DataFrame(rows) if rows else None, text)
 
 
 def _alarms(run: RunResults) -> Section:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from adapterprobe.evaluate.schema import WITHHELD
+from adapterprobe.evaluate.schema import WITHHELD_OF
 from adapterprobe.report.figure_style import SPLIT_TITLES, splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import gap, shown
 
 READERS = ("adapter+probe", "base+probe")
 """Arms that read the reply, the one that claims most first."""
+MOST_AUTHORS = 3
 
 
 def first_sentences(run: RunResults, split: str) -> str:
@@ -32,16 +33,19 @@ def authorship(run: RunResults) -> str:
         return ""
     if not known:
         return "Who wrote these replies the data do not say: take them for off-policy, somebody else's words."
-    named = ", ".join(list(authors)[:3]) + (" and others" if len(authors) > 3 else "")
+    named = ", ".join(list(authors)[:MOST_AUTHORS]) + (" and others" if len(authors) > MOST_AUTHORS else "")
     share = "They are" if not own else f"{own} of {total} replies are this model's own; the others are"
     return f"{share} off-policy: written by {named}, read by {run.about['model']['name']}."
 
 
 def withheld_sentence(run: RunResults, split: str, arm: str) -> str:
     """Whether an arm finds more in the reply than in front of it."""
-    text = f"{arm} > {WITHHELD} on {split}"
-    verdict = next((v for v in run.verdicts if v["hypothesis"] == text), None)
-    withheld = run.result(split, WITHHELD)
+    control = WITHHELD_OF[arm]
+    if not any(v["hypothesis"] == f"{arm} > {control} on {split}" for v in run.verdicts):
+        # Of every run over replies it is asked on the held-out groups at least.
+        split = "test"
+    verdict = next((v for v in run.verdicts if v["hypothesis"] == f"{arm} > {control} on {split}"), None)
+    withheld = run.result(split, control)
     if verdict is None or withheld is None:
         return ""
     where = f"on {SPLIT_TITLES[split].lower()}"

@@ -64,7 +64,7 @@ def integrity_figure(run: RunResults) -> Figure:
     panels = [
         ("cka", "alike (linear CKA)"),
         ("relative_change", "size of the change (of the state's)"),
-        ("truth_share", "share of it between true and false"),
+        ("truth_share", f"share of it between {run.classes[1]} and {run.classes[0]}"),
     ]
     figure, axes = canvas(9.6, 2.8, 3)
     for axis, (key, title) in zip(axes, panels):

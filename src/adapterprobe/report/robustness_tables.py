@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from adapterprobe.evaluate.schema import WITHHELD
+from adapterprobe.evaluate.schema import WITHHELD_OF
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
@@ -94,7 +94,7 @@ def notes(run: RunResults) -> list[str]:
     """What a reader must not miss in these tables."""
     found = []
     for arm, names in explained(run).items():
-        if arm == WITHHELD:
+        if arm in WITHHELD_OF.values():
             # It is a control itself.
             continue
         worthless = [name for name in names if name.startswith(WORTHLESS)]

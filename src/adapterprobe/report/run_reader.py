@@ -66,6 +66,11 @@ class RunResults:
         return self.config.read.what == "reply"
 
     @property
+    def classes(self) -> tuple[str, str]:
+        """What label 0 and label 1 are called."""
+        return ("honest", "deceptive") if self.of_replies else ("false", "true")
+
+    @property
     def arms(self) -> list[str]:
         return [arm for arm in ARMS if arm in set(self.results["arm"])]
 
