@@ -29,7 +29,7 @@ def workloads(vocabulary: int) -> dict[str, tuple[list[list[int]], Spans, float]
 
     apart = [some(int(n)) for n in rng.integers(120, 360, 16)]
     contexts = [some(300) for _ in range(3)]
-    eight = [[*context, *some(REPLY)] for context in contexts for _ in range(3)]
+    eight = [[*context, *some(REPLY)] for context in contexts for _ in range(8)]
     system = some(250)
     prompted = [[*system, *some(50), *some(REPLY)] for _ in range(16)]
     found = {

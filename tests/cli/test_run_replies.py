@@ -11,7 +11,7 @@ from adapterprobe.cli import main
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, with_changes
 from adapterprobe.errors import ConfigError, DataError
-from adapterprobe.evaluate.schema import COLUMNS, READ_COLUMNS, WITHHELD, WITHHELD_ON
+from adapterprobe.evaluate.schema import ARMS, COLUMNS, READ_COLUMNS, WITHHELD, WITHHELD_ON
 from adapterprobe.prompts.reading import reading_found
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -84,17 +84,7 @@ def test_predictions_are_about_deception(finished):
     frame = pd.read_parquet(finished / "out" / "predictions.parquet")
     assert list(frame.columns) == [*COLUMNS, *READ_COLUMNS] and set(frame["axis"]) == {"deception"}
     assert set(frame["read"]) == {"reply"} and set(frame["pool"]) == {"mean"} and set(frame["condition"]) == {"neutral"}
-    arms = {
-        "base",
-        "adapter",
-        "base+probe",
-        "base+probe@matched",
-        "adapter+probe",
-        "both+probe",
-        "diff+probe",
-        *CONTROLS,
-    }
-    assert set(frame["arm"]) == arms and frame["score"].between(0, 1).all() and frame["label"].isin([0, 1]).all()
+    assert set(frame["arm"]) == set(ARMS) and frame["score"].between(0, 1).all() and frame["label"].isin([0, 1]).all()
     sent = pd.read_parquet(finished / "out" / "prompts.parquet").set_index("prompt_id")
     said = frame["prompt_id"].map(sent["turn"])
     for name, place in zip(NAMES, range(len(NAMES)), strict=True):

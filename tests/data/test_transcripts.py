@@ -1,7 +1,9 @@
 """Transcripts: rows of messages with labels as people have them; nothing is guessed; one setting is one group."""
 
+import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.cells import InvalidRow
-from adapterprobe.data.contexts import context_groups
+from adapterprobe.data.contexts import context_groups, echoed, matched_contexts
 from adapterprobe.data.grouping import grouped_together
 from adapterprobe.data.items import Item, ItemDataset
 from adapterprobe.data.source import load_data
@@ -298,3 +300,17 @@ def test_pairs_without_a_context_and_arrays_of_messages(tmp_path):
         {"messages": [ASKED, calling, {"role": "tool", "content": "x"}, SAID], "deceptive": True}
     )
     assert len(item.conversation.context) == 3
+
+
+def test_the_examples_are_what_their_script_makes_and_are_matched():
+    folder = Path(__file__).parents[2] / "examples"
+    spec = importlib.util.spec_from_file_location("make_transcripts", folder / "make_transcripts.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for name, parts in script.FILES.items():
+        made = script.rows(*parts)
+        assert [json.loads(line) for line in (folder / name).read_text("utf-8").splitlines()] == made
+        dataset = load_data(str(folder / name))
+        found = matched_contexts(dataset.items)
+        assert found.both == found.contexts and found.rows == len(dataset.items) == len(made)
+        assert not any(echoed(item.conversation) for item in dataset.items)
