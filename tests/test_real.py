@@ -1,5 +1,8 @@
 """The real default model: it loads from its package, the engine is right on it, and it knows more than it says."""
 
+import contextlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,10 @@ from adapterprobe.models import load_model
 from adapterprobe.prompts import draw_demo_sets, make_prompts, templates_for
 from adapterprobe.prompts.answer_tokens import ChoiceFinder
 from adapterprobe.prompts.encoded import encode
+from adapterprobe.prompts.followups import follow_ups
+from adapterprobe.prompts.read_prompts import read_prompts, token_spans
+from adapterprobe.readout import ReadoutConfig, TokenReads
+from adapterprobe.types import Conversation, Example, Message
 
 pytestmark = pytest.mark.real
 
@@ -104,3 +111,47 @@ def test_choices_of_all_facts_begin_differently(lm):
             assert right, (name, fact.object)
             apart = [w for w in fact.wrong if not right & set(finder.starters("Answer:", w))]
             assert apart, f"{name}, {fact.subject}: in recall form every wrong object begins like '{fact.object}'"
+
+
+def test_replies_are_pooled_as_by_hand(tmp_path, monkeypatch):
+    """In fp32, adapter off and on: every pooling of a reply is that of transformers' own hidden states."""
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(tmp_path))
+    lm = load_model(dtype="fp32")
+    system = Message("system", "You sell used cars.")
+    talks = [
+        Conversation((system, Message("user", f"Is the {name} any good?")), f"The {name} is as good as new, I promise.")
+        for name in ("red one", "small blue van in the corner", "bus")
+    ]
+    examples = [
+        Example(f"e{i}", "d", f"g{i}", "reply", "Yes", "No", True, {"dialogue": t.script, "reply": t.reply}, i, t)
+        for i, t in enumerate(talks)
+    ]
+    readout = ReadoutConfig(what="reply")
+    made = read_prompts(examples, "test", readout, None, lm.tokenizer, follow_ups("reply", role="judge"))
+    encoded = encode(lm.tokenizer, made, lm.context_length, lm.vocabulary)
+    spans = token_spans(encoded, readout, lm.tokenizer)
+    assert [lm.tokenizer.decode(ids[a:b]) for ids, (a, b) in zip(encoded.ids, spans, strict=True)] == [
+        t.reply for t in talks
+    ]
+    pools = ("mean", "last", "first", "max", "rolling:4")
+    encoded = replace(encoded, reads=tuple(TokenReads(spans, pool) for pool in pools))
+    wrapped = attach(lm.model, lm.structure, AdapterConfig(layers="last:10", rank=4), 0, lm.original)
+    try:
+        for name, parameter in trainable(wrapped).items():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.02)
+        for on in (False, True):
+            with contextlib.nullcontext() if on else adapter_off(lm.model):
+                found = record(Engine(lm.model, lm.structure), encoded, f"w{on}", [1, 15, 29])
+                for row, (ids, (start, stop)) in enumerate(zip(encoded.ids, spans, strict=True)):
+                    with torch.no_grad():
+                        hidden = lm.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+                    for layer in (1, 15, 29):
+                        tokens = hidden[layer][0, start:stop].numpy()
+                        windows = np.stack([tokens[i : i + 4].mean(0) for i in range(len(tokens) - 3)])
+                        expected = (tokens.mean(0), tokens[-1], tokens[0], tokens.max(0), windows.max(0))
+                        for which, wanted in enumerate(expected):
+                            got = found.read(which).layer(layer)[row]
+                            assert np.abs(got - wanted).max() < 1e-4 * np.abs(tokens).max(), (on, layer, pools[which])
+    finally:
+        detach(wrapped)
