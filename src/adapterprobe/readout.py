@@ -14,8 +14,6 @@ from adapterprobe.errors import ConfigError
 
 POOLS = ("last", "first", "mean", "max", "rolling:N")
 Reading = Literal["answer", "statement", "reply"]
-
-
 Span = tuple[int, int]
 
 
@@ -37,6 +35,16 @@ class TokenReads:
     def exact(self) -> bool:
         """Whether pooled states are states that were computed, so that the model's own number format holds them."""
         return self.pool in ("last", "first", "max")
+
+
+def read_rows(reads: Sequence[TokenReads], rows: Sequence[int], total: int) -> list[int]:
+    """Where the states of some rows stand among those of all: one read after the other, `total` rows each (one where the answer is read)."""
+    return [which * total + row for which in range(max(1, len(reads))) for row in rows]
+
+
+def stored_dtype(reads: Sequence[TokenReads], dtype: str) -> str:
+    """The number format that holds what is read of a model's states as it was worked out."""
+    return dtype if all(read.exact for read in reads) else "fp32"
 
 
 class ReadoutConfig(Stage):

@@ -26,6 +26,10 @@ NEGATED = ("negated", "bare_negated")
 """Forms of examples that say or ask that something is not so."""
 
 
+INSTRUCTING = ("system", "developer")
+"""Roles whose turns are instructions, not part of the talk."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
@@ -51,6 +55,11 @@ class Conversation:
     def texts(self, *roles: str) -> list[str]:
         """Contents of the context's turns of these roles."""
         return [message.content for message in self.context if message.role in roles]
+
+    @property
+    def instructions(self) -> list[str]:
+        """What the system and the developer say."""
+        return self.texts(*INSTRUCTING)
 
     @property
     def script(self) -> str:
@@ -79,6 +88,12 @@ class Example:
     """Where its row stands in the file it was read from, counted from 1; None for built-in facts."""
     conversation: Conversation | None = field(default=None, hash=False)
     """Of an example that is a reply."""
+
+    @property
+    def named(self) -> str:
+        """How an error names it."""
+        line = "" if self.line is None else f", line {self.line}"
+        return f"example {self.example_id} ({self.dataset}{line})"
 
 
 @dataclass(frozen=True, slots=True)

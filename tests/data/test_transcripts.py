@@ -311,6 +311,6 @@ def test_the_examples_are_what_their_script_makes_and_are_matched():
         made = script.rows(*parts)
         assert [json.loads(line) for line in (folder / name).read_text("utf-8").splitlines()] == made
         dataset = load_data(str(folder / name))
-        found = matched_contexts(dataset.items)
+        found = matched_contexts((item.conversation, item.label) for item in dataset.items)
         assert found.both == found.contexts and found.rows == len(dataset.items) == len(made)
         assert not any(echoed(item.conversation) for item in dataset.items)

@@ -14,6 +14,7 @@ from adapterprobe.engine.answers import choice_logprobs
 from adapterprobe.engine.forward import check_finite
 from adapterprobe.models.hardware import dtype_name
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.readout import read_rows, stored_dtype
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], wh
         ModelError: a state or logit is not finite.
     """
     reads = encoded.reads
-    dtype = dtype_name(next(engine.model.parameters()).dtype) if all(read.exact for read in reads) else "fp32"
+    dtype = stored_dtype(reads, dtype_name(next(engine.model.parameters()).dtype))
     count = max(1, len(reads))
     found = np.zeros((len(layers), count * len(encoded), engine.structure.width), np.float32)
     logprobs = np.zeros((len(encoded), 2), np.float32)
@@ -51,7 +52,6 @@ def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], wh
         output = engine.run(batch, layers=list(layers), reads=reads)
         check_finite(output, what)
         rows = list(batch.rows)
-        places = [which * len(encoded) + row for which in range(count) for row in rows]
-        found[:, places] = from_stored(to_stored(output.states, dtype))
+        found[:, read_rows(reads, rows, len(encoded))] = from_stored(to_stored(output.states, dtype))
         logprobs[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
     return MemoryStates(dict(zip(layers, found, strict=True)), logprobs, count)

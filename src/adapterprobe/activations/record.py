@@ -18,6 +18,7 @@ from adapterprobe.engine.forward import check_finite
 from adapterprobe.models.hardware import dtype_name
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.readout import read_rows, stored_dtype
 
 ENGINE_VERSION = 2
 """Raise when recorded values change for the same inputs."""
@@ -75,7 +76,7 @@ def record(
     content = [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices]]
     shared = [engine.share, trunk is not None, token_budget]
     where = [[(read.pool, read.spans) for read in reads]] if reads else []
-    stored = dtype if all(read.exact for read in reads) else "fp32"
+    stored = stored_dtype(reads, dtype)
     key = digest(weights, digest(content), layers, dtype, shared, ENGINE_VERSION, *where)
 
     def make(folder: Path) -> None:
@@ -97,8 +98,7 @@ def record(
                 check_finite(output, what)
                 rows = list(batch.rows)
                 if states is not None:
-                    places = [which * len(encoded) + row for which in range(store.reads) for row in rows]
-                    states[:, places] = to_stored(output.states, stored)
+                    states[:, read_rows(reads, rows, len(encoded))] = to_stored(output.states, stored)
                 choices = [encoded.choices[r] for r in rows]
                 asked = all(choice.positive for choice in choices)
                 answers[rows] = choice_logprobs(output.logits, choices).cpu().numpy() if asked else np.nan

@@ -25,11 +25,10 @@ from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.formats import CHAT, is_chat
 from adapterprobe.prompts.questions import Questions, prepare_prompts
 from adapterprobe.prompts.read_prompts import with_reads
-from adapterprobe.types import Example
+from adapterprobe.types import INSTRUCTING, Example
 
 MOST_GROUPS = 40
 """Groups of test that are asked again in each way."""
-SYSTEM = ("system", "developer")
 INFORMAL = "hey, quick one before i run... {} thx!!"
 
 
@@ -72,7 +71,7 @@ def _informal(config: RunConfig, questions: Questions) -> RunConfig:
 def _without_system(config: RunConfig, questions: Questions) -> RunConfig:
     if config.read.what != "reply":
         raise ConfigError("it is for transcripts that are read at their replies")
-    if not any(e.conversation and e.conversation.texts(*SYSTEM) for e in questions.examples["test"]):
+    if not any(e.conversation and e.conversation.instructions for e in questions.examples["test"]):
         raise ConfigError("there are no system prompts")
     return config
 
@@ -124,7 +123,7 @@ def _unprompted(example: Example) -> Example:
     talk = example.conversation
     if talk is None:
         return example
-    turns = tuple(message for message in talk.context if message.role not in SYSTEM)
+    turns = tuple(message for message in talk.context if message.role not in INSTRUCTING)
     return replace(example, conversation=replace(talk, context=turns))
 
 

@@ -33,7 +33,7 @@ def _where(items: Sequence[Item]) -> tuple[str, ...]:
 
 
 def _contexts(items: Sequence[Item]) -> Iterator[Finding]:
-    matched = matched_contexts(items)
+    matched = matched_contexts((item.conversation, item.label) for item in items)
     if not matched.both:
         yield Finding(
             "the context is the label",
@@ -51,7 +51,7 @@ def _contexts(items: Sequence[Item]) -> Iterator[Finding]:
         )
     prompts: dict[str, set[bool]] = {}
     for item in items:
-        text = normalised("\n".join(item.conversation.texts("system", "developer")))  # type: ignore[union-attr]
+        text = normalised("\n".join(item.conversation.instructions))  # type: ignore[union-attr]
         if text:
             prompts.setdefault(text, set()).add(bool(item.label))
     alone = sum(len(labels) == 1 for labels in prompts.values())

@@ -7,7 +7,7 @@ leaves groups enough to split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from adapterprobe.data.duplicates import near_groups, normalised, words_of
-from adapterprobe.data.items import Item
 from adapterprobe.types import Conversation
 
 ENOUGH = 20
@@ -41,22 +40,17 @@ class ContextGroups:
 def context_groups(conversations: Sequence[Conversation], rows: Sequence[object] | None = None) -> ContextGroups:
     """Conversations in groups by their setting, the reply left aside.
 
-    Args:
-        rows: what row each comes from; those of one row (several turns of one conversation, a pair) are always joined.
-
     Joined are, as long as `ENOUGH` groups remain and none holds more than `LARGEST` of all rows: rows of one system prompt, of
     nearly one question (the last turn before the reply), and of nearly one context.
+
+    Args:
+        rows: what row each comes from; those of one row (several turns of one conversation, a pair) are always joined.
     """
-    system = _same(["\n".join(c.texts("system", "developer")) for c in conversations])
+    system = _same(["\n".join(c.instructions) for c in conversations])
     asked = ["\n".join(c.texts("user", "tool")[-1:]) or c.script for c in conversations]
     question, near_question = _same(asked), near_groups(asked)
     context = _same([c.script for c in conversations])
-    numbered: dict[object, int] = {}
-    row = (
-        [numbered.setdefault(key, len(numbered)) for key in rows]
-        if rows is not None
-        else list(range(len(conversations)))
-    )
+    row = _numbers(range(len(conversations)) if rows is None else rows)
     near_context = near_groups([c.script for c in conversations])
     ways: list[tuple[str, list[list[int]]]] = [
         ("system prompt, near-duplicate questions and near-duplicate contexts", [system, near_question, near_context]),
@@ -73,8 +67,12 @@ def context_groups(conversations: Sequence[Conversation], rows: Sequence[object]
 
 def _same(texts: Sequence[str]) -> list[int]:
     """A number by text; rows without one have a number of their own."""
-    known: dict[str, int] = {}
-    return [known.setdefault(normalised(text) or f"\0{row}", len(known)) for row, text in enumerate(texts)]
+    return _numbers([normalised(text) or row for row, text in enumerate(texts)])
+
+
+def _numbers(keys: Iterable[object]) -> list[int]:
+    known: dict[object, int] = {}
+    return [known.setdefault(key, len(known)) for key in keys]
 
 
 def _joined(keys: Sequence[Sequence[int]]) -> list[int]:
@@ -125,12 +123,16 @@ class MatchedContexts:
         return f"{self.both} of {self.contexts} contexts have honest and deceptive replies ({self.rows} rows)"
 
 
-def matched_contexts(items: Sequence[Item]) -> MatchedContexts:
-    """Contexts (all turns before the reply, word for word) of transcripts, and those of both labels."""
+def matched_contexts(replies: Iterable[tuple[Conversation | None, bool | None]]) -> MatchedContexts:
+    """Contexts (all turns before the reply, word for word) of transcripts, and those of both labels.
+
+    Args:
+        replies: each with its label.
+    """
     found: dict[str, list[bool]] = {}
-    for item in items:
-        if item.conversation is not None:
-            found.setdefault(normalised(item.conversation.script), []).append(bool(item.label))
+    for conversation, label in replies:
+        if conversation is not None:
+            found.setdefault(normalised(conversation.script), []).append(bool(label))
     both = [labels for labels in found.values() if len(set(labels)) > 1]
     return MatchedContexts(len(found), len(both), sum(map(len, both)))
 
@@ -149,7 +151,7 @@ def echoed(conversation: Conversation) -> bool:
     >>> echoed(Conversation((system,), "Lyon is in Peru."))
     False
     """
-    told = [words_of(text) for text in conversation.texts("system", "developer")]
+    told = [words_of(text) for text in conversation.instructions]
     parts = {tuple(words[i : i + ECHO]) for words in told for i in range(len(words) - ECHO + 1)}
     reply = words_of(conversation.reply)
     return any(tuple(reply[i : i + ECHO]) in parts for i in range(len(reply) - ECHO + 1))

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 
 from adapterprobe.data.cells import MOST_CHARS, InvalidRow, check_text, is_missing, listed_cell, one_of, text_of
 from adapterprobe.data.items import Item
-from adapterprobe.types import Conversation, Message
+from adapterprobe.types import INSTRUCTING, Conversation, Message
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
+ROLES = (*INSTRUCTING, "user", "assistant", "tool")
 PAIR = ("honest_response", "deceptive_response")
 CONTEXT = ("messages", "prompt", "system_prompt", "model")
 
@@ -147,7 +147,7 @@ def _messages(value: object) -> tuple[list[Message], list[bool | None]]:
             raise InvalidRow(f"'messages' has the role {str(role)[:20]!r}, expected {', '.join(ROLES)}")
         extra = {key: _plain(message[key]) for key in _EXTRA if not _nothing(message.get(key))}
         content = _content(message.get("content"), place, bool(extra.get("tool_calls")))
-        if not content.strip() and role in ("system", "developer"):
+        if not content.strip() and role in INSTRUCTING:
             continue
         if not content.strip() and role not in ("assistant", "tool"):
             raise InvalidRow(f"message {place} ({role}) is empty")

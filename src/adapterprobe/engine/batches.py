@@ -24,6 +24,23 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where one row's tokens are among many: the shared ones from `prefix` on, the others from `own` on."""
+
+    prefix: int
+    shared: int
+    """How many are shared."""
+    own: int
+
+    def of(self, token: int) -> int:
+        """Where a token of the row is."""
+        return self.prefix + token if token < self.shared else self.own + token - self.shared
+
+    def moved(self, by: int) -> Place:
+        return Place(self.prefix + by, self.shared, self.own + by)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What runs in one pass."""
 
@@ -42,6 +59,17 @@ class Batch:
     def tokens(self) -> int:
         """Tokens that a packed pass computes."""
         return sum(group.tokens for group in self.groups)
+
+    def packed_places(self) -> list[Place]:
+        """Where each row's tokens are when all groups lie end to end, as a packed pass has them."""
+        found, start = [], 0
+        for group in self.groups:
+            own = start + len(group.prefix)
+            for suffix in group.suffixes:
+                found.append(Place(start, len(group.prefix), own))
+                own += len(suffix)
+            start = own
+        return found
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from adapterprobe.cache import cache_root, reserve
-from adapterprobe.engine.batches import Batch
+from adapterprobe.engine.batches import Batch, Place
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import bar
 
@@ -50,8 +50,8 @@ class LowerBlockCache:
         else:
             self._states = torch.empty(shape, dtype=dtype)
         self._filled = 0
-        self._places: dict[tuple[int, ...], tuple[int, int, int]] = {}
-        """For each sequence: where its prefix begins, how long that is, where its own tokens begin."""
+        self._places: dict[tuple[int, ...], Place] = {}
+        """Of each sequence."""
         self._tuple_output = False
 
     def collect(self, engine, what: str = "layers below the adapter") -> None:
@@ -90,21 +90,17 @@ class LowerBlockCache:
     def _keep(self, batch: Batch, states: torch.Tensor, packed: bool) -> None:
         if self.knows(batch):
             return
-        place = self._filled
         if not packed:
             for tokens, row in zip(batch.sequences, states):
+                place = self._filled
                 self._states[place : place + len(tokens)] = row[: len(tokens)]
-                self._places[tokens] = (place, 0, place)
-                place += len(tokens)
-        else:
-            self._states[place : place + batch.tokens] = states[0]
-            for group in batch.groups:
-                prefix, size = place, len(group.prefix)
-                place += size
-                for suffix in group.suffixes:
-                    self._places[group.prefix + suffix] = (prefix, size, place)
-                    place += len(suffix)
-        self._filled = place
+                self._places[tokens] = Place(place, 0, place)
+                self._filled += len(tokens)
+            return
+        self._states[self._filled : self._filled + batch.tokens] = states[0]
+        for tokens, place in zip(batch.sequences, batch.packed_places(), strict=True):
+            self._places[tokens] = place.moved(self._filled)
+        self._filled += batch.tokens
 
     def knows(self, batch: Batch) -> bool:
         return all(tokens in self._places for tokens in batch.sequences)
@@ -115,24 +111,22 @@ class LowerBlockCache:
 
     def states_between(self, tokens: tuple[int, ...], start: int, stop: int) -> torch.Tensor:
         """States of the tokens from `start` to `stop` (exclusive) of a sequence that is known: tokens x width."""
-        return self._span(tokens, start, stop)
-
-    def _span(self, tokens: tuple[int, ...], low: int, high: int) -> torch.Tensor:
-        prefix, size, own = self._places[tokens]
-        shared = self._states[prefix + min(low, size) : prefix + min(high, size)]
-        return torch.cat([shared, self._states[own + max(0, low - size) : own + max(0, high - size)]])
+        place = self._places[tokens]
+        prefix, size, own = place.prefix, place.shared, place.own
+        shared = self._states[prefix + min(start, size) : prefix + min(stop, size)]
+        return torch.cat([shared, self._states[own + max(0, start - size) : own + max(0, stop - size)]])
 
     def entering(self, batch: Batch, packed: bool, device: torch.device) -> torch.Tensor:
         """What enters block `start`, laid out as the pass is: passes' rows x tokens x width."""
         if not packed:
-            spans = [self._span(tokens, 0, len(tokens)) for tokens in batch.sequences]
+            spans = [self.states_between(tokens, 0, len(tokens)) for tokens in batch.sequences]
             return torch.nn.utils.rnn.pad_sequence(spans, batch_first=True).to(device)
         spans = []
         for group in batch.groups:
             size = len(group.prefix)
             if size:
-                spans.append(self._span(group.prefix + group.suffixes[0], 0, size))
-            spans += [self._span(group.prefix + s, size, size + len(s)) for s in group.suffixes]
+                spans.append(self.states_between(group.prefix + group.suffixes[0], 0, size))
+            spans += [self.states_between(group.prefix + s, size, size + len(s)) for s in group.suffixes]
         return torch.cat(spans).unsqueeze(0).to(device)
 
     @contextlib.contextmanager

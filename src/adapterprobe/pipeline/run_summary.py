@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from adapterprobe.analyses.fitted_run import FittedRun
-from adapterprobe.data.contexts import echoed
+from adapterprobe.data.contexts import echoed, matched_contexts
 from adapterprobe.evaluate.scores import wrote
 from adapterprobe.knowledge import Knowledge
 from adapterprobe.models.layers import parse_blocks
@@ -78,22 +78,21 @@ def _replies(run: FittedRun) -> list[dict]:
 
 
 def _replies_of(split: str, dataset: str, prompts: list[Prompt], model: str) -> dict:
-    contexts: dict[str, set[bool]] = {}
     authors: Counter[str] = Counter()
     echoes: dict[bool, list[bool]] = {True: [], False: []}
     for prompt in prompts:
         talk, deceptive = prompt.example.conversation, prompt.example.truth
         assert talk is not None
-        contexts.setdefault(talk.script, set()).add(deceptive)
         authors.update([talk.author] if talk.author else [])
         echoes[deceptive].append(echoed(talk))
+    matched = matched_contexts((prompt.example.conversation, prompt.example.truth) for prompt in prompts)
     return {
         "split": split,
         "dataset": dataset,
         "replies": len(prompts),
         "deceptive": len(echoes[True]),
-        "contexts": len(contexts),
-        "matched": sum(len(labels) > 1 for labels in contexts.values()),
+        "contexts": matched.contexts,
+        "matched": matched.both,
         "authors": dict(authors),
         "on_policy": sum(wrote(prompt, model) is True for prompt in prompts),
         "echo_deceptive": sum(echoes[True]) / max(1, len(echoes[True])),

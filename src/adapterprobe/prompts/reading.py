@@ -81,7 +81,9 @@ def check_reading(config: RunConfig, datasets: Sequence[ExampleSource]) -> None:
     for dataset in datasets:
         check_readable(dataset, config.read.what)
         if config.read.what == "reply":
-            say(f"{dataset.name}: {matched_contexts(getattr(dataset, 'items', ()))}")
+            say(
+                f"{dataset.name}: {matched_contexts((item.conversation, item.label) for item in getattr(dataset, 'items', ()))}"
+            )
 
 
 def prompts_by_split(
