@@ -42,7 +42,8 @@ def _words(name: str, texts: pd.Series, fit_rows: np.ndarray) -> dict:
 
 def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
     """Detectors that see only the prompt: its identity (condition, template, demonstrations), its length, its
-    words (of a reply or statement, those of it alone; the words of a reply's context by themselves), the two answers it may have. Within a condition they must be near chance; pooled figures stand beside them."""
+    words (of a reply or statement, those of it alone; the words of a reply's context by themselves), the two answers it may have.
+    Within a condition they must be near chance; pooled figures stand beside them."""
     truth = frame["truth"].to_numpy()
     features = {"prompt identity": _identity(frame), "length only": _length(frame)}
     features |= _words("words only (TF-IDF)", frame["turn"], fit_rows)

@@ -48,6 +48,7 @@ def topics(run: FittedRun) -> Findings:
             for spec in specs:
                 probe_input = run.feature_specs[spec.label]
                 job = SearchJob(spec, probe_input, replace(rows, fit=others, select=others[:0]), select)
+                progress.update()
                 try:
                     selection, _ = fitted(job, probe_input.of(view), seen.key("base+probe", None), lambda: None)
                 except DataError as error:
@@ -61,7 +62,6 @@ def topics(run: FittedRun) -> Findings:
                         records.append(
                             {"topic": topic, "probe": spec.label, "polarity": name, "layer": best.layer, **measured}
                         )
-                progress.update()
     return {"challenge.json": {"topics": records}}
 
 

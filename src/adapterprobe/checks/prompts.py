@@ -13,11 +13,11 @@ from adapterprobe.data.examples import said
 from adapterprobe.errors import DataError
 from adapterprobe.models.load import Reader
 from adapterprobe.prompts import after_shared_words
-from adapterprobe.prompts.conversations import conversation_format, render_conversation
+from adapterprobe.prompts.conversations import conversation_format
 from adapterprobe.prompts.dataset_prompts import DatasetSpec, dataset_prompts, shown_and_asked
 from adapterprobe.prompts.encoded import PromptReader, unembedded
 from adapterprobe.prompts.formats import control_tokens
-from adapterprobe.prompts.read_prompts import read_prompts
+from adapterprobe.prompts.read_prompts import reply_prompt
 from adapterprobe.readout import ReadoutConfig
 from adapterprobe.types import READ_FORMS, Example
 
@@ -113,22 +113,22 @@ def conversations(dataset: ExampleSource, format_name: str | None, reader: Reade
     """Conversations that a format cannot write, or that are longer than the model's context."""
     tokenizer = reader.tokenizer if reader else None
     readout = ReadoutConfig(what="reply")
+    form = conversation_format(None if format_name == "plain" else format_name, tokenizer)
     failed: dict[str, list[Example]] = {}
     long, longest, fallbacks = [], 0, 0
     read = PromptReader(tokenizer) if reader else None
     for example in dataset.examples(dataset.groups, READ_FORMS["reply"], 0):
-        assert example.conversation is not None
-        form = conversation_format(None if format_name == "plain" else format_name, tokenizer)
         try:
-            rendered = render_conversation(form, example.conversation, tokenizer)
-            fallbacks += bool(rendered.fallback)
+            prompt, changes = reply_prompt(example, "test", readout, form, tokenizer)
+            fallbacks += bool(changes)
             if read is None or reader is None:
                 continue
-            (prompt,) = read_prompts([example], "test", readout, form, tokenizer)
             ids = read.ids(prompt)
             read.range(prompt, ids)
         except DataError as error:
-            failed.setdefault(str(error).partition(" (")[0].partition("its tokens")[0], []).append(example)
+            # Rows that fail for one reason are told together.
+            reason = str(error).removeprefix(f"{example.named} ").partition(": its tokens")[0]
+            failed.setdefault(reason.partition(" (")[0], []).append(example)
             continue
         longest = max(longest, len(ids))
         if reader.context_length is not None and len(ids) > reader.context_length:

@@ -117,17 +117,27 @@ def _json_lines(path: Path) -> Source:
             except ValueError as error:
                 yield line, InvalidRow(_why_no_json(error))
                 continue
-            yield line, row if isinstance(row, dict) else InvalidRow(f"is not an object but {type(row).__name__}")
+            yield line, _object(row)
 
+    columns = _columns_of(rows())
+    if not columns:
+        raise DataError(f"{path.name} has no line that is a JSON object; expected one object per line")
+    return Source(path.name, checked_columns(path.name, columns), rows())
+
+
+def _columns_of(rows: Rows) -> list[str]:
+    """Keys of the first rows that have any, in their order."""
     columns: dict[str, None] = {}
-    for seen, (_, row) in enumerate(rows()):
+    for seen, (_, row) in enumerate(rows):
         if not isinstance(row, InvalidRow):
             columns |= dict.fromkeys(row)
         if seen >= 50 and columns:
             break
-    if not columns:
-        raise DataError(f"{path.name} has no line that is a JSON object; expected one object per line")
-    return Source(path.name, checked_columns(path.name, columns), rows())
+    return list(columns)
+
+
+def _object(row: object) -> Mapping[str, object] | InvalidRow:
+    return row if isinstance(row, dict) else InvalidRow(f"is not an object but {type(row).__name__}")
 
 
 def _json_array(path: Path) -> Source:
@@ -139,16 +149,11 @@ def _json_array(path: Path) -> Source:
         raise DataError(f"{path.name} {_why_no_json(error)}; expected an array of objects") from None
     if not isinstance(content, list):
         raise DataError(f"{path.name} holds one {type(content).__name__}; expected an array of objects")
-    rows = [
-        row if isinstance(row, dict) else InvalidRow(f"is not an object but {type(row).__name__}") for row in content
-    ]
-    columns: dict[str, None] = {}
-    for row in rows[:50]:
-        if isinstance(row, dict):
-            columns |= dict.fromkeys(row)
+    rows = [(place, _object(row)) for place, row in enumerate(content, 1)]
+    columns = _columns_of(iter(rows))
     if not columns:
         raise DataError(f"{path.name} has no object in its array; expected one object a row")
-    return Source(path.name, checked_columns(path.name, columns), iter(enumerate(rows, 1)), len(rows))
+    return Source(path.name, checked_columns(path.name, columns), iter(rows), len(rows))
 
 
 def _why_no_json(error: ValueError) -> str:

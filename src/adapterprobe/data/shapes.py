@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from adapterprobe.data.cells import InvalidRow, is_missing, listed_cell, number_text, one_of, text_of
@@ -39,6 +39,14 @@ class Shape:
     """From a row by canonical column names to an item without line and group, or to several; raises `InvalidRow`."""
     transcript: bool = False
     """Whether rows are conversations of which a reply is judged."""
+    one_of: tuple[str, ...] = ()
+    """Columns of which one at least is needed too."""
+
+    def made_of(self, columns: Collection[str]) -> bool:
+        """Whether there is all that it needs."""
+        return all(ours in columns for ours in self.needs) and (
+            not self.one_of or any(ours in columns for ours in self.one_of)
+        )
 
 
 def as_clause(sentence: str) -> str:
@@ -128,7 +136,7 @@ def _question(row: Mapping[str, object]) -> Item:
 SHAPES = (
     Shape("statement", ("statement", "label"), ("polarity",), STATEMENT_FORMS, _statement),
     Shape("question", ("question", "choices", "answer"), ("context",), QUESTION_FORMS, _question),
-    Shape("pair", PAIR, CONTEXT, TRANSCRIPT_FORMS, pair_items, transcript=True),
+    Shape("pair", PAIR, CONTEXT, TRANSCRIPT_FORMS, pair_items, transcript=True, one_of=("messages", "prompt")),
     Shape("chat", ("messages",), ("reply", "model", *LABELS), TRANSCRIPT_FORMS, transcript_items, transcript=True),
 )
 CANONICAL = tuple(dict.fromkeys(column for shape in SHAPES for column in (*shape.needs, *shape.may)))
@@ -158,9 +166,7 @@ def find_shape(name: str, columns: Iterable[str], mapping: Mapping[str, str]) ->
             )
     place = {ours: ours for ours in CANONICAL if ours in columns} | dict(mapping)
     for shape in SHAPES:
-        if shape.name == "pair" and not {"messages", "prompt"} & set(place):
-            continue
-        if all(ours in place for ours in shape.needs):
+        if shape.made_of(place):
             # What a row may have need not be in the first rows that were looked at.
             return shape, {ours: place.get(ours, ours) for ours in (*shape.needs, *shape.may)}
     if all(ours in place for ours in PAIR):

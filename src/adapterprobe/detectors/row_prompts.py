@@ -57,10 +57,13 @@ def asked_columns(columns: Sequence[str], reading: str = "answer") -> list[str]:
     Raises:
         DataError: there is no column to read a statement or a reply from.
     """
-    wanted = {"statement": "statement", "reply": "messages"}.get(reading)
-    if wanted is not None and wanted not in columns:
-        raise DataError(f"the run reads the {reading} of a row: expected a column '{wanted}', got {', '.join(columns)}")
-    if wanted is not None:
+    if reading != "answer":
+        wanted = {"statement": "statement", "reply": "messages"}[reading]
+        if wanted not in columns:
+            raise DataError(
+                f"the run reads the {reading} of a row: expected a column '{wanted}', got {', '.join(columns)}"
+            )
+        # What messages must be `conversation_of` says.
         return [wanted] if reading == "statement" else []
     if "prompt" in columns:
         return ["prompt"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from adapterprobe.cache import file_digest, write_atomic
+from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_run_config
 from adapterprobe.data.cells import InvalidRow, check_text, text_of
 from adapterprobe.data.faults import RowErrors
@@ -53,7 +54,7 @@ def score_file(
             scored.
     """
     file = as_path(file, DataError)
-    columns, own_answers = _check_rows(file, _conditions(run), _reading(run))
+    columns, own_answers = _check_rows(file, _config_of(run))
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
     if out is not None and as_path(out, OutputError).exists():
@@ -112,23 +113,15 @@ def _rows_in(out: Path) -> int:
         return sum(1 for _ in lines)
 
 
-def _conditions(run: str | Path) -> list[str] | None:
-    """What the run's prompts push to; None where that cannot be read (`Scorer` says why)."""
+def _config_of(run: str | Path) -> RunConfig | None:
+    """The run's configuration; None where it cannot be read (`Scorer` says why)."""
     try:
-        return list(read_run_config(run)[0].elicit.conditions)
+        return read_run_config(run)[0]
     except ConfigError:
         return None
 
 
-def _reading(run: str | Path) -> str:
-    """What the run reads."""
-    try:
-        return read_run_config(run)[0].read.what
-    except ConfigError:
-        return "answer"
-
-
-def _check_rows(file: Path, conditions: list[str] | None, reading: str = "answer") -> tuple[list[str], bool]:
+def _check_rows(file: Path, config: RunConfig | None) -> tuple[list[str], bool]:
     """(the file's columns, whether its columns `positive` and `negative` are the two answers: words in every row that has them).
     Every row is read once before anything is scored: the last one may be broken too.
 
@@ -136,6 +129,8 @@ def _check_rows(file: Path, conditions: list[str] | None, reading: str = "answer
         DataError: rows that cannot be read, or lack what is asked (all of them, by line).
     """
     source = open_file(file)
+    reading = "answer" if config is None else config.read.what
+    conditions = config.elicit.conditions if config is not None and reading == "answer" else None
     asked = asked_columns(source.columns, reading)
     faults = RowErrors()
     given = in_words = 0
@@ -150,7 +145,7 @@ def _check_rows(file: Path, conditions: list[str] | None, reading: str = "answer
                 text_of(row, column)
             if reading == "reply":
                 conversation_of(row)
-            condition = row.get("condition") if reading == "answer" else None
+            condition = row.get("condition")
             if conditions and condition not in (None, "", *conditions):
                 raise InvalidRow(f"'condition' is {shortened(condition)}, expected one of {', '.join(conditions)}")
             answers = [row.get(name) for name in ("positive", "negative")]

@@ -22,7 +22,7 @@ from adapterprobe.detectors.novelty import Novelty
 from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError, OutputError
 from adapterprobe.evaluate.conformal import answers
-from adapterprobe.evaluate.schema import WITHHELD, WITHHELD_ON
+from adapterprobe.evaluate.schema import CLASSES, WITHHELD, WITHHELD_ON
 from adapterprobe.models import load_model
 from adapterprobe.models.source_files import differing, source_record
 from adapterprobe.output_folder import AGAIN, check_run, read_predictions
@@ -30,12 +30,12 @@ from adapterprobe.probes import Probe, load_probe
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.read_prompts import with_reads
 from adapterprobe.small_files import as_path, read_records, read_table
-from adapterprobe.types import DECEPTION, Example, Prompt
+from adapterprobe.types import Example, Prompt
 
 READ = ("config.yaml", "predictions.parquet", "prompts.parquet", "results.json", "probes/", "adapter/")
 """What is read of a run's folder: as the run left it, or refused."""
-ANSWERS = {DECEPTION: ("honest", "deceptive")}
-"""By axis, what conformal answers are called for label 0 and label 1, where not lie and truth."""
+ANSWERS = CLASSES | {"truth": ("lie", "truth")}
+"""By main axis, what conformal answers are called for label 0 and label 1."""
 OOD_P_VALUE = 0.01
 """A prompt is called unlike the run's where fewer of those are as far from the others."""
 
@@ -211,7 +211,7 @@ class Scorer:
                 detector.calibrate,
                 scores,
                 self.config.evaluate.coverage,
-                ANSWERS.get(self.config.axes[0], ("lie", "truth")),
+                ANSWERS[self.config.axes[0]],
             )
             known = np.isfinite(detector.threshold)
             for row, value in enumerate(scores):

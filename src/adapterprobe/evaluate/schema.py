@@ -33,6 +33,10 @@ AXES_WITH_ANSWER = ("instructed", "behaviour")
 """Axes on which a model's own arm is judged by its answer itself."""
 
 
+CLASSES = {"truth": ("false", "true"), DECEPTION: ("honest", "deceptive")}
+"""By main axis, what label 0 and label 1 are called."""
+
+
 def main_axis(axes: Iterable[str]) -> str:
     """The axis that detectors are made for: `deception` where replies are read, else `truth`."""
     return DECEPTION if DECEPTION in set(axes) else "truth"

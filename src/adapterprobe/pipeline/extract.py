@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,7 @@ from adapterprobe.cache import digest, seal
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.items import ItemDataset
 from adapterprobe.data.references import refuse_unused
-from adapterprobe.data.source import load_data, rows_by_line
+from adapterprobe.data.source import load_data
 from adapterprobe.engine import Engine
 from adapterprobe.engine.fidelity import Fidelity, faithful
 from adapterprobe.errors import DataError, ModelError, OutputError
@@ -26,12 +25,13 @@ from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.layers import parse_states
 from adapterprobe.output_folder import claim_folder, named_files
 from adapterprobe.output_lock import output_lock
+from adapterprobe.pipeline.extract_tables import source_table, whole_table
 from adapterprobe.progress import say
 from adapterprobe.prompts.dataset_prompts import DatasetSpec, check_spec, dataset_prompts
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.formats import check_format
-from adapterprobe.prompts.read_prompts import check_readable, read_prompts, token_spans
-from adapterprobe.readout import ReadoutConfig, TokenReads
+from adapterprobe.prompts.read_prompts import check_readable, read_prompts, with_reads
+from adapterprobe.readout import ReadoutConfig
 from adapterprobe.types import READ_FORMS, Prompt
 
 MARK = "extract.json"
@@ -116,17 +116,16 @@ class ExtractConfig:
         )
 
     def describe(self) -> dict:
-        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        reads, asked = self.readout.what != "answer", self.format or "plain"
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "readout"}
         content |= {
             "read": self.read.model_dump(),
-            "files": named_files(self.format or "plain", self.system, data=[(self.data, self.read)]),
+            "files": named_files(asked, self.system, data=[(self.data, self.read)]),
             # A permission, not a setting: it decides nothing of the outcome.
             "model": {name: value for name, value in self.model.items() if name != "trust_remote_code"},
         }
-        content["readout"] = self.readout.model_dump()
-        if self.readout.what == "answer":
-            content["format"] = self.format or "plain"
-            del content["readout"]
+        # As former versions wrote it, where there is nothing new to say.
+        content |= {"readout": self.readout.model_dump()} if reads else {"format": asked}
         return json.loads(json.dumps(content | {"adapter": adapter_digest(self.adapter)}, default=str))
 
 
@@ -163,11 +162,9 @@ def _extract(
     layers = parse_states(config.layers, lm.structure.n_layers)
     prompts = _in_order(config, lm)
     encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
-    if config.readout.what != "answer":
-        spans = token_spans(encoded, config.readout, lm.tokenizer)
-        encoded = replace(encoded, reads=(TokenReads(spans, config.readout.pooling),))
+    encoded = with_reads(encoded, config.readout, lm.tokenizer, withheld=False)
     # Before any pass: columns that cannot be written are found now.
-    rows = source_table(encoded, config)
+    rows = source_table(encoded, config.data, config.spec.read)
     engine = Engine(lm.model, lm.structure)
     report = None
     if config.adapter is None:
@@ -217,104 +214,7 @@ def _write(out: Path, states: HiddenStates, encoded: Encoded, rows: pd.DataFrame
                     os.link(path, out / path.name)
                 except OSError:
                     shutil.copyfile(path, out / path.name)
-        table = read_table(encoded, encoded.reads[0]) if encoded.reads else prompt_table(encoded, states)
-        table = pd.concat([table, _renamed(rows, table.columns)], axis=1)
-        table.to_parquet(out / "prompts.parquet", index=False)
+        whole_table(encoded, states, rows).to_parquet(out / "prompts.parquet", index=False)
         seal(out)
     except OSError as error:
         raise OutputError(f"cannot write the states to {out} ({error}); free some space and run again") from error
-
-
-def prompt_table(encoded: Encoded, states: HiddenStates) -> pd.DataFrame:
-    """A row per prompt, in the order of the states: text as tokenised, its tokens, labels, answers."""
-    answers = states.logprobs
-    return pd.DataFrame(
-        {
-            "prompt_id": [p.prompt_id for p in encoded.prompts],
-            "text": [p.text for p in encoded.prompts],
-            "tokens": [list(ids) for ids in encoded.ids],
-            "dataset": [p.example.dataset for p in encoded.prompts],
-            "example_id": [p.example.example_id for p in encoded.prompts],
-            "group": [p.example.group for p in encoded.prompts],
-            "condition": [p.condition for p in encoded.prompts],
-            "template": [p.template for p in encoded.prompts],
-            "truth": [p.example.truth for p in encoded.prompts],
-            "instructed": pd.array([p.instructed for p in encoded.prompts], dtype="boolean"),
-            "positive": [p.positive for p in encoded.prompts],
-            "negative": [p.negative for p in encoded.prompts],
-            "logprob_positive": answers[:, 0],
-            "logprob_negative": answers[:, 1],
-        }
-    )
-
-
-def read_table(encoded: Encoded, read: TokenReads) -> pd.DataFrame:
-    """The same where a reply or a statement is read: its tokens (`token_start` to `token_stop`, the second exclusive) among those of
-    the text as sent, and its label on its axis."""
-    reply = encoded.prompts[0].example.form == READ_FORMS["reply"]
-    return pd.DataFrame(
-        {
-            "prompt_id": [p.prompt_id for p in encoded.prompts],
-            "text": [p.text for p in encoded.prompts],
-            "tokens": [list(ids) for ids in encoded.ids],
-            "token_start": [start for start, _ in read.spans],
-            "token_stop": [stop for _, stop in read.spans],
-            "read": "reply" if reply else "statement",
-            "pool": read.pool,
-            "format": [p.format for p in encoded.prompts],
-            "dataset": [p.example.dataset for p in encoded.prompts],
-            "example_id": [p.example.example_id for p in encoded.prompts],
-            "group": [p.example.group for p in encoded.prompts],
-            "axis": "deception" if reply else "truth",
-            "label": [int(p.example.truth) for p in encoded.prompts],
-        }
-    )
-
-
-def source_table(encoded: Encoded, config: ExtractConfig) -> pd.DataFrame:
-    """The rows that prompts were made of: `row` (their place in the file, counted from 0, as pandas reads it), `line` (from 1, with
-    the header), and all their columns."""
-    lines = [prompt.example.line for prompt in encoded.prompts]
-    found = rows_by_line(config.data, config.spec.read, {line for line in lines if line is not None})
-    if found is None:
-        return pd.DataFrame(index=range(len(lines)))
-    ours = {
-        "row": pd.array([found.rows[line][0] for line in lines], dtype="Int64"),
-        "line": pd.array(lines, dtype="Int64"),
-    }
-    theirs = {column: _as_column([found.rows[line][1].get(column) for line in lines]) for column in found.columns}
-    return pd.concat([pd.DataFrame(ours), _renamed(pd.DataFrame(theirs), ours)], axis=1)
-
-
-def _renamed(table: pd.DataFrame, taken: Iterable[str]) -> pd.DataFrame:
-    """The table with other names where one is taken: `source_NAME`, as often as it takes."""
-    used = {*taken, *(name for name in table.columns if name not in taken)}
-    names = {}
-    for name in table.columns:
-        free = str(name)
-        while free in taken or (free != name and free in used):
-            free = f"source_{free}"
-        used.add(free)
-        names[name] = free
-    return table.rename(columns=names)
-
-
-def _as_column(values: list) -> pd.Series:
-    """Cells of one column as one type that a table can hold: lists and objects as JSON, values of several types as texts, what is no
-    Unicode escaped."""
-    import pyarrow as pa
-
-    if not any(isinstance(value, (dict, list, tuple)) for value in values):
-        kinds = {type(value) for value in values if value is not None}
-        if len(kinds) <= 1 or kinds == {int, float}:
-            try:
-                pa.array(values, from_pandas=True)
-                return pd.Series(values, dtype=object).infer_objects()
-            except (pa.ArrowException, UnicodeEncodeError, OverflowError, ValueError):
-                pass
-    return pd.Series([None if value is None else _as_text(value) for value in values], dtype="string")
-
-
-def _as_text(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

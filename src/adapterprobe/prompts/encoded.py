@@ -98,8 +98,7 @@ class PromptReader:
         try:
             return token_range(self.tokenizer, text, ids, self.special(prompt), start, stop)
         except DataError as error:
-            name = f"example {prompt.example.example_id} ({prompt.example.dataset}{_line(prompt)})"
-            raise DataError(f"{name} cannot be read at its own tokens: {error}") from error
+            raise DataError(f"{prompt.example.named} cannot be read at its own tokens: {error}") from error
 
     def choices(self, prompt: Prompt) -> ChoiceTokens:
         """The ids that may begin each choice; none where nothing is asked.
@@ -154,10 +153,6 @@ def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None, voc
         if prompt.read is not None:
             ranges.append(reader.range(prompt, tokens))
     return Encoded(tuple(sent), tuple(ids), tuple(choices), tuple(ranges))
-
-
-def _line(prompt: Prompt) -> str:
-    return "" if prompt.example.line is None else f", line {prompt.example.line}"
 
 
 def unembedded(ids: Iterable[int], vocabulary: int | None) -> int | None:

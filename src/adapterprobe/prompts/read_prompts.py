@@ -18,7 +18,7 @@ from adapterprobe.prompts.encoded import Encoded
 from adapterprobe.prompts.followups import FollowUp
 from adapterprobe.prompts.formats import adds_special_tokens
 from adapterprobe.readout import ReadoutConfig, TokenReads
-from adapterprobe.types import Conversation, Example, Prompt
+from adapterprobe.types import INSTRUCTING, Conversation, Example, Prompt
 
 BARE = "bare"
 """The format of statements that stand by themselves."""
@@ -74,6 +74,7 @@ def read_prompts(
     rng = np.random.default_rng([seed, *split.encode(), *b"follow-ups"])
     turn = {group: int(place) for group, place in zip(groups, rng.permutation(len(groups)), strict=True)}
     order = rng.permutation(len(follow_ups))
+    form = conversation_format(format_name, tokenizer)
     told: Counter[str] = Counter()
     prompts = []
     for example in examples:
@@ -81,15 +82,13 @@ def read_prompts(
         if readout.what == "statement":
             prompts.append(_bare(example, split, follow_up))
             continue
-        form = conversation_format(format_name, tokenizer)
         try:
-            prompt, changes = _reply(example, split, readout, form, tokenizer, follow_up, context_length)
+            prompt, changes = reply_prompt(example, split, readout, form, tokenizer, follow_up, context_length)
         except DataError as error:
-            line = "" if example.line is None else f", line {example.line}"
-            raise DataError(f"example {example.example_id} ({example.dataset}{line}): {error}") from error
+            raise DataError(f"{example.named}: {error}") from error
         prompts.append(prompt)
         told.update(changes)
-    # One row at a time (`data check`, `score`) it would be told again and again.
+    # One row at a time (`score`) it would be told again and again.
     for change, count in told.items() if len(examples) > 1 else ():
         say(f"{count} of {len(prompts)} conversations of {split} were put otherwise for the format '{form}': {change}")
     return prompts
@@ -134,15 +133,21 @@ def _bare(example: Example, split: str, follow_up: FollowUp | None) -> Prompt:
     return _prompt(example, split, BARE, text, (0, len(statement)), statement, follow_up)
 
 
-def _reply(
+def reply_prompt(
     example: Example,
     split: str,
     readout: ReadoutConfig,
     form: str,
     tokenizer,
-    follow_up: FollowUp | None,
-    context_length: int | None,
+    follow_up: FollowUp | None = None,
+    context_length: int | None = None,
 ) -> tuple[Prompt, list[str]]:
+    """The prompt of one conversation (see `read_prompts`), and how it was put otherwise than it was given.
+
+    Raises:
+        DataError: the format cannot write it.
+        ConfigError: no such format.
+    """
     conversation = example.conversation
     if conversation is None:
         raise DataError("has no conversation")
@@ -168,8 +173,8 @@ def _shortened(
         special = adds_special_tokens(form, text, getattr(tokenizer, "bos_token", None))
         return len(tokenise(tokenizer, text, special))
 
-    system = [message for message in conversation.context if message.role in ("system", "developer")]
-    turns = [message for message in conversation.context if message.role not in ("system", "developer")]
+    system = [message for message in conversation.context if message.role in INSTRUCTING]
+    turns = [message for message in conversation.context if message.role not in INSTRUCTING]
     while length(rendered.text) > most and len(turns) > 1:
         turns = turns[1:]
         # A conversation begins with the user.
@@ -180,13 +185,16 @@ def _shortened(
     return rendered
 
 
-def with_reads(encoded: Encoded, readout: ReadoutConfig, tokenizer) -> Encoded:
-    """The same prompts, with what is read of them: the reply or statement as `readout` says, and of a reply the token in front of it
-    too (the reply withheld), in the same pass. Where the answer is read nothing changes."""
+def with_reads(encoded: Encoded, readout: ReadoutConfig, tokenizer, withheld: bool = True) -> Encoded:
+    """The same prompts, with what is read of them: the reply or statement as `readout` says. Where the answer is read nothing changes.
+
+    Args:
+        withheld: whether the token in front of a reply is read too (the reply withheld), in the same pass.
+    """
     if readout.what == "answer":
         return encoded
     reads = [TokenReads(token_spans(encoded, readout, tokenizer), readout.pooling)]
-    if readout.what == "reply":
+    if readout.what == "reply" and withheld:
         reads.append(TokenReads(tuple((start - 1, start) for start, _ in encoded.ranges), "last"))
     return replace(encoded, reads=tuple(reads))
 

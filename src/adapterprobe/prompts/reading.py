@@ -28,24 +28,22 @@ def reading_found(config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: it says how questions are asked, and replies are not asked for.
     """
-    transcripts = config.read.what == "reply"
-    if not transcripts and "what" not in config.read.model_fields_set:
-        transcripts = all(holds_transcripts(name, config.reading(name)) for name in config.data.train)
-        if not transcripts:
+    if config.read.what != "reply":
+        if "what" in config.read.model_fields_set:
+            return config
+        if not all(holds_transcripts(name, config.reading(name)) for name in config.data.train):
             config.read.refuse_unused()
             return config
         say(
             f"{', '.join(config.data.train)}: transcripts, read at their replies (read.what=reply; --set read.what=answer asks about them "
             "in a new turn instead)"
         )
-    if not transcripts:
-        return config
     # Built-in facts come from a preset: nobody looks for replies in them.
     left_out = [name for name in config.data.ood if name in relation_names()]
-    if config.read.what == "reply" and not left_out:
-        return config
     if left_out:
         say(f"not judged on {', '.join(left_out)}: there are no replies in them")
+    elif config.read.what == "reply":
+        return config
     ood = [name for name in config.data.ood if name not in left_out]
     name = {"name": NAME} if config.name == read_config().name else {}
     return with_changes(config, {"read": {"what": "reply"}, "data": {"ood": ood}, **name})

@@ -16,10 +16,7 @@ def examples(run: RunResults) -> list[dict]:
 
     Each has the prompt's fields, `scores` by arm, and `wrong`: the arms that are wrong.
     """
-    rows = run.predictions
-    rows = rows[(rows["axis"] == run.axis) & rows["split"].isin(["test", "ood"]) & (rows["seed"] == rows["seed"].min())]
-    rows = rows[rows["probe"].isna() | (rows["probe"] == run.config.evaluate.probe)]
-    rows = rows.assign(wrong=((rows["score"] > rows["threshold"]) != (rows["label"] == 1)) & rows["threshold"].notna())
+    rows = run.judged
     scores = rows.pivot_table(index="prompt_id", columns="arm", values="score", observed=True)
     wrong = rows.pivot_table(index="prompt_id", columns="arm", values="wrong", aggfunc="max", observed=True).astype(
         bool

@@ -24,13 +24,7 @@ def coloured_replies(run: RunResults) -> list[dict]:
     """
     if run.tokens is None:
         return []
-    rows = run.predictions[
-        (run.predictions["split"] == "test")
-        & (run.predictions["axis"] == run.axis)
-        & (run.predictions["seed"] == run.predictions["seed"].min())
-        & (run.predictions["probe"] == run.config.evaluate.probe)
-    ]
-    given = rows.set_index(["prompt_id", "arm"])
+    given = run.judged.set_index(["prompt_id", "arm"])
     about = run.prompts.drop_duplicates("prompt_id").set_index("prompt_id")
     found = []
     for prompt_id, tokens in run.tokens.groupby("prompt_id", sort=False):
@@ -40,7 +34,7 @@ def coloured_replies(run: RunResults) -> list[dict]:
             record = given.loc[(prompt_id, arm)]
             arms[arm] = {
                 "score": float(record["score"]),
-                "wrong": bool((record["score"] > record["threshold"]) != (record["label"] == 1)),
+                "wrong": bool(record["wrong"]),
                 "layer": int(mine["layer"].iloc[0]),
                 "tokens": [
                     (text, min(SHADES - 1, int(score * SHADES)), float(score))
@@ -78,7 +72,7 @@ def along_figure(run: RunResults) -> Figure | None:
             rows["score"],
             LINES[arm],
             color=COLOURS[label],
-            label=f"{arm}, {'deceptive' if label else 'honest'}",
+            label=f"{arm}, {run.classes[label]}",
         )
     axis.set_ylim(0, 1)
     titles(axis, "Score along the reply", "% of the reply", f"mean score for {run.axis} at single tokens")

@@ -11,7 +11,7 @@ import pandas as pd
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_run_config
 from adapterprobe.errors import OutputError
-from adapterprobe.evaluate.schema import ARMS
+from adapterprobe.evaluate.schema import ARMS, CLASSES
 from adapterprobe.evaluate.statistics import auroc_columns
 from adapterprobe.output_folder import AGAIN, read_predictions
 from adapterprobe.small_files import read_json, read_records, read_table
@@ -68,7 +68,19 @@ class RunResults:
     @property
     def classes(self) -> tuple[str, str]:
         """What label 0 and label 1 are called."""
-        return ("honest", "deceptive") if self.of_replies else ("false", "true")
+        return CLASSES[self.axis]
+
+    @cached_property
+    def judged(self) -> pd.DataFrame:
+        """Predictions of the lowest seed on the main axis, of own answers and the main probe, on test and out of distribution, with `wrong`:
+        whether the score is on the wrong side of its threshold (never, where there is none)."""
+        rows = self.predictions
+        rows = rows[
+            (rows["axis"] == self.axis) & rows["split"].isin(["test", "ood"]) & (rows["seed"] == rows["seed"].min())
+        ]
+        rows = rows[rows["probe"].isna() | (rows["probe"] == self.config.evaluate.probe)]
+        wrong = ((rows["score"] > rows["threshold"]) != (rows["label"] == 1)) & rows["threshold"].notna()
+        return rows.assign(wrong=wrong)
 
     @property
     def arms(self) -> list[str]:
