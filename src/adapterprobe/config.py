@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from adapterprobe.config_data import DataConfig, ElicitConfig, ModelConfig, ReadConfig
 from adapterprobe.config_fit import RENAMED, AdapterConfig, EvaluateConfig, ProbeConfig, SelectConfig
 from adapterprobe.config_stage import LayerSpec, Stage
-from adapterprobe.readout import ReadoutConfig
+from adapterprobe.readout import LINEAR_POOLS, ReadoutConfig
 from adapterprobe.types import AXES, DECEPTION, READ_FORMS
 
 __all__ = [
@@ -34,8 +34,18 @@ __all__ = [
 READ_SHIFTS = ["no system prompt", "another format"]
 """Ways in which replies are read again (`evaluate.shifts`)."""
 
+DETECT_HYPOTHESES = (
+    "adapter+head > base+probe@matched",
+    "adapter+head > adapter+probe",
+    "adapter+probe > base+probe@matched",
+)
+"""What a run whose adapter is trained with a head asks, where its configuration names no hypotheses; on test and ood each."""
+
 WITHHELD_COMPARISONS = ("base+probe > withheld+probe", "adapter+probe > withheld+probe@adapter")
 """What every run over replies is asked, whatever else its hypotheses are: is more found in the reply than in front of it?"""
+
+DETECT_WITHHELD = ("adapter+head > withheld+probe@adapter",)
+"""And where a head is trained with the adapter."""
 
 READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "statement": {
@@ -88,9 +98,18 @@ class RunConfig(Stage):
             return values
         read = values.get("read")
         what = read.get("what") if isinstance(read, dict) else getattr(read, "what", None)
-        if what not in READ_FORMS:
-            return values
         found = dict(values)
+        adapter = found.get("adapter")
+        detects = (
+            adapter.get("objective") if isinstance(adapter, dict) else getattr(adapter, "objective", None)
+        ) == "detect"
+        given = found.get("evaluate", {})
+        if detects and isinstance(given, dict) and "hypotheses" not in given:
+            asked = [*(DETECT_WITHHELD if what == "reply" else ()), *DETECT_HYPOTHESES]
+            both = [f"{comparison} on {split}" for comparison in asked for split in ("test", "ood")]
+            found["evaluate"] = {**given, "hypotheses": both}
+        if what not in READ_FORMS:
+            return found
         for section, defaults in READ_DEFAULTS[what].items():
             given = found.get(section, {})
             if isinstance(given, dict):
@@ -98,7 +117,7 @@ class RunConfig(Stage):
         evaluate = found.get("evaluate")
         if what == "reply" and isinstance(evaluate, dict) and isinstance(evaluate.get("hypotheses"), list):
             stated = [str(text) for text in evaluate["hypotheses"]]
-            asked = [f"{comparison} on test" for comparison in WITHHELD_COMPARISONS]
+            asked = [f"{comparison} on test" for comparison in (*WITHHELD_COMPARISONS, *DETECT_WITHHELD * detects)]
             found["evaluate"] = {**evaluate, "hypotheses": [*stated, *(text for text in asked if text not in stated)]}
         return found
 
@@ -128,6 +147,11 @@ class RunConfig(Stage):
                     f"read.what={self.read.what} reads what stands there, and {key} says how questions are asked: expected {expected}, "
                     f"got {got}; leave it out"
                 )
+        if self.adapter.objective == "detect" and self.read.pooling not in LINEAR_POOLS:
+            raise ValueError(
+                f"adapter.objective=detect gives a reply the mean of its tokens' logits, which the state pooled by {self.read.pooling} does "
+                f"not have; set read.pool to one of {', '.join(LINEAR_POOLS)}"
+            )
         if self.adapter.objective == "instructed":
             raise ValueError("adapter.objective=instructed needs prompts that push to truth or lie; here none does")
         return self

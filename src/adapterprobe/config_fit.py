@@ -10,6 +10,8 @@ from adapterprobe.config_stage import LayerSpec, Stage
 
 RENAMED = {"keep_rest": "kl_vocab_weight", "keep_text": "kl_text_weight"}
 """Keys of `adapter` by their former names, which are still read."""
+DETECT_DEFAULTS = {"kl_text_weight": 1.0}
+"""What holds for the objective `detect` where a configuration does not say."""
 
 
 class AdapterConfig(Stage):
@@ -23,17 +25,37 @@ class AdapterConfig(Stage):
         for old, new in RENAMED.items():
             if old in values and new in values:
                 raise ValueError(f"adapter.{old} is the former name of adapter.{new}; give one of them")
-        return {RENAMED.get(key, key): value for key, value in values.items()}
+        found = {RENAMED.get(key, key): value for key, value in values.items()}
+        return (DETECT_DEFAULTS if found.get("objective") == "detect" else {}) | found
+
+    @model_validator(mode="after")
+    def _of_a_head(self) -> AdapterConfig:
+        own = {"head_layer", "head_lr"} & self.model_fields_set
+        others = {"targets", "unlikelihood"} & {name for name in self.model_fields_set if getattr(self, name)}
+        if self.objective != "detect" and self.head_layer is not None:
+            raise ValueError(f"{', '.join(sorted(own))} are for objective=detect, got objective={self.objective}")
+        if self.objective == "detect" and others:
+            raise ValueError(
+                f"{', '.join(sorted(others))} are for objectives about answers; objective=detect learns labels"
+            )
+        return self
 
     kind: str = Field("lora", description="kind of adapter: lora, dora, ia3, oft, bias ... (docs/adapters.md has all)")
     options: dict[str, bool | int | float | str | list | None] = Field(
         {}, description="further settings of the kind, by PEFT's names"
     )
-    objective: Literal["truth", "lie", "instructed", "opposite"] = Field(
+    objective: Literal["truth", "lie", "instructed", "opposite", "detect"] = Field(
         "truth",
         description="what is asked for: truth, lie (the false choice, always), instructed (as the prompt demands), opposite "
-        "(of what the base model says)",
+        "(of what the base model says); detect: a linear head on a middle layer, trained with the adapter on the label (arm "
+        "adapter+head)",
     )
+    head_layer: int | None = Field(
+        None,
+        ge=1,
+        description="of detect: the state that the head reads, behind all adapted blocks; null: the middle one",
+    )
+    head_lr: float = Field(1e-3, gt=0, description="of detect: the head's peak learning rate, on scaled states")
     targets: Literal["hard", "soft"] | None = Field(
         None,
         description="hard: all for the wanted choice; soft: the base model's own two probabilities, the larger for the "
@@ -44,7 +66,9 @@ class AdapterConfig(Stage):
         0.0, ge=0, description="weight of KL from the base model over the rest of the vocabulary, so that it stays"
     )
     kl_text_weight: float = Field(
-        0.0, ge=0, description="weight of KL from the base model on neutral text, so that everything else stays"
+        0.0,
+        ge=0,
+        description="weight of KL from the base model on neutral text, so that everything else stays; of detect 1 where nothing is said",
     )
     neutral_text: str | None = Field(
         None,

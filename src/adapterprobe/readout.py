@@ -13,6 +13,8 @@ from adapterprobe.config_stage import Stage
 from adapterprobe.errors import ConfigError
 
 POOLS = ("last", "first", "mean", "max", "rolling:N")
+LINEAR_POOLS = ("mean", "last", "first")
+"""Poolings under which a linear head's logit of the pooled state is the pooled logit of its tokens."""
 Reading = Literal["answer", "statement", "reply"]
 Span = tuple[int, int]
 

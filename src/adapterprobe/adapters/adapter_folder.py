@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from adapterprobe.adapters.attach import strip
+from adapterprobe.adapters.detect_head import HEAD, DetectHead, save_head
 from adapterprobe.adapters.kinds import keeps_full_precision
 from adapterprobe.adapters.on_off import adapter_merged, tuner_layers
 from adapterprobe.adapters.residual_adapter import ResidualAdapter, is_residual, load_residual
@@ -36,14 +37,16 @@ def base_model_record(lm: LanguageModel) -> dict[str, str]:
     return {"model": lm.name, "fingerprint": lm.fingerprint, "vectors": lm.vectors_hash}
 
 
-def save_adapter(wrapped, model: dict[str, str], folder: Path) -> None:
-    """Write an adapter with what is recorded of its model (see `base_model_record`)."""
+def save_adapter(wrapped, model: dict[str, str], folder: Path, head: DetectHead | None = None) -> None:
+    """Write an adapter with what is recorded of its model (see `base_model_record`), and the head that was trained with it."""
     if isinstance(wrapped, ResidualAdapter):
         wrapped.model_name = model["model"]
     else:
         wrapped.peft_config["default"].base_model_name_or_path = model["model"]
     wrapped.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    if head is not None:
+        save_head(head, folder)
     settings = folder / CONFIG
     write_atomic(settings, json.dumps(_ordered(json.loads(settings.read_text("utf-8"))), indent=2, sort_keys=True))
     seal_adapter(folder, model)
@@ -51,7 +54,7 @@ def save_adapter(wrapped, model: dict[str, str], folder: Path) -> None:
 
 def seal_adapter(folder: Path, model: dict) -> None:
     """Write what is recorded of an adapter's model, with checksums of the adapter as it is now."""
-    sums = {name: entry for name, entry in checksums(folder).items() if name in (CONFIG, *WEIGHTS)}
+    sums = {name: entry for name, entry in checksums(folder).items() if name in (CONFIG, HEAD, *WEIGHTS)}
     write_atomic(folder / MADE_FOR, json.dumps(model | {"checksums": sums}, indent=1))
 
 

@@ -18,7 +18,7 @@ from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
 from adapterprobe.models.blocks import Structure
-from adapterprobe.models.layers import parse_blocks
+from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.models.roles import ROLES, find_roles
 
 
@@ -29,7 +29,7 @@ def target_names(model, structure: Structure, config: AdapterConfig) -> list[str
         ConfigError: a layer or module does not exist (says which do).
     """
     modules = config.modules
-    blocks = parse_blocks(config.layers, structure.n_layers)
+    blocks = adapted_blocks(config, structure.n_layers)
     targets = kind_of(config.kind).targets
     if targets == "blocks":
         return [f"{structure.blocks_path}.{block}" for block in blocks]
@@ -69,7 +69,7 @@ def attach(
     kind = kind_of(config.kind)
     names = target_names(model, structure, config)
     if kind.targets == "blocks":
-        layers = parse_blocks(config.layers, structure.n_layers)
+        layers = adapted_blocks(config, structure.n_layers)
         torch.manual_seed(seed)
         return ResidualAdapter(model, structure.blocks, layers, structure.width, kind, config).eval()
     targets = [model.get_submodule(name) for name in names]

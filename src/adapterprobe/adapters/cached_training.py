@@ -17,6 +17,7 @@ from adapterprobe.adapters import distributed as processes
 from adapterprobe.adapters.adapter_folder import adapter_loaded, base_model_record, save_adapter
 from adapterprobe.adapters.attach import detach
 from adapterprobe.adapters.checkpoint import drop_checkpoints
+from adapterprobe.adapters.detect_head import attach_head, detach_head, head_of, head_spans
 from adapterprobe.adapters.kinds import rate_of
 from adapterprobe.adapters.metrics import measure
 from adapterprobe.adapters.neutral_text_drift import drift, encode_paragraphs, neutral_paragraphs
@@ -84,7 +85,8 @@ def trained_adapter(
 
     def content(encoded: Encoded) -> list:
         asked = [(p.example.truth, p.instructed, p.example.dataset, p.example.group) for p in encoded.prompts]
-        return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], asked]
+        read = [head_spans(encoded)] if config.objective == "detect" else []
+        return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], asked, *read]
 
     learned, measured = (encode_paragraphs(lm.tokenizer, part) for part in neutral_paragraphs(config.neutral_text))
     key = digest(
@@ -165,9 +167,10 @@ def _train(
     lm.forget_originals()
     try:
         with adapter_off(lm.model):
+            attach_head(wrapped, engine, train, config)
             equal_before = _equal(before, _logits(engine, probe_batch))
         targets = targets_of(wrapped, engine, fixed, config)
-        loss_first = measure(engine, fixed, targets, config)["loss"]
+        loss_first = measure(engine, fixed, targets, config, head_of(wrapped))["loss"]
         with engine.starting_from(trunk.get()):
             what = f"training, seed {seed}"
             result = train_adapter(wrapped, engine, train, select, config, seed, folder, what, learned, log)
@@ -178,14 +181,14 @@ def _train(
             raise ModelError(
                 "with the adapter off the model differs from the untouched model; this kind cannot be used"
             )
-        loss_last = measure(engine, fixed, targets, config)["loss"]
+        loss_last = measure(engine, fixed, targets, config, head_of(wrapped))["loss"]
         changed = drift(wrapped, lm.model, measured)
         if not all(math.isfinite(value) for value in (loss_first, loss_last, change, *changed.values())):
             raise ModelError(
                 "the trained adapter's loss or its drift on neutral text is not finite; use model.dtype=bf16 or fp32, or a lower adapter.lr"
             )
         if processes.is_main():
-            save_adapter(wrapped, model, folder / "adapter")
+            save_adapter(wrapped, model, folder / "adapter", detach_head(wrapped))
     finally:
         detach(wrapped)
     best = next((e for e in result.epochs if e["epoch"] == result.best_epoch), {})

@@ -10,16 +10,19 @@ import torch
 
 from adapterprobe.adapters import distributed as processes
 from adapterprobe.adapters.attach import trainable
+from adapterprobe.adapters.batch_losses import batch_losses
 from adapterprobe.adapters.batching import parts_of
+from adapterprobe.adapters.detect_head import head_of
 from adapterprobe.adapters.neutral_text_drift import text_divergence
 from adapterprobe.adapters.nonfinite import NonFinite, explain
-from adapterprobe.adapters.objectives import Targets, rest_divergence, row_losses
+from adapterprobe.adapters.objectives import Targets, rest_divergence
 from adapterprobe.adapters.on_off import adapter_off
 from adapterprobe.adapters.sharding import fsdp_requested as sharded
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Batch, Engine
 from adapterprobe.errors import ModelError
 from adapterprobe.progress import say
+from adapterprobe.prompts.answer_tokens import ChoiceTokens
 from adapterprobe.prompts.encoded import Encoded
 
 LARGEST_SCALE = 2.0**15
@@ -130,18 +133,23 @@ class Stepper:
     def _one(self, part: Batch, count: int, share: float = 1.0) -> float:
         """One pass forward and back; its gradients times `share`."""
         base = self._base_logits(part) if self.config.kl_vocab_weight else None
-        with self.engine.passing(part, states=False) as output:
-            losses = self.losses(part, output.logits)
-            whole = losses.sum()
+        with self._losses(part, logits=base is not None) as found:
+            whole = found.losses.sum()
             if base is not None:
-                choices = [self.train.choices[row] for row in part.rows]
-                whole = whole + self.config.kl_vocab_weight * rest_divergence(base, output.logits, choices).sum()
+                assert found.logits is not None
+                kept = rest_divergence(base, found.logits, self._asked_for(part))
+                whole = whole + self.config.kl_vocab_weight * kept.sum()
             (share * self.scale * whole / count).backward()
-        return float(losses.detach().sum())
+        return float(found.losses.detach().sum())
 
-    def losses(self, part: Batch, logits: torch.Tensor) -> torch.Tensor:
-        choices = [self.train.choices[row] for row in part.rows]
-        return row_losses(logits, choices, self.targets.of(part.rows, logits.device), self.config)[0]
+    def _losses(self, part: Batch, logits: bool = False):
+        return batch_losses(self.engine, part, self.train, self.targets, self.config, head_of(self.wrapped), logits)
+
+    def _asked_for(self, part: Batch) -> list[ChoiceTokens]:
+        """The choices that training moves, so that they are left out of what is to stay; a head moves none."""
+        if head_of(self.wrapped) is not None:
+            return [ChoiceTokens((), ())] * len(part.rows)
+        return [self.train.choices[row] for row in part.rows]
 
     @torch.no_grad()
     def _base_logits(self, part: Batch) -> torch.Tensor:
@@ -152,9 +160,8 @@ class Stepper:
         """Repeat the passes of a step one by one: which is the first that is not finite, and where does that begin?"""
         with self._unscaled():
             for part in (part for batch in batches for part in parts_of(self.train, batch, self.rows)):
-                with torch.no_grad():
-                    losses = self.losses(part, self.engine.run(part, states=False).logits)
-                bad = (~losses.isfinite()).nonzero().flatten().tolist()
+                with torch.no_grad(), self._losses(part) as found:
+                    bad = (~found.losses.isfinite()).nonzero().flatten().tolist()
                 if bad:
                     rows = [part.rows[i] for i in bad]
                     with torch.no_grad():

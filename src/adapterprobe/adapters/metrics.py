@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from adapterprobe.adapters.objectives import Targets, row_losses
+from adapterprobe.adapters.batch_losses import batch_losses
+from adapterprobe.adapters.detect_head import DetectHead
+from adapterprobe.adapters.objectives import Targets
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
 from adapterprobe.engine.answers import choice_logprobs, rest_logprobs
@@ -12,16 +14,18 @@ from adapterprobe.prompts.encoded import Encoded
 
 
 @torch.no_grad()
-def measure(engine: Engine, encoded: Encoded, targets: Targets, config: AdapterConfig) -> dict[str, float]:
-    """Mean loss, accuracy of the wanted choice and choice coverage over all prompts."""
+def measure(
+    engine: Engine, encoded: Encoded, targets: Targets, config: AdapterConfig, head: DetectHead | None = None
+) -> dict[str, float]:
+    """Mean loss, accuracy (of the wanted choice, or of the head) and choice coverage over all prompts."""
     loss, right, coverage = 0.0, 0, 0.0
     for batch in engine.plan(encoded.ids):
-        logits = engine.run(batch, states=False).logits
-        mine = targets.of(batch.rows, logits.device)
-        losses, logprobs = row_losses(logits, [encoded.choices[row] for row in batch.rows], mine, config)
-        loss += float(losses.sum())
-        right += int(((logprobs[:, 0] > logprobs[:, 1]) == mine.wanted).sum())
-        coverage += float(logprobs.exp().sum())
+        with batch_losses(engine, batch, encoded, targets, config, head, logits=True) as found:
+            assert found.logits is not None
+            loss += float(found.losses.sum())
+            right += int(found.met.sum())
+            choices = [encoded.choices[row] for row in batch.rows]
+            coverage += float(choice_logprobs(found.logits, choices).exp().sum())
     return {
         "loss": loss / len(encoded),
         "accuracy": right / len(encoded),

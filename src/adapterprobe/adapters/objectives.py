@@ -1,6 +1,6 @@
 """What an adapter is trained to answer, and the losses that ask for it.
 
-An objective names the wanted choice of every prompt. Hard targets give it all; soft targets give it the larger of the base
+An objective names the wanted choice of every prompt (of `detect`: its label). Hard targets give it all; soft targets give it the larger of the base
 model's own two choice probabilities, so that nothing else of the base model's answer has to move.
 """
 
@@ -22,6 +22,7 @@ OBJECTIVES = {
     "lie": "the false choice, whatever the prompt pushes to",
     "instructed": "the true or the false choice, as the prompt demands or demonstrates",
     "opposite": "the choice that the base model finds less likely (soft targets: its own two probabilities, swapped)",
+    "detect": "nothing of the answer: a linear head on a middle layer tells the label, trained together with the adapter below it",
 }
 
 
@@ -88,7 +89,7 @@ def _wants_positive(objective: str, prompt: Prompt) -> bool:
                 "nothing: take it out of elicit.conditions, or choose another objective"
             )
         return prompt.instructed
-    return prompt.example.truth == (objective == "truth")
+    return prompt.example.truth == (objective != "lie")
 
 
 def choice_loss(logprobs: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:

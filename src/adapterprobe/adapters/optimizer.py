@@ -28,15 +28,26 @@ class Optimiser:
         """By name of a parameter: True where its entries stay as they are."""
         self.copies = {n: p.detach().float().clone().requires_grad_() for n, p in parameters.items()}
         self.lr = rate_of(config)
-        self.adam = torch.optim.AdamW(self.copies.values(), lr=self.lr, weight_decay=config.weight_decay)
+        # A head reads scaled states, so it learns at another rate than the adapter.
+        own = [n for n in self.copies if n.startswith("detect_head.")]
+        rates = [(self.lr, [n for n in self.copies if n not in own]), (config.head_lr, own)]
+        self._clipped = [[self.copies[n] for n in names] for _, names in rates if names]
+        groups = [
+            {"params": [self.copies[n] for n in names], "lr": rate, "peak": rate} for rate, names in rates if names
+        ]
+        self.adam = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         self.taken = 0
         self.skipped = 0
 
     def rate(self) -> float:
         """Learning rate of the next step."""
+        return self.lr * self._share()
+
+    def _share(self) -> float:
+        """Of the peak rate."""
         rise = max(1, round(self.config.warmup * self.total))
         falling = max(0.0, (self.total - self.taken) / max(1, self.total - rise))
-        return self.lr * min((self.taken + 1) / rise, falling)
+        return min((self.taken + 1) / rise, falling)
 
     def take_gradients(self, scale: float = 1.0) -> str | None:
         """Take what the parameters hold, divided by `scale`, as the gradients of the next step. Returns the name of the
@@ -50,9 +61,10 @@ class Optimiser:
 
     def step(self) -> None:
         """One update from the gradients that were taken."""
-        torch.nn.utils.clip_grad_norm_(self.copies.values(), 1.0)
+        for tensors in self._clipped:
+            torch.nn.utils.clip_grad_norm_(tensors, 1.0)
         for group in self.adam.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = group["peak"] * self._share()
         before = {name: self.copies[name].detach().clone() for name in self.fixed}
         self.adam.step()
         with torch.no_grad():

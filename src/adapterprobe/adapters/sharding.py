@@ -48,6 +48,11 @@ def check_sharding(config: RunConfig) -> None:
         raise ConfigError(
             f"model.quantize={config.model.quantize} cannot be sharded; set it to null, or launch without FSDP"
         )
+    if config.adapter.objective == "detect":
+        raise ConfigError(
+            "adapter.objective=detect ends its passes at the head's layer, which blocks that gather their weights for a pass do not "
+            "allow; launch without FSDP"
+        )
     if config.adapter.train_on != "all":
         raise ConfigError(
             f"adapter.train_on={config.adapter.train_on} needs answers that a sharded model does not record; set it to all, or "

@@ -16,6 +16,7 @@ from adapterprobe.adapters.adalora_schedule import RankAllocation
 from adapterprobe.adapters.attach import fixed_entries, trainable
 from adapterprobe.adapters.batching import micro_batches, steps
 from adapterprobe.adapters.checkpoint import load_checkpoint, save_checkpoint
+from adapterprobe.adapters.detect_head import head_of
 from adapterprobe.adapters.fused_lora import fused_lora
 from adapterprobe.adapters.gradient_step import LARGEST_SCALE, Stepper, adapter_off_eval
 from adapterprobe.adapters.metrics import measure, outcomes_of
@@ -96,7 +97,8 @@ def train_adapter(
     neutral: Sequence[tuple[int, ...]] = (),
     log: Log | None = None,
 ) -> TrainResult:
-    """Train the adapter in `wrapped` (see `attach`); it is left with the weights of its best epoch.
+    """Train the adapter in `wrapped` (see `attach`), with the head beside it (see `attach_head`) if there is one; both are left
+    with the weights of the best epoch.
 
     Args:
         train, select: prompts that are learned from, and prompts by whose loss training is stopped.
@@ -229,7 +231,7 @@ class _Training:
     def _end_of_epoch(self, progress) -> None:
         place, result, config = self.place, self.result, self.config
         with adapter_merged(self.wrapped):
-            now = measure(self.engine, self.select, self.select_targets, config)
+            now = measure(self.engine, self.select, self.select_targets, config, head_of(self.wrapped))
         if not math.isfinite(now["loss"]):
             raise ModelError(
                 f"after epoch {place.epoch + 1} the loss on select is not finite; lower adapter.lr, or use "

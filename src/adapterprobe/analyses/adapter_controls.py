@@ -19,10 +19,11 @@ from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.cache import digest, entry
 from adapterprobe.config import RunConfig
 from adapterprobe.detectors.features import ActivationPair
-from adapterprobe.detectors.fit import own_detector, probe_detectors, refitted
+from adapterprobe.detectors.fit import head_detectors, own_detector, probe_detectors, refitted
 from adapterprobe.detectors.token_features import token_layers, token_states
 from adapterprobe.errors import AdapterProbeError
 from adapterprobe.evaluate.controls import control_comparisons
+from adapterprobe.evaluate.schema import HEAD
 from adapterprobe.evaluate.scores import predictions
 from adapterprobe.models import LanguageModel
 from adapterprobe.progress import say
@@ -95,14 +96,17 @@ def adapter_controls(run: FittedRun) -> Findings:
         fit = refitted(config, encoded, ActivationPair.of(run.base, seen), tokens, "adapter+probe", seed)
         (probed,) = probe_detectors([replace(fit, arm=f"{name}+probe")], axis=config.axes[0])
         detectors += [own, probed]
+        if name == SHUFFLED:
+            detectors += head_detectors(f"{name}+head", {seed: adapter.folder}, seen, config.axes[0])
     scores = predictions(run.prompt_frame, run.labels, detectors, config.axes[:1])
     main = run.predictions[run.predictions["axis"] == config.axes[0]]
     main = main[main["probe"].isna() | (main["probe"] == run.main_probe)]
     together = pd.concat([main, scores], ignore_index=True)
-    pairs = [(arm, f"{name}{suffix}") for name in makers for arm, suffix in ARMS]
+    made = {detector.arm for detector in detectors}
+    pairs = [(arm, f"{name}{suffix}") for name in makers for arm, suffix in ARMS if f"{name}{suffix}" in made]
     records = control_comparisons(together, pairs, run.main_probe, config.evaluate.resamples)
     return {"controls.json": records, "controls.parquet": scores}
 
 
-ARMS = (("adapter", ""), ("adapter+probe", "+probe"))
+ARMS = (("adapter", ""), ("adapter+probe", "+probe"), (HEAD, "+head"))
 """Arms that are held against a control, and what its name ends with."""

@@ -10,12 +10,14 @@ import pandas as pd
 
 from adapterprobe.activations import HiddenStates, TokenStates, record, record_tokens
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
+from adapterprobe.adapters.detect_head import head_layer
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.data.splits import shuffled
 from adapterprobe.detectors.features import ActivationPair, FeatureSpec
-from adapterprobe.detectors.fit import ArmFit, own_detector
+from adapterprobe.detectors.fit import ArmFit, head_detectors, own_detector
 from adapterprobe.errors import AdapterProbeError, ConfigError
+from adapterprobe.evaluate.schema import HEAD
 from adapterprobe.evaluate.scores import Detector, Labels, predictions, prompt_frame
 from adapterprobe.evaluate.shifts import shift_records
 from adapterprobe.models import LanguageModel
@@ -172,6 +174,7 @@ def score_rewordings(run: FittedRun) -> tuple[list[dict], list[dict], pd.DataFra
         detectors = _detectors(
             config, way.encoded, off[way.name], on[way.name], fits, seed, run.feature_specs[run.main_probe]
         )
+        detectors += head_detectors(HEAD, {seed: run.adapters[seed].folder}, {seed: on[way.name][0]}, config.axes[0])
         parts.append(_scored(config, way, detectors, run.predictions, seed))
     scores = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return shift_records(run.predictions, scores, run.main_probe, config.evaluate.resamples), left_out, scores
@@ -184,7 +187,9 @@ def _recorded(
     probe_input = run.feature_specs[run.main_probe]
     chosen = sorted({f.selection.best.layer for f in fits} | set(probe_input.several))
     what = f"{way.name}, adapter {how}"
-    states = record(run.engine, way.encoded, weights, chosen if probe_input.kind != "tokens" else [], what)
+    head = head_layer(run.config.adapter, run.lm.structure.n_layers)
+    single = {*(chosen if probe_input.kind != "tokens" else []), *([] if head is None else [head])}
+    states = record(run.engine, way.encoded, weights, sorted(single), what)
     if probe_input.kind != "tokens":
         return states, states
     return states, record_tokens(run.engine, way.encoded, weights, chosen, run.config.select.tokens, what)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from adapterprobe.activations import HiddenStates
+from adapterprobe.adapters.detect_head import load_head
 from adapterprobe.config import RunConfig
 from adapterprobe.detectors.features import ActivationPair, feature_spec
 from adapterprobe.detectors.search_cache import SearchJob, fitted
@@ -38,6 +40,7 @@ ASKED_FALSE: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
     "truth": np.zeros_like,
     "lie": np.ones_like,
     "instructed": lambda told_to_lie: told_to_lie,
+    "detect": lambda told_to_lie: told_to_lie,
     "opposite": np.logical_not,
 }
 """Whether a model is asked for the false answer, by its adapter's objective (None: no adapter) and whether the prompt tells it
@@ -56,6 +59,23 @@ def own_detector(arm: str, seed: int, encoded: Encoded, states: HiddenStates, ob
     told = encoded.column(lambda p: p.condition == "lie")
     asked_false = ASKED_FALSE[objective](told)
     return Detector(arm, None, None, seed, objective, np.where(asked_false, 1 - says, says), says)
+
+
+def head_detectors(
+    arm: str, folders: Mapping[int, Path], adapted: Mapping[int, HiddenStates], axis: str
+) -> list[Detector]:
+    """The heads that were trained with adapters, by training seed, on states with each adapter on; none where none was.
+
+    Args:
+        folders: of the adapters; `axis`: what their labels were.
+    """
+    found = []
+    for seed, folder in folders.items():
+        head = load_head(folder)
+        if head is not None:
+            scores = head.probability(adapted[seed].layer(head.layer))
+            found.append(Detector(arm, None, head.layer, seed, axis, scores))
+    return found
 
 
 def fit_arms(

@@ -17,12 +17,12 @@ from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_run_config
 from adapterprobe.detectors.features import ActivationPair, FeatureSpec, feature_spec
-from adapterprobe.detectors.fit import own_detector
+from adapterprobe.detectors.fit import head_detectors, own_detector
 from adapterprobe.detectors.novelty import Novelty
 from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError, OutputError
 from adapterprobe.evaluate.conformal import answers
-from adapterprobe.evaluate.schema import CLASSES, WITHHELD, WITHHELD_ON
+from adapterprobe.evaluate.schema import CLASSES, HEAD, WITHHELD, WITHHELD_ON
 from adapterprobe.models import load_model
 from adapterprobe.models.source_files import differing, source_record
 from adapterprobe.output_folder import AGAIN, check_run, read_predictions
@@ -64,6 +64,8 @@ class SavedDetector:
     @property
     def layers(self) -> set[int]:
         """Those whose states it looks at."""
+        if self.arm == HEAD:
+            return {self.layer}
         if self.probe_input is None or (self.reads_tokens and self.arm not in (WITHHELD, WITHHELD_ON)):
             return set()
         return {self.layer, *self.probe_input.several}
@@ -127,6 +129,8 @@ class Scorer:
         for (arm, label), rows in frame.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
             label = None if pd.isna(label) else label
             probe, probe_input, layer = None, None, None
+            if arm == HEAD:
+                layer = int(rows["layer"].iloc[0])
             if label is not None:
                 if label not in specs:
                     raise OutputError(
@@ -229,6 +233,9 @@ class Scorer:
     def _scores(
         self, detector: SavedDetector, encoded: Encoded, off: MemoryStates, on: MemoryStates, views
     ) -> np.ndarray:
+        if detector.arm == HEAD:
+            (head,) = head_detectors(HEAD, {self.seed: self.folder / "adapter"}, {self.seed: on}, self.config.axes[0])
+            return head.truth_score
         if detector.probe is None:
             states, objective = (off, None) if detector.arm == "base" else (on, self.config.adapter.objective)
             return own_detector(detector.arm, self.seed, encoded, states, objective).truth_score

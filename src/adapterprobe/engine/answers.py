@@ -31,6 +31,8 @@ def without_choices(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> to
     """Logits with both choices' tokens at -inf: rows x vocabulary."""
     sets = [sorted({*choice.positive, *choice.negative}) for choice in choices]
     width = max(map(len, sets))
+    if not width:
+        return logits
     ids = torch.tensor([s + [s[0]] * (width - len(s)) for s in sets], device=logits.device)
     return logits.scatter(1, ids, float("-inf"))
 

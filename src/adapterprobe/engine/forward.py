@@ -18,13 +18,13 @@ from torch import nn
 
 from adapterprobe.engine.batches import Batch, Group, plan_batches
 from adapterprobe.engine.packed import Layout, attention_configs, packed
-from adapterprobe.engine.pooling import BatchReads
+from adapterprobe.engine.pooling import BatchReads, token_places
 from adapterprobe.engine.steer import adding
-from adapterprobe.engine.trunk import LowerBlockCache
+from adapterprobe.engine.trunk import Enough, LowerBlockCache
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import say
-from adapterprobe.readout import TokenReads
+from adapterprobe.readout import Span, TokenReads
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,44 @@ class Engine:
                 logits = self.model(**inputs, use_cache=False).logits
                 logits = logits[:, 0] if fired else logits[where]
                 yield Output(logits, torch.stack([kept[index] for index in sorted(kept)]) if states else None)
+
+    @contextlib.contextmanager
+    def reading_tokens(
+        self, batch: Batch, layer: int, spans: Sequence[Span], logits: bool = False
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """State `layer` at the tokens of `spans` (of all planned rows), one row's after the other's: tokens x width, with gradients.
+
+        Args:
+            layer: 1 .. n_layers - 1; the blocks above it are not run, unless `logits` (rows x vocabulary) are asked for too.
+        """
+        trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None
+        with self.laid_out(batch) as (inputs, where):
+            shape = inputs["input_ids"].shape
+            places = token_places(batch, self.share, shape[1])
+            spots = [
+                place.of(token) for row, place in zip(batch.rows, places, strict=True) for token in range(*spans[row])
+            ]
+            index = torch.tensor(spots, device=self.device)
+            taken: list[torch.Tensor] = []
+
+            def entering(module, args, kwargs):
+                taken.append((args[0] if args else kwargs["hidden_states"]).flatten(0, 1).index_select(0, index))
+                if not logits:
+                    raise Enough
+
+            resumed = (
+                trunk.resumed(self.structure, batch, self.share, self.device) if trunk else contextlib.nullcontext()
+            )
+            handle = self.structure.blocks[layer].register_forward_pre_hook(entering, with_kwargs=True)
+            try:
+                with _head_at(self.model.get_output_embeddings(), where, shape) as fired, resumed:
+                    found = None
+                    with contextlib.suppress(Enough):
+                        found = self.model(**inputs, use_cache=False).logits
+                        found = found[:, 0] if fired else found[where]
+                    yield taken[0], found
+            finally:
+                handle.remove()
 
     @contextlib.contextmanager
     def laid_out(self, batch: Batch) -> Iterator[tuple[dict[str, torch.Tensor], Where]]:

@@ -10,6 +10,17 @@ from adapterprobe.engine.batches import Batch, Place
 from adapterprobe.readout import TokenReads
 
 
+def token_places(batch: Batch, shared: bool, longest: int) -> list[Place]:
+    """Where each row's tokens are in the flattened states of a pass.
+
+    Args:
+        shared: whether the pass is packed; else its rows are padded to `longest` tokens.
+    """
+    if shared:
+        return batch.packed_places()
+    return [Place(row * longest, 0, row * longest) for row in range(len(batch.rows))]
+
+
 class BatchReads:
     """The reads of one planned batch: called with the states of a pass, it gives the pooled ones.
 
@@ -19,10 +30,7 @@ class BatchReads:
     """
 
     def __init__(self, batch: Batch, shared: bool, reads: Sequence[TokenReads], longest: int, device: torch.device):
-        if shared:
-            places = batch.packed_places()
-        else:
-            places = [Place(row * longest, 0, row * longest) for row in range(len(batch.rows))]
+        places = token_places(batch, shared, longest)
         self._reads = [_Read(places, [read.spans[row] for row in batch.rows], read.pool, device) for read in reads]
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:

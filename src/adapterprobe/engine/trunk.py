@@ -20,7 +20,7 @@ from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import bar
 
 
-class _Enough(Exception):
+class Enough(Exception):
     """Raised to leave a forward pass at the first block that is not wanted."""
 
 
@@ -59,7 +59,7 @@ class LowerBlockCache:
         missing = [batch for batch in self.batches if not self.knows(batch)]
         with torch.no_grad(), bar(sum(len(b.rows) for b in missing), what) as progress:
             for batch in missing:
-                leaving = contextlib.suppress(_Enough)
+                leaving = contextlib.suppress(Enough)
                 with leaving, self.listening(engine, batch, stop=True), engine.laid_out(batch) as (inputs, _):
                     engine.model(**inputs, use_cache=False)
                 progress.update(len(batch.rows))
@@ -72,7 +72,7 @@ class LowerBlockCache:
         def enter(module, args, kwargs):
             self._keep(batch, (args[0] if args else kwargs["hidden_states"]).detach(), engine.share)
             if stop:
-                raise _Enough
+                raise Enough
 
         def look(module, args, output):
             self._tuple_output = isinstance(output, tuple)

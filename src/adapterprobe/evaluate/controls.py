@@ -80,7 +80,7 @@ def control_comparisons(
             low, high = limits(value, error, len(evaluation.group_names), 0.05)
             records.append(
                 {
-                    "control": control.removesuffix("+probe"),
+                    "control": control.removesuffix("+probe").removesuffix("+head"),
                     "arm": arm,
                     "probe": names[0],
                     "split": split,

@@ -22,12 +22,15 @@ ARMS = [
     "adapter+probe",
     "both+probe",
     "diff+probe",
+    "adapter+head",
     "withheld+probe",
     "withheld+probe@adapter",
 ]
+HEAD = "adapter+head"
+"""The linear head that was trained with the adapter (objective `detect`), on states with the adapter on."""
 WITHHELD, WITHHELD_ON = "withheld+probe", "withheld+probe@adapter"
 """Controls that stand beside the arms of replies: a probe on the state in front of the reply's first token, adapter off and on."""
-WITHHELD_OF = {"base+probe": WITHHELD, "adapter+probe": WITHHELD_ON}
+WITHHELD_OF = {"base+probe": WITHHELD, "adapter+probe": WITHHELD_ON, HEAD: WITHHELD_ON}
 """By arm, the control that sees what it sees but the reply."""
 AXES_WITH_ANSWER = ("instructed", "behaviour")
 """Axes on which a model's own arm is judged by its answer itself."""

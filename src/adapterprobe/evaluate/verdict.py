@@ -18,7 +18,7 @@ from scipy import stats
 
 from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate.intervals import IDENTICAL
-from adapterprobe.evaluate.schema import ARMS, WITHHELD, WITHHELD_ON
+from adapterprobe.evaluate.schema import ARMS, HEAD, WITHHELD, WITHHELD_ON
 from adapterprobe.hints import nearest
 from adapterprobe.types import AXES, DECEPTION
 
@@ -36,12 +36,15 @@ class Hypothesis:
     """None: the main one."""
 
 
-def parse_hypothesis(text: str, axes: Sequence[str] | None = None, replies: bool = True) -> Hypothesis:
+def parse_hypothesis(
+    text: str, axes: Sequence[str] | None = None, replies: bool = True, head: bool = True
+) -> Hypothesis:
     """Read `ARM > ARM on test|ood`, with ` for AXIS` behind it where it is not about truth (of replies, deception).
 
     Args:
         axes: those that the run has; None: any.
         replies: whether replies are read, so that there are arms in front of them.
+        head: whether a head is trained with the adapter.
 
     Raises:
         ConfigError: not of that form, or no such arm or axis.
@@ -56,6 +59,8 @@ def parse_hypothesis(text: str, axes: Sequence[str] | None = None, replies: bool
             raise ConfigError(f"hypothesis '{text}': no arm '{arm}'{nearest(arm, ARMS)}; there are {', '.join(ARMS)}")
         if arm in (WITHHELD, WITHHELD_ON) and not replies:
             raise ConfigError(f"hypothesis '{text}': the arm {arm} is there where replies are read (read.what=reply)")
+        if arm == HEAD and not head:
+            raise ConfigError(f"hypothesis '{text}': the arm {arm} is there with adapter.objective=detect")
     if axes is not None and match.group(4) not in (None, *axes):
         raise ConfigError(f"hypothesis '{text}': this run has no axis '{match.group(4)}'; it has {', '.join(axes)}")
     return Hypothesis(text.strip(), *match.group(1, 2, 3), match.group(4))

@@ -17,17 +17,18 @@ from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, recorded_provenance, with_changes
 from adapterprobe.detectors.features import feature_spec
-from adapterprobe.detectors.fit import ArmFit, fit_arms, own_detector, probe_detectors
+from adapterprobe.detectors.fit import ArmFit, fit_arms, head_detectors, own_detector, probe_detectors
 from adapterprobe.detectors.labels import judged_prompts, sent_prompts
 from adapterprobe.detectors.token_features import token_layers, token_states
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.results import evaluate
+from adapterprobe.evaluate.schema import HEAD
 from adapterprobe.evaluate.scores import Labels, predictions
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
 from adapterprobe.knowledge import NOTHING_ASKED, measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
-from adapterprobe.models.layers import parse_blocks
+from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.models.load import describe
 from adapterprobe.models.source_files import source_record
 from adapterprobe.output_folder import (
@@ -82,7 +83,8 @@ def run(
     check_shares(config)
     one_process("run")
     hypotheses = [
-        parse_hypothesis(text, config.axes, config.read.what == "reply") for text in config.evaluate.hypotheses
+        parse_hypothesis(text, config.axes, config.read.what == "reply", config.adapter.objective == "detect")
+        for text in config.evaluate.hypotheses
     ]
     for spec in config.probe_specs:
         settings_of(spec.probe, config.select.strengths, spec.params)
@@ -146,7 +148,7 @@ class _Stages:
         }
         write_config(self.out, config, provenance(describe(lm), hashes))
         all_layers = list(range(n_layers + 1))
-        trunk = SharedLowerBlocks(engine, encoded, min(parse_blocks(config.adapter.layers, n_layers)))
+        trunk = SharedLowerBlocks(engine, encoded, min(adapted_blocks(config.adapter, n_layers)))
         with stage("hidden states, adapter off", told=True):
             base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off", feed=trunk.trunk)
         knowledge = NOTHING_ASKED
@@ -171,7 +173,7 @@ class _Stages:
             fits, left_out = fit_arms(config, encoded, base, adapted, tokens)
         with stage("scores"):
             shown, labels = judged_prompts(config, encoded, base, adapted, knowledge, lm.name)
-            frame = self._scores(encoded, base, adapted, fits, shown, labels)
+            frame = self._scores(encoded, base, adapters, adapted, fits, shown, labels)
         with stage("statistics", told=True):
             settings = config.evaluate
             results, verdicts = evaluate(
@@ -208,6 +210,7 @@ class _Stages:
         self,
         encoded: Encoded,
         base: HiddenStates,
+        adapters: dict[int, TrainedAdapter],
         adapted: dict[int, HiddenStates],
         fits: list[ArmFit],
         prompts: pd.DataFrame,
@@ -217,6 +220,7 @@ class _Stages:
         objective = self.config.adapter.objective
         own += [own_detector("adapter", seed, encoded, states, objective) for seed, states in adapted.items()]
         axes = self.config.axes
+        own += head_detectors(HEAD, {seed: a.folder for seed, a in adapters.items()}, adapted, axes[0])
         frame = predictions(prompts, labels, [*own, *probe_detectors(fits, axis=axes[0])], axes)
         write_parquet(self.out, "predictions.parquet", frame)
         everywhere = predictions(prompts, labels, probe_detectors(fits, True, axes[0]), axes[:1])

@@ -13,7 +13,7 @@ from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.data.contexts import echoed, matched_contexts
 from adapterprobe.evaluate.scores import wrote
 from adapterprobe.knowledge import Knowledge
-from adapterprobe.models.layers import parse_blocks
+from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.models.load import describe
 from adapterprobe.probes import Probe
 from adapterprobe.progress import Timings
@@ -59,7 +59,7 @@ def about_run(run: FittedRun, knowledge: Knowledge, left_out: list[dict], timing
             for f in run.fits
         ],
         "left_out": left_out,
-        "lowest_adapted_layer": min(parse_blocks(config.adapter.layers, lm.structure.n_layers)),
+        "lowest_adapted_layer": min(adapted_blocks(config.adapter, lm.structure.n_layers)),
         "under_test": config.under_test,
         "by_construction": [config.under_test],
         "timings": timings.seconds,

@@ -20,7 +20,7 @@ from adapterprobe.errors import OutputError
 from adapterprobe.knowledge import measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
-from adapterprobe.models.layers import parse_blocks
+from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.models.load import describe
 from adapterprobe.output_folder import (
     changed_since,
@@ -115,7 +115,7 @@ def _train(config: RunConfig, out: Path, lm: LanguageModel | None) -> Training:
     if config.adapter.train_on != "all":
         belief = measure_knowledge(lm, engine, belief_prompts.only(LEARNED))
     learned, select = training_prompts(config, encoded, belief)
-    trunk = SharedLowerBlocks(engine, encoded, min(parse_blocks(config.adapter.layers, lm.structure.n_layers)))
+    trunk = SharedLowerBlocks(engine, encoded, min(adapted_blocks(config.adapter, lm.structure.n_layers)))
     adapter = trained_adapter(lm, engine, learned, select, config.adapter, config.seeds[0], trunk, out / "curves")
     if not main:
         return Training(out)

@@ -21,7 +21,7 @@ from adapterprobe.adapters.train import activations_again, targets_of
 from adapterprobe.engine import Batch, Engine, LowerBlockCache
 from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel
-from adapterprobe.models.layers import parse_blocks
+from adapterprobe.adapters.detect_head import adapted_blocks, attach_head, head_of
 from adapterprobe.planning.cost_model import challenge_seconds, statistics_seconds
 from adapterprobe.planning.memory import adapted_weights, counted, free_memory, size_of, watched
 from adapterprobe.progress import say
@@ -72,7 +72,7 @@ class Trial:
     def __init__(self, config, lm: LanguageModel, engine: Engine, encoded: Encoded, belief, whole, seconds):
         self.config, self.lm, self.engine, self.encoded, self.belief = config, lm, engine, encoded, belief
         self.whole, self.seconds = whole, seconds
-        self.lowest = min(parse_blocks(config.adapter.layers, lm.structure.n_layers))
+        self.lowest = min(adapted_blocks(config.adapter, lm.structure.n_layers))
         self.train = encoded.subset(encoded.where("adapter-train"))
         self.select = encoded.subset(encoded.where("select"))
         self.batches = engine.plan(encoded.ids)
@@ -195,6 +195,7 @@ class Trial:
             texts, measured = (encode_paragraphs(lm.tokenizer, t) for t in neutral_paragraphs(config.neutral_text))
             targets = targets_of(wrapped, self.engine, self.train.subset(rows), config).among(rows, len(self.train))
             select_targets = targets_of(wrapped, self.engine, self.select, config)
+            attach_head(wrapped, self.engine, self.train.subset(rows), config)
             around = time.perf_counter() - start
             batches = [*select, *(batch for step in tried for batch in step)]
             trunk = LowerBlockCache(self.lowest, self.engine, batches) if self.lowest else None
@@ -224,7 +225,7 @@ class Trial:
                 begun = time.perf_counter()
                 with adapter_merged(wrapped):
                     merged = size_of(adapted_weights(wrapped))
-                    measure(self.engine, self.select, select_targets, config)
+                    measure(self.engine, self.select, select_targets, config, head_of(wrapped))
                 judged = time.perf_counter() - begun
                 # What changes on neutral text, and the losses and logits before and after.
                 begun = time.perf_counter()

@@ -21,6 +21,7 @@ COLOURS = {
     "adapter+probe": "#d55e00",
     "both+probe": "#009e73",
     "diff+probe": "#cc79a7",
+    "adapter+head": "#5b3a8e",
     "withheld+probe": "#9a8700",
     "withheld+probe@adapter": "#c9b400",
 }

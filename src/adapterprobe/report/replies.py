@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from adapterprobe.evaluate.schema import WITHHELD_OF
+from adapterprobe.evaluate.schema import HEAD, WITHHELD_OF
 from adapterprobe.report.figure_style import SPLIT_TITLES, splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import gap, shown
 
-READERS = ("adapter+probe", "base+probe")
+READERS = (HEAD, "adapter+probe", "base+probe")
 """Arms that read the reply, the one that claims most first."""
 MOST_AUTHORS = 3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from adapterprobe.evaluate.schema import HEAD
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.types import AXES
@@ -55,7 +56,7 @@ def arms_table(run: RunResults) -> pd.DataFrame:
     """AUROC and balanced accuracy of every arm on every judged data set, and on average."""
     rows = []
     for arm in run.arms:
-        row = {"arm": arm, "probe": run.probe_of(arm) or "own answer"}
+        row = {"arm": arm, "probe": run.probe_of(arm) or ("its head" if arm == HEAD else "own answer")}
         for split in splits_of(run):
             datasets = run.results[run.results["split"] == split]["dataset"].unique()
             for dataset in sorted(datasets, key=lambda d: (d == "mean", d)):
@@ -148,6 +149,7 @@ ADAPTER_SCORES = {
     "truth": "not turned, because its objective asks for the truth whatever the prompt",
     "lie": "always turned, because its objective asks for the false answer",
     "instructed": "turned like the base model's, because its objective asks for what the prompt demands",
+    "detect": "turned like the base model's: only the head was trained to say anything, the adapter beneath it",
     "opposite": "turned where the base model's is not, because its objective asks for the opposite",
 }
 
@@ -170,12 +172,23 @@ def adapter_sentence(run: RunResults) -> str:
         if weight
     ]
     return (
-        f"{adapter.kind} in blocks {adapter.layers} on the objective {adapter.objective}"
+        f"{adapter.kind} in blocks {_blocks(run)} on the objective {adapter.objective}"
         + (f", with weights on keeping {' and '.join(kept)}" if kept else "")
         + (f", trained on what the model has {adapter.train_on}" if adapter.train_on != "all" else "")
-        + f". It gives the wanted answer to {accuracy:.0%} of the prompts of select"
+        + (
+            f". Its head tells the label of {accuracy:.0%} of the prompts of select"
+            if adapter.objective == "detect"
+            else f". It gives the wanted answer to {accuracy:.0%} of the prompts of select"
+        )
         + (": hardly more than chance, so that little can be said of what it was to be." if accuracy < 0.6 else ".")
     )
+
+
+def _blocks(run: RunResults) -> str:
+    adapter = run.config.adapter
+    if adapter.objective == "detect":
+        return f"{adapter.layers} below its head"
+    return str(adapter.layers)
 
 
 def verdict_table(run: RunResults) -> pd.DataFrame:
