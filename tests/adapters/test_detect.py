@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SEVERAL
 from peft import PeftModel
 from pydantic import ValidationError
 
@@ -30,6 +29,7 @@ from adapterprobe.errors import ConfigError, ModelError
 from adapterprobe.prompts import draw_demo_sets, make_prompts, templates_for
 from adapterprobe.prompts.encoded import encode
 from adapterprobe.readout import TokenReads
+from conftest import SEVERAL
 
 CONFIG = AdapterConfig(
     objective="detect", layers="0-1", head_layer=3, rank=4, alpha=8, epochs=4, lr=0.01, head_lr=0.05, patience=9,

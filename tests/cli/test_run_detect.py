@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import small_config
 from test_run_replies import TEMPLATE, rows, write
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -15,6 +14,7 @@ from adapterprobe.config_files import to_yaml
 from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate.schema import HEAD
 from adapterprobe.evaluate.verdict import parse_hypothesis
+from conftest import small_config
 
 SMALL = ("evaluate.resamples=1000", "data.min_groups=4", "select.curve=[]", "select.strengths=[0.01,1.0]", "seeds=[0]")
 

@@ -9,6 +9,7 @@ from peft import PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
+from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.adapters.kinds import KINDS, kind_of, peft_config
 from adapterprobe.adapters.residual_adapter import ResidualAdapter
 from adapterprobe.adapters.sharding import refuse_sharded
@@ -18,7 +19,6 @@ from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
 from adapterprobe.models.blocks import Structure
-from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.models.roles import ROLES, find_roles
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from adapterprobe.activations import HiddenStates, TokenStates, record, record_tokens
-from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.adapters.detect_head import head_layer
+from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.data.splits import shuffled

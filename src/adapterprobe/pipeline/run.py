@@ -10,6 +10,7 @@ import pandas as pd
 from adapterprobe.activations import HiddenStates, record
 from adapterprobe.adapters.attach import target_names
 from adapterprobe.adapters.cached_training import SharedLowerBlocks, TrainedAdapter, record_adapted, trained_adapter
+from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.adapters.preflight import check_adapter, check_shares, one_process, training_prompts
 from adapterprobe.analyses import write_analyses
 from adapterprobe.analyses.fitted_run import FittedRun
@@ -28,7 +29,6 @@ from adapterprobe.evaluate.scores import Labels, predictions
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
 from adapterprobe.knowledge import NOTHING_ASKED, measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
-from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.models.load import describe
 from adapterprobe.models.source_files import source_record
 from adapterprobe.output_folder import (

@@ -9,11 +9,11 @@ from collections import Counter
 import pandas as pd
 import torch
 
+from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.data.contexts import echoed, matched_contexts
 from adapterprobe.evaluate.scores import wrote
 from adapterprobe.knowledge import Knowledge
-from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.models.load import describe
 from adapterprobe.probes import Probe
 from adapterprobe.progress import Timings

@@ -11,6 +11,7 @@ from pathlib import Path
 from adapterprobe.adapters import distributed as processes
 from adapterprobe.adapters.attach import target_names
 from adapterprobe.adapters.cached_training import SharedLowerBlocks, trained_adapter
+from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.adapters.preflight import check_adapter, training_prompts
 from adapterprobe.adapters.sharding import check_sharding, fsdp_requested, is_sharded, shard
 from adapterprobe.cache import digest
@@ -20,7 +21,6 @@ from adapterprobe.errors import OutputError
 from adapterprobe.knowledge import measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
-from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.models.load import describe
 from adapterprobe.output_folder import (
     changed_since,

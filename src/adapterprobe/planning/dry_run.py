@@ -12,6 +12,7 @@ from adapterprobe.adapters import adapter_merged, attach
 from adapterprobe.adapters.attach import detach, fixed_entries, trainable
 from adapterprobe.adapters.batching import micro_batches, steps
 from adapterprobe.adapters.cached_training import FIXED_BATCH
+from adapterprobe.adapters.detect_head import adapted_blocks, attach_head, head_of
 from adapterprobe.adapters.fused_lora import fused_lora
 from adapterprobe.adapters.gradient_step import Stepper, out_of_memory
 from adapterprobe.adapters.metrics import measure
@@ -21,7 +22,6 @@ from adapterprobe.adapters.train import activations_again, targets_of
 from adapterprobe.engine import Batch, Engine, LowerBlockCache
 from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel
-from adapterprobe.adapters.detect_head import adapted_blocks, attach_head, head_of
 from adapterprobe.planning.cost_model import challenge_seconds, statistics_seconds
 from adapterprobe.planning.memory import adapted_weights, counted, free_memory, size_of, watched
 from adapterprobe.progress import say
