@@ -51,6 +51,8 @@ class Conversation:
     reply: str
     author: str | None = None
     """Which model wrote the reply, where the data say so."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Characters of a deceptive reply that are false (from, to; the second exclusive), where the data say so."""
 
     def texts(self, *roles: str) -> list[str]:
         """Contents of the context's turns of these roles."""
@@ -88,6 +90,8 @@ class Example:
     """Where its row stands in the file it was read from, counted from 1; None for built-in facts."""
     conversation: Conversation | None = field(default=None, hash=False)
     """Of an example that is a reply."""
+    weight: float = 1.0
+    """How much it counts where probes and heads are fitted."""
 
     @property
     def named(self) -> str:

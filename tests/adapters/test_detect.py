@@ -59,13 +59,16 @@ def test_states_at_tokens_are_transformers_own(family, logits, tiny_lm, encoded)
     engine, some = Engine(lm.model, lm.structure), with_spans(encoded).subset(range(6))
     spans, found = head_spans(some), {}
     for batch in engine.plan(some.ids):
-        with engine.reading_tokens(batch, 3, spans, logits) as (states, said):
-            parts = states.split([spans[row][1] - spans[row][0] for row in batch.rows])
+        with engine.reading_tokens(batch, [0, 1, 3], spans, logits) as (states, said):
+            assert set(states) == {0, 1, 3}
+            lengths = [spans[row][1] - spans[row][0] for row in batch.rows]
+            parts, below = states[3].split(lengths), states[0].split(lengths)
             for place, row in enumerate(batch.rows):
-                found[row] = parts[place], None if said is None else said[place]
+                found[row] = parts[place], None if said is None else said[place], below[place]
     for row, ids in enumerate(some.ids):
         plain = lm.model(torch.tensor([ids]), output_hidden_states=True)
         expected = plain.hidden_states[3][0, slice(*spans[row])]
+        assert (found[row][2] - plain.hidden_states[0][0, slice(*spans[row])]).abs().max() < 1e-5
         assert (found[row][0] - expected).abs().max() < 1e-4 * expected.abs().max()
         if logits:
             assert (found[row][1] - plain.logits[0, -1]).abs().max() < 1e-3
@@ -125,8 +128,10 @@ def test_trained_saved_and_loaded(kind, tiny_lm, encoded, tmp_path):
     head = head_of(wrapped)
     told = {}
     for batch in engine.plan(some.ids):
-        with torch.no_grad(), engine.reading_tokens(batch, head.layer, head_spans(some)) as (states, _):
-            parts = states.split([some.reads[0].spans[row][1] - some.reads[0].spans[row][0] for row in batch.rows])
+        with torch.no_grad(), engine.reading_tokens(batch, [head.layer], head_spans(some)) as (states, _):
+            parts = states[head.layer].split(
+                [some.reads[0].spans[row][1] - some.reads[0].spans[row][0] for row in batch.rows]
+            )
             told |= {row: float(head(part).mean()) for row, part in zip(batch.rows, parts, strict=True)}
     save_adapter(wrapped, model, tmp_path / "adapter", detach_head(wrapped))
     detach(wrapped)

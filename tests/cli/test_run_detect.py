@@ -14,9 +14,17 @@ from adapterprobe.config_files import to_yaml
 from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate.schema import HEAD
 from adapterprobe.evaluate.verdict import parse_hypothesis
+from adapterprobe.probes import lookup
 from conftest import small_config
 
 SMALL = ("evaluate.resamples=1000", "data.min_groups=4", "select.curve=[]", "select.strengths=[0.01,1.0]", "seeds=[0]")
+
+
+def marked(row, place):
+    """With the false part of a lie marked, and every second town counting twice."""
+    said = row["messages"][-1]["content"]
+    start = said.index(" is in ") + 7
+    return row | {"weight": 1 + place % 2} | ({"spans": [[start, said.index(",")]]} if row["deceptive"] else {})
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +34,10 @@ def replies(tiny_folder, tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(base / "chatty")
-    write(base / "chats.jsonl", rows())
+    write(base / "chats.jsonl", [marked(row, place) for place, row in enumerate(rows())])
     argv = ["run", "--data", str(base / "chats.jsonl"), "--model", str(base / "chatty"), "--dtype", "fp32"]
     settings = ("adapter.objective=detect", "adapter.head_layer=3", "adapter.epochs=3", "adapter.rank=4", "adapter.lr=0.01",
-                "adapter.head_lr=0.05", "probes=[logistic]", *SMALL)  # fmt: skip
+                "adapter.head_lr=0.05", "probes=[logistic,token_logistic,mass_mean]", *SMALL)  # fmt: skip
     for setting in settings:
         argv += ["--set", setting]
     with pytest.MonkeyPatch.context() as patch:
@@ -69,6 +77,43 @@ def test_the_report_names_it(replies):
     text = (replies / "out" / "report.md").read_text()
     assert f"| {HEAD} | its head |" in text and "all below its head" not in text.split("\n\n")[0]
     assert f"{HEAD} " in text.split("\n\n")[1], "whether it reads the reply is said first"
+
+
+def test_tokens_are_shown_by_every_probe_and_some_layers(replies):
+    tokens = pd.read_parquet(replies / "out" / "tokens.parquet")
+    assert set(tokens["arm"]) == {"base+probe", "adapter+probe", HEAD}
+    assert set(tokens.loc[tokens["arm"] != HEAD, "probe"]) == {"logistic", "token_logistic", "mass_mean"}
+    assert tokens.groupby(["arm", "probe"])["chosen"].any().all() and tokens["score"].between(0, 1).all()
+    lies = tokens[tokens["false"].notna()]
+    assert set(lies["label"]) == {1} and lies["false"].nunique() == 2
+    inside = lies[(lies["false"] == 1) & (lies["arm"] == HEAD)].groupby("prompt_id", sort=False)["text"].agg("".join)
+    sent = pd.read_parquet(replies / "out" / "prompts.parquet").set_index("prompt_id")["turn"]
+    assert len(inside) and all(sent[key].split(" is in ")[1].split(",")[0] in text for key, text in inside.items())
+    challenge = json.loads((replies / "out" / "challenge.json").read_text())
+    assert {r["arm"] for r in challenge["false_spans"]} == {"base+probe", "adapter+probe", HEAD}
+    record = next(r for r in challenge["false_spans"] if r["arm"] == HEAD)
+    assert record["low"] <= record["auroc"] <= record["high"] and record["inside"] < record["tokens"]
+
+
+def test_the_page_has_a_picker_whose_views_are_the_tokens(replies):
+    page = (replies / "out" / "report.html").read_text()
+    data = json.loads(page.split('id="token-data">')[1].split("</script>")[0])
+    tokens = pd.read_parquet(replies / "out" / "tokens.parquet")
+    assert 'class="view"' in page and "Tokens inside of false ranges" in page
+    names = {name for reply in data["replies"] for arm, views in reply.items() for name in views if arm == "base+probe"}
+    mine = tokens[tokens["arm"] == "base+probe"].drop_duplicates(["probe", "layer"])
+    assert names == {f"{r.probe}, layer {r.layer}" for r in mine.itertuples()} and len(names) > 3
+    for place in range(len(data["replies"])):
+        shown = page.split(f'data-place="{place}"')[1].split("</pre>")[0]
+        first = next(iter(data["replies"][place]))
+        assert all(len(view) == shown.count("<span class=") for view in data["replies"][place][first].values())
+
+
+def test_weights_count_in_fitting(replies):
+    sums = json.loads((replies / "out" / "probes.json").read_text())
+    assert sums, "probes that take weights were fitted with them"
+    with pytest.raises(ValueError, match="no weights for rows"):
+        lookup("ccs").fit_settings([{}], np.eye(4), np.array([0, 1, 0, 1]), sample_weight=np.array([1.0, 2, 1, 1]))
 
 
 def test_score_gives_the_same_as_the_run(replies, capsys, monkeypatch):

@@ -84,8 +84,11 @@ def trained_adapter(
     """
 
     def content(encoded: Encoded) -> list:
-        asked = [(p.example.truth, p.instructed, p.example.dataset, p.example.group) for p in encoded.prompts]
-        read = [head_spans(encoded)] if config.objective == "detect" else []
+        asked = [
+            (p.example.truth, p.instructed, p.example.dataset, p.example.group, p.example.weight)
+            for p in encoded.prompts
+        ]
+        read = [head_spans(encoded), encoded.false] if config.objective == "detect" else []
         return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], asked, *read]
 
     learned, measured = (encode_paragraphs(lm.tokenizer, part) for part in neutral_paragraphs(config.neutral_text))

@@ -22,6 +22,7 @@ from adapterprobe.engine import Engine
 from adapterprobe.errors import ConfigError, ModelError
 from adapterprobe.models.layers import parse_blocks
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.prompts.token_labels import token_labels
 from adapterprobe.readout import Span
 
 HEAD = "head.safetensors"
@@ -143,8 +144,8 @@ def _scales(engine: Engine, encoded: Encoded, layer: int) -> tuple[torch.Tensor,
     total = torch.zeros(2, engine.structure.width, dtype=torch.float64, device=engine.device)
     count = 0
     for batch in engine.plan(encoded.ids):
-        with engine.reading_tokens(batch, layer, spans) as (states, _):
-            tokens = states.double()
+        with engine.reading_tokens(batch, [layer], spans) as (states, _):
+            tokens = states[layer].double()
             total += torch.stack([tokens.sum(0), (tokens**2).sum(0)])
             count += len(tokens)
     mean = total[0] / count
@@ -165,22 +166,34 @@ def head_spans(encoded: Encoded) -> tuple[Span, ...]:
     return read.spans
 
 
+def head_labels(encoded: Encoded, rows: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Labels of the tokens that the head reads of some rows, row after row: the row's, or where all tokens are read and false ones are
+    marked, theirs."""
+    some = encoded.subset(rows)
+    spans = head_spans(some)
+    if some.reads and some.reads[0].pool == "mean":
+        labels = np.concatenate(token_labels(some, spans))
+    else:
+        labels = np.repeat([int(p.example.truth) for p in some.prompts], [stop - start for start, stop in spans])
+    return torch.tensor(labels, device=device)
+
+
 def head_losses(
-    head: DetectHead, states: torch.Tensor, lengths: Sequence[int], labels: torch.Tensor
+    head: DetectHead, states: torch.Tensor, lengths: Sequence[int], labels: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(each row's cross-entropy, the mean over its tokens; each row's mean logit).
+    """(each row's cross-entropy, the mean over its tokens, times its weight; each row's mean logit).
 
     Args:
         states: tokens x width, row after row; `lengths`: tokens of each row.
-        labels: rows, True for label 1.
+        labels: of the tokens, 0 or 1; `weights`: of the rows.
     """
     counts = torch.tensor(lengths, device=states.device)
     owner = torch.repeat_interleave(torch.arange(len(lengths), device=states.device), counts)
     logits = head(states)
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, labels.float()[owner], reduction="none")
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
     sums = torch.zeros(2, len(lengths), device=states.device).index_add(1, owner, torch.stack([losses, logits]))
     means = sums / counts
-    return means[0], means[1]
+    return means[0] * weights, means[1]
 
 
 def save_head(head: DetectHead, folder: Path) -> None:

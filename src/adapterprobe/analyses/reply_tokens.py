@@ -1,18 +1,25 @@
-"""Of replies: what the main probe says at every token, for replies to look at and along the reply on average."""
+"""Of replies: what probes say at every token, for replies to look at and along the reply on average."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
+from scipy.special import expit
 
-from adapterprobe.activations.in_memory import states_in_memory
+from adapterprobe.adapters.detect_head import load_head
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
-from adapterprobe.detectors.fit import ArmFit
+from adapterprobe.evaluate import statistics
+from adapterprobe.evaluate.intervals import resample, share_interval
+from adapterprobe.evaluate.schema import HEAD
 from adapterprobe.prompts.encoded import Encoded
-from adapterprobe.readout import TokenReads
+from adapterprobe.prompts.token_labels import token_labels
+from adapterprobe.readout import Span
 
 ARMS = ("base+probe", "adapter+probe")
 MOST_REPLIES = 60
@@ -21,27 +28,89 @@ MOST_TOKENS = 256
 """Tokens of a reply, from its beginning."""
 PARTS = 10
 """Equal parts of a reply, for the score along it."""
+OTHER_LAYERS = 3
+"""Layers beside the chosen ones, evenly spaced over those that were searched."""
+
+
+@dataclass(frozen=True)
+class TokenScorer:
+    """A detector that can be held against single tokens."""
+
+    arm: str
+    probe: str | None
+    layer: int
+    chosen: bool
+    """Whether it is the arm's own layer."""
+    probability: Callable[[np.ndarray], np.ndarray]
+    """Of label 1, from states at tokens: tokens x width."""
+
+    @property
+    def sees_adapter(self) -> bool:
+        return self.arm != "base+probe"
 
 
 def reply_tokens(run: FittedRun) -> Findings:
-    """Scores of the main probe, fitted on pooled states, at single tokens of replies: `tokens.parquet` has a row per token, and
-    `challenge.json` the mean by arm, label and tenth of the reply. Nothing where no reply is read, or the probe sees several
-    layers or tokens at once."""
-    if run.config.read.what != "reply" or run.feature_specs[run.main_probe].kind != "layer":
+    """Scores of probes at single tokens of replies: `tokens.parquet` has a row per token, arm, probe and layer, and `challenge.json` the
+    mean by arm, label and tenth of the reply, and how well tokens inside of false ranges are told from others, where there are any.
+    Nothing where no reply is read, or no probe has a score for a single token."""
+    scorers = token_scorers(run) if run.config.read.what == "reply" else []
+    if not scorers:
         return {}
     rows = _chosen(run)
     some = run.encoded.subset(rows)
+    spans = tuple((start, min(stop, start + MOST_TOKENS)) for start, stop in some.reads[0].spans)
     tables = []
-    for arm in ARMS:
-        fit = run.main_fit(arm)
-        if arm == "base+probe":
-            scores = token_scores(run, some, fit)
-        else:
-            with run.adapter_on(run.lowest_seed):
-                scores = token_scores(run, some, fit)
-        tables.append(_table(run, some, arm, fit.selection.best.layer, scores))
+    for on in (False, True):
+        mine = [scorer for scorer in scorers if scorer.sees_adapter == on]
+        with run.adapter_on(run.lowest_seed) if on else contextlib.nullcontext():
+            tables += _tables(run, some, spans, mine)
     table = pd.concat(tables, ignore_index=True)
-    return {"tokens.parquet": table, "challenge.json": {"along": _along(table)}}
+    main = table[table["chosen"] & table["probe"].isin(["", _shown_probe(run)])]
+    found: dict = {"along": _along(main)}
+    if table["false"].notna().any():
+        groups = dict(zip((p.prompt_id for p in some.prompts), (p.example.group for p in some.prompts), strict=True))
+        found["false_spans"] = _inside(main, groups, run.config.evaluate.resamples)
+    return {"tokens.parquet": table, "challenge.json": found}
+
+
+def token_scorers(run: FittedRun) -> list[TokenScorer]:
+    """Detectors of the lowest seed that have a score for a single token: probes of one state at their own layer and some others, those
+    over tokens that add up what each says, and the head that was trained with the adapter."""
+    found = []
+    for arm, label in itertools.product(ARMS, run.probe_configs):
+        fits = run.fits_of(arm, label, run.lowest_seed)
+        kind = run.feature_specs[label].kind
+        by_tokens = bool(fits) and hasattr(fits[0].selection.best.probe, "token_log_odds")
+        if not fits or not (kind == "layer" or by_tokens):
+            continue
+        by_layer = {fit.layer: fit.probe for fit in fits[0].selection.fits if not fit.constant}
+        best = fits[0].selection.best.layer
+        for layer in sorted({best, *_spread(sorted(by_layer))} & set(by_layer)):
+            scores = _of_tokens(by_layer[layer]) if by_tokens else _of_states(by_layer[layer])
+            found.append(TokenScorer(arm, label, layer, layer == best, scores))
+    head = load_head(run.adapters[run.lowest_seed].folder)
+    if head is not None:
+        found.append(TokenScorer(HEAD, None, head.layer, True, head.probability))
+    return found
+
+
+def _of_states(probe) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda states: probe.predict_proba(states)[:, 1]
+
+
+def _of_tokens(probe) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda states: expit(probe.token_log_odds(states))
+
+
+def _spread(layers: list[int]) -> list[int]:
+    places = np.linspace(0, len(layers) - 1, OTHER_LAYERS + 2)[1:-1]
+    return sorted({layers[round(place)] for place in places})
+
+
+def _shown_probe(run: FittedRun) -> str:
+    """The main probe, or another one where that has no score for a single token."""
+    able = [s.probe for s in token_scorers(run) if s.probe]
+    return run.main_probe if run.main_probe in able else able[0] if able else ""
 
 
 def _chosen(run: FittedRun) -> list[int]:
@@ -55,44 +124,56 @@ def _chosen(run: FittedRun) -> list[int]:
     return sorted({int(row) for row in (*ends, *others[:third])})
 
 
-def token_scores(run: FittedRun, encoded: Encoded, fit: ArmFit) -> list[np.ndarray]:
-    """For each prompt, a probe's probability of label 1 at each token that is read of it (at most `MOST_TOKENS`)."""
-    spans = encoded.reads[0].spans
-    longest = min(MOST_TOKENS, max(stop - start for start, stop in spans))
-    reads = tuple(
-        TokenReads(
-            tuple((min(start + place, stop - 1), min(start + place, stop - 1) + 1) for start, stop in spans), "last"
-        )
-        for place in range(longest)
-    )
-    best = fit.selection.best
-    states = states_in_memory(run.engine, replace(encoded, reads=reads), [best.layer], f"{fit.arm}, token by token")
-    found = np.stack(
-        [best.probe.predict_proba(states.read(place).layer(best.layer))[:, 1] for place in range(longest)], axis=1
-    )
-    return [found[row, : min(longest, stop - start)] for row, (start, stop) in enumerate(spans)]
+@torch.no_grad()
+def _tables(
+    run: FittedRun, encoded: Encoded, spans: tuple[Span, ...], scorers: list[TokenScorer]
+) -> list[pd.DataFrame]:
+    """A row per token, prompt and scorer; the model is as it now is."""
+    if not scorers:
+        return []
+    lengths = [stop - start for start, stop in spans]
+    scores = [[np.empty(0)] * len(encoded) for _ in scorers]
+    layers = sorted({scorer.layer for scorer in scorers})
+    for batch in run.engine.plan(encoded.ids):
+        with run.engine.reading_tokens(batch, layers, spans) as (states, _):
+            parts = {
+                layer: found.float().cpu().split([lengths[row] for row in batch.rows])
+                for layer, found in states.items()
+            }
+        for which, scorer in enumerate(scorers):
+            for row, part in zip(batch.rows, parts[scorer.layer], strict=True):
+                scores[which][row] = scorer.probability(part.numpy())
+    return [_table(run, encoded, spans, scorer, found) for scorer, found in zip(scorers, scores, strict=True)]
 
 
-def _table(run: FittedRun, encoded: Encoded, arm: str, layer: int, scores: list[np.ndarray]) -> pd.DataFrame:
-    parts = []
-    for prompt, ids, (start, stop), values in zip(
-        encoded.prompts, encoded.ids, encoded.reads[0].spans, scores, strict=True
-    ):
-        parts.append(
-            pd.DataFrame(
-                {
-                    "prompt_id": prompt.prompt_id,
-                    "label": int(prompt.example.truth),
-                    "arm": arm,
-                    "layer": layer,
-                    "token": np.arange(len(values)),
-                    "of": stop - start,
-                    "text": _pieces(run.lm.tokenizer, ids[start : start + len(values)]),
-                    "score": values,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+def _table(
+    run: FittedRun, encoded: Encoded, spans: tuple[Span, ...], scorer: TokenScorer, scores: list[np.ndarray]
+) -> pd.DataFrame:
+    lengths = [stop - start for start, stop in spans]
+    whole = [stop - start for start, stop in encoded.reads[0].spans]
+    marked = [bool(false) for false in encoded.false] if encoded.false else [False] * len(encoded)
+    labels = token_labels(encoded, spans)
+    false = [part.astype(object) if there else np.full(len(part), None, object) for part, there in zip(labels, marked)]
+    texts = [
+        text
+        for ids, (start, stop) in zip(encoded.ids, spans, strict=True)
+        for text in _pieces(run.lm.tokenizer, ids[start:stop])
+    ]
+    return pd.DataFrame(
+        {
+            "prompt_id": np.repeat([p.prompt_id for p in encoded.prompts], lengths),
+            "label": np.repeat([int(p.example.truth) for p in encoded.prompts], lengths),
+            "arm": scorer.arm,
+            "probe": scorer.probe or "",
+            "layer": scorer.layer,
+            "chosen": scorer.chosen,
+            "token": np.concatenate([np.arange(length) for length in lengths]),
+            "of": np.repeat(whole, lengths),
+            "text": texts,
+            "false": pd.array(np.concatenate(false), dtype="Int8"),
+            "score": np.concatenate(scores),
+        }
+    )
 
 
 def _pieces(tokenizer, ids: tuple[int, ...]) -> list[str]:
@@ -108,3 +189,30 @@ def _along(table: pd.DataFrame) -> list[dict]:
         {"arm": arm, "label": int(label), "part": int(part), "score": float(row["mean"]), "tokens": int(row["size"])}
         for (arm, label, part), row in means.iterrows()
     ]
+
+
+def _inside(table: pd.DataFrame, groups: dict[str, str], resamples: int) -> list[dict]:
+    """AUROC of tokens inside of false ranges against the other tokens of the same replies, with a 95 % interval over groups."""
+    found = []
+    for arm, mine in table[table["false"].notna()].groupby("arm", sort=False):
+        labels = mine["false"].to_numpy(float)
+        if len(np.unique(labels)) < 2:
+            continue
+        names, codes = np.unique(mine["prompt_id"].map(groups).to_numpy(str), return_inverse=True)
+        statistic = statistics.auroc(labels, mine["score"].to_numpy(float), codes, len(names))
+        interval = share_interval(statistic, resample(len(names), resamples, 0), len(names))
+        found.append(
+            {
+                "arm": arm,
+                "probe": mine["probe"].iloc[0] or None,
+                "layer": int(mine["layer"].iloc[0]),
+                "auroc": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                "tokens": len(mine),
+                "inside": int(labels.sum()),
+                "replies": int(mine["prompt_id"].nunique()),
+                "n_groups": len(names),
+            }
+        )
+    return found

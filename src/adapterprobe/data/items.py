@@ -34,6 +34,8 @@ class Item:
     """Of a claim: whether it says that something is not so, where a column `polarity` tells."""
     conversation: Conversation | None = None
     """Of a row of messages: what `texts` holds as a script (`dialogue`, `reply`)."""
+    weight: float = 1.0
+    """Of its row, where a column says how much it counts in fitting."""
 
     @property
     def words(self) -> str:
@@ -102,7 +104,7 @@ class ItemDataset:
                     other = item.answers[1 + int(rng.integers(len(item.answers) - 1))]
                     right, false = {"answer": item.answers[0]}, {"answer": other}
                     both = answer_examples(self.name, group, form, item.texts, right, false)
-                    made += [replace(example, line=item.line) for example in both]
+                    made += [replace(example, line=item.line, weight=item.weight) for example in both]
                 else:
                     if form == "bare_negated":
                         # A row says what it says; it cannot be turned into its negation.
@@ -123,6 +125,7 @@ class ItemDataset:
                             texts=item.texts,
                             line=item.line,
                             conversation=item.conversation,
+                            weight=item.weight,
                         )
                     )
         return made

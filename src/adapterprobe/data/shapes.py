@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from adapterprobe.data.cells import InvalidRow, is_missing, listed_cell, number_text, one_of, text_of
+from adapterprobe.data.false_spans import COLUMNS as SPANS
 from adapterprobe.data.items import QUESTION_FORMS, STATEMENT_FORMS, TRANSCRIPT_FORMS, Item
 from adapterprobe.data.transcripts import CONTEXT, LABELS, PAIR, pair_items, transcript_items
 from adapterprobe.errors import DataError
@@ -136,8 +137,23 @@ def _question(row: Mapping[str, object]) -> Item:
 SHAPES = (
     Shape("statement", ("statement", "label"), ("polarity",), STATEMENT_FORMS, _statement),
     Shape("question", ("question", "choices", "answer"), ("context",), QUESTION_FORMS, _question),
-    Shape("pair", PAIR, CONTEXT, TRANSCRIPT_FORMS, pair_items, transcript=True, one_of=("messages", "prompt")),
-    Shape("chat", ("messages",), ("reply", "model", *LABELS), TRANSCRIPT_FORMS, transcript_items, transcript=True),
+    Shape(
+        "pair",
+        PAIR,
+        (*CONTEXT, *SPANS, "weight"),
+        TRANSCRIPT_FORMS,
+        pair_items,
+        transcript=True,
+        one_of=("messages", "prompt"),
+    ),
+    Shape(
+        "chat",
+        ("messages",),
+        ("reply", "model", *LABELS, *SPANS, "weight"),
+        TRANSCRIPT_FORMS,
+        transcript_items,
+        transcript=True,
+    ),
 )
 CANONICAL = tuple(dict.fromkeys(column for shape in SHAPES for column in (*shape.needs, *shape.may)))
 

@@ -7,15 +7,20 @@
 | `label` | honest, truthful, deceptive or lie; a bare 0 or 1 could mean either, and is refused |
 
 A message may carry such a label itself: then every labelled assistant turn is a reply, with the turns before it as its context.
+`span` or `spans`, beside the label, say which characters of a deceptive reply are false (see `false_spans`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from adapterprobe.data.cells import MOST_CHARS, InvalidRow, check_text, is_missing, listed_cell, one_of, text_of
+from adapterprobe.data.false_spans import false_spans
 from adapterprobe.data.items import Item
+from adapterprobe.readout import Span
 from adapterprobe.types import INSTRUCTING, Conversation, Message
 
 ROLES = (*INSTRUCTING, "user", "assistant", "tool")
@@ -42,16 +47,27 @@ def transcript_items(row: Mapping[str, object]) -> list[Item]:
     """Items of a row with `messages`: of its reply, or of every assistant turn that carries a label.
 
     Raises:
-        InvalidRow: no reply, no label or one that says nothing, labels that contradict, or a message that is none.
+        InvalidRow: no reply, no label or one that says nothing, labels that contradict, a message that is none, or a false range that
+            is none (see `false_spans`).
     """
-    given, labels = _messages(row.get("messages"))
+    given, labels, cells = _messages(row.get("messages"))
     labelled = [place for place, own in enumerate(labels) if own is not None]
     if not labelled:
-        return [_item(_conversation(row, given), _label(row))]
+        honest = _label(row)
+        conversation, written = _conversation(row, given)
+        return [_item(row, conversation, honest, false_spans(row, written, honest))]
     wrong = next((place for place in labelled if given[place].role != "assistant"), None)
     if wrong is not None:
         raise InvalidRow(f"message {wrong + 1} has a label and the role {given[wrong].role}, expected assistant")
-    return [_item(_judged(given[:place], _reply(given[place]), row), bool(labels[place])) for place in labelled]
+    return [
+        _item(
+            row,
+            _judged(given[:place], _reply(given[place]), row),
+            bool(labels[place]),
+            false_spans(cells[place], given[place].content, bool(labels[place])),
+        )
+        for place in labelled
+    ]
 
 
 def conversation_of(row: Mapping[str, object]) -> Conversation:
@@ -60,17 +76,17 @@ def conversation_of(row: Mapping[str, object]) -> Conversation:
     Raises:
         InvalidRow: no reply, or a message that is none.
     """
-    return _conversation(row, _messages(row.get("messages"))[0])
+    return _conversation(row, _messages(row.get("messages"))[0])[0]
 
 
 def pair_items(row: Mapping[str, object]) -> list[Item]:
-    """Two items of a row that has an honest and a deceptive reply to one context.
+    """Two items of a row that has an honest and a deceptive reply to one context; false ranges are the deceptive one's.
 
     Raises:
         InvalidRow: no context, or a reply that is missing; or both are the same.
     """
     if not is_missing(row.get("messages")):
-        context, _ = _messages(row["messages"])
+        context = _messages(row["messages"])[0]
     else:
         context = [Message("user", text_of(row, "prompt"))]
         if not is_missing(row.get("system_prompt")):
@@ -80,17 +96,21 @@ def pair_items(row: Mapping[str, object]) -> list[Item]:
     replies = [text_of(row, column) for column in PAIR]
     if replies[0] == replies[1]:
         raise InvalidRow(f"{' and '.join(map(repr, PAIR))} are the same")
-    return [_item(_judged(context, reply, row), honest) for reply, honest in zip(replies, (True, False), strict=True)]
+    spans = false_spans(row, str(row[PAIR[1]]), honest=False)
+    return [
+        _item(row, _judged(context, reply, row), honest, () if honest else spans)
+        for reply, honest in zip(replies, (True, False), strict=True)
+    ]
 
 
-def _conversation(row: Mapping[str, object], given: list[Message]) -> Conversation:
-    """The reply in its column, or else the last message."""
+def _conversation(row: Mapping[str, object], given: list[Message]) -> tuple[Conversation, str]:
+    """The reply in its column, or else the last message; and the reply as it was written there."""
     if not is_missing(row.get("reply")):
-        return _judged(given, text_of(row, "reply"), row)
+        return _judged(given, text_of(row, "reply"), row), str(row["reply"])
     if not given or given[-1].role != "assistant":
         last = f"the last message is of the role {given[-1].role}" if given else "'messages' is empty"
         raise InvalidRow(f"has no reply: {last}, and there is no column 'reply'")
-    return _judged(given[:-1], _reply(given[-1]), row)
+    return _judged(given[:-1], _reply(given[-1]), row), given[-1].content
 
 
 def _judged(context: list[Message], reply: str, row: Mapping[str, object]) -> Conversation:
@@ -99,9 +119,23 @@ def _judged(context: list[Message], reply: str, row: Mapping[str, object]) -> Co
     return Conversation(tuple(context), reply, None if is_missing(row.get("model")) else str(row["model"]))
 
 
-def _item(conversation: Conversation, honest: bool) -> Item:
+def _item(row: Mapping[str, object], conversation: Conversation, honest: bool, spans: tuple[Span, ...]) -> Item:
     texts = {"dialogue": conversation.script, "reply": conversation.reply}
-    return Item(0, texts, label=honest, conversation=conversation)
+    return Item(0, texts, label=honest, conversation=replace(conversation, spans=spans), weight=_weight(row))
+
+
+def _weight(row: Mapping[str, object]) -> float:
+    """How much a row counts in fitting: 1 where nothing is said."""
+    value = row.get("weight")
+    if is_missing(value):
+        return 1.0
+    try:
+        weight = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        weight = math.nan
+    if isinstance(value, bool) or not 0 < weight < math.inf:
+        raise InvalidRow(f"'weight' is {str(value)[:40]!r}, expected a number above 0")
+    return weight
 
 
 def _reply(message: Message) -> str:
@@ -135,9 +169,9 @@ def _is_bare(value: object) -> bool:
     return str(value).strip().casefold() in _BARE
 
 
-def _messages(value: object) -> tuple[list[Message], list[bool | None]]:
-    """Messages, and the label that each carries itself."""
-    found, labels = [], []
+def _messages(value: object) -> tuple[list[Message], list[bool | None], list[Mapping[str, object]]]:
+    """Messages, the label that each carries itself, and all that it says."""
+    found, labels, cells = [], [], []
     given = listed_cell(value, "messages")
     for place, message in enumerate(given if isinstance(given, list) else [given], 1):
         if not isinstance(message, Mapping) or "role" not in message or not {"content", "tool_calls"} & set(message):
@@ -154,7 +188,8 @@ def _messages(value: object) -> tuple[list[Message], list[bool | None]]:
         found.append(Message(str(role), content, extra))
         own = {key: message[key] for key in LABELS if not is_missing(message.get(key))}
         labels.append(_label(own) if own else None)
-    return found, labels
+        cells.append(message)
+    return found, labels, cells
 
 
 def _nothing(value: object) -> bool:

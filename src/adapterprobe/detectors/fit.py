@@ -19,6 +19,7 @@ from adapterprobe.probes.select import Rows, Selection
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.contrast_pairs import pair_numbers, polarities
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.prompts.token_labels import last_token_labels
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ def _nothing() -> None:
 def all_rows(config: RunConfig, encoded: Encoded) -> Rows:
     """What probes are fitted on and selected by."""
     prompts = encoded.prompts
+    weights = encoded.column(lambda p: p.example.weight, float)
     return Rows(
         labels=np.array([int(p.example.truth) for p in prompts]),
         fit=np.array(encoded.where("probe-train")),
@@ -172,6 +174,8 @@ def all_rows(config: RunConfig, encoded: Encoded) -> Rows:
         groups=np.array([p.example.group for p in prompts]),
         pairs=pair_numbers(prompts),
         polarity=polarities(prompts),
+        weights=weights if (weights != 1).any() else None,
+        token_labels=last_token_labels(encoded, config.select.tokens),
     )
 
 

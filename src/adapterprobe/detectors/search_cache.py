@@ -63,6 +63,7 @@ class SearchJob:
             ],
             [rows.fit.tolist(), rows.select.tolist()],
             [array.tolist() for array in (rows.labels, rows.conditions, rows.groups, rows.pairs, rows.polarity)],
+            [None if array is None else array.tolist() for array in (rows.weights, rows.token_labels)],
             [select.strengths, select.folds, select.rule],
             [_code(), _source(self.spec.probe), versions(adapterprobe.probes.make(self.spec.probe))],
         )

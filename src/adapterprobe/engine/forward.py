@@ -194,41 +194,49 @@ class Engine:
 
     @contextlib.contextmanager
     def reading_tokens(
-        self, batch: Batch, layer: int, spans: Sequence[Span], logits: bool = False
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        """State `layer` at the tokens of `spans` (of all planned rows), one row's after the other's: tokens x width, with gradients.
+        self, batch: Batch, layers: Sequence[int], spans: Sequence[Span], logits: bool = False
+    ) -> Iterator[tuple[dict[int, torch.Tensor], torch.Tensor | None]]:
+        """States at the tokens of `spans` (of all planned rows), by layer: tokens x width, one row's after the other's, with gradients.
 
         Args:
-            layer: 1 .. n_layers - 1; the blocks above it are not run, unless `logits` (rows x vocabulary) are asked for too.
+            layers: 0 .. n_layers; the blocks above the last of them are not run, unless `logits` (rows x vocabulary) are asked for too.
         """
         trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None
         with self.laid_out(batch) as (inputs, where):
             shape = inputs["input_ids"].shape
             places = token_places(batch, self.share, shape[1])
-            spots = [
-                place.of(token) for row, place in zip(batch.rows, places, strict=True) for token in range(*spans[row])
-            ]
+            spots = [place.of(t) for row, place in zip(batch.rows, places, strict=True) for t in range(*spans[row])]
             index = torch.tensor(spots, device=self.device)
-            taken: list[torch.Tensor] = []
+            taken: dict[int, torch.Tensor] = {}
+
+            def take(layer: int, states: torch.Tensor) -> None:
+                taken[layer] = states.flatten(0, 1).index_select(0, index)
+                if layer == max(layers) and not logits:
+                    raise Enough
 
             def entering(module, args, kwargs):
-                taken.append((args[0] if args else kwargs["hidden_states"]).flatten(0, 1).index_select(0, index))
-                if not logits:
-                    raise Enough
+                take(0, args[0] if args else kwargs["hidden_states"])
+
+            def leaving(layer: int):
+                return lambda module, args, output: take(layer, _tensor(output))
 
             resumed = (
                 trunk.resumed(self.structure, batch, self.share, self.device) if trunk else contextlib.nullcontext()
             )
-            handle = self.structure.blocks[layer].register_forward_pre_hook(entering, with_kwargs=True)
+            blocks = self.structure.blocks
+            handles = [blocks[layer - 1].register_forward_hook(leaving(layer)) for layer in sorted({*layers} - {0})]
+            if 0 in layers:
+                handles.append(blocks[0].register_forward_pre_hook(entering, with_kwargs=True))
             try:
                 with _head_at(self.model.get_output_embeddings(), where, shape) as fired, resumed:
                     found = None
                     with contextlib.suppress(Enough):
                         found = self.model(**inputs, use_cache=False).logits
                         found = found[:, 0] if fired else found[where]
-                    yield taken[0], found
+                    yield taken, found
             finally:
-                handle.remove()
+                for handle in handles:
+                    handle.remove()
 
     @contextlib.contextmanager
     def laid_out(self, batch: Batch) -> Iterator[tuple[dict[str, torch.Tensor], Where]]:

@@ -18,6 +18,7 @@ and name it in `probes=[logistic, nearest_mean]`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -46,11 +47,11 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     probe_name: ClassVar[str] = ""
     wants: ClassVar[tuple[str, ...]] = ()
-    """What `_fit` takes beside X, y and weights: `pairs`, `polarity`, or both."""
+    """What `_fit` takes beside X, y and weights: `pairs`, `polarity`, `token_labels`, or several of them."""
     depth_of: ClassVar[str] = ""
     """What the middle axis of a three-dimensional X is, for probes that use it: `layers` or `tokens`."""
 
-    def fit(self, X, y, sample_weight=None, pairs=None, polarity=None):
+    def fit(self, X, y, sample_weight=None, pairs=None, polarity=None, token_labels=None):
         """Fit on X (rows x features) and y (two classes).
 
         Args:
@@ -58,12 +59,13 @@ class Probe(ClassifierMixin, BaseEstimator):
             pairs: for each row a number that the two rows of a contrast pair share (the same question with the right and
                 with a wrong answer), negative where a row has no partner. Probes that do not want pairs pass over it.
             polarity: 1 for affirmative and -1 for negated rows.
+            token_labels: rows x tokens, 0 or 1, where parts of a row have labels of their own; for probes over tokens.
 
         Raises:
             ValueError: NaN or infinite features, constant features, one class only, or shapes that do not match.
         """
         X, coded = self._checked(X, y)
-        extras = self._extras(X, pairs=pairs, polarity=polarity)
+        extras = self._extras(X, pairs=pairs, polarity=polarity, token_labels=token_labels)
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight, dtype=np.float64)
             if sample_weight.shape != (len(X),):
@@ -94,13 +96,18 @@ class Probe(ClassifierMixin, BaseEstimator):
         return self.fit(twice, labels, sample_weight=np.concatenate([weight * chance, weight * (1 - chance)]))
 
     def _extras(self, X: np.ndarray, **given) -> dict[str, np.ndarray | None]:
-        """Those of `pairs` and `polarity` that this probe wants, checked."""
+        """Those of `pairs`, `polarity` and `token_labels` that this probe wants, checked."""
         found: dict[str, np.ndarray | None] = {}
         for name in self.wants:
             value = given[name]
             if value is not None:
                 value = np.asarray(value)
-                if value.shape != (len(X),):
+                if name == "token_labels":
+                    if value.ndim != 2 or len(value) != len(X) or not np.isin(value, (0, 1)).all():
+                        raise ValueError(
+                            f"token_labels has shape {value.shape}, expected ({len(X)}, tokens) of 0 and 1"
+                        )
+                elif value.shape != (len(X),):
                     raise ValueError(f"{name} has shape {value.shape}, expected ({len(X)},)")
                 if name == "polarity" and not np.isin(value, (-1, 1)).all():
                     raise ValueError(f"polarity must be 1 or -1, got {sorted(set(value.tolist()))[:5]}")
@@ -173,11 +180,16 @@ class Probe(ClassifierMixin, BaseEstimator):
         Args:
             kept: folds x rows, True where a fold fits on a row; the probes of the first fold come first. None: one
                 fit on all rows.
-            extras: `pairs` and `polarity` of the rows.
+            extras: `pairs`, `polarity`, `sample_weight` and `token_labels` of the rows.
+
+        Raises:
+            ValueError: weights for a method that has none.
         """
         if kept is None:
             kept = np.ones((1, len(X)), bool)
-        extras = {name: value for name, value in extras.items() if name in cls.wants and value is not None}
+        if extras.get("sample_weight") is not None and not takes_weights(cls):
+            raise ValueError("it has no weights for rows, and the data have a column 'weight'; leave one of them out")
+        extras = {n: value for n, value in extras.items() if n in (*cls.wants, "sample_weight") and value is not None}
         return [
             cls(**params).fit(X[mask], y[mask], **{name: value[mask] for name, value in extras.items()})
             for mask in kept
@@ -193,6 +205,11 @@ class Probe(ClassifierMixin, BaseEstimator):
     def candidates(cls, strengths: list[float]) -> list[dict]:
         """Parameter settings that selection tries, strongest regularisation first."""
         return [{}]
+
+
+def takes_weights(probe: type[Probe]) -> bool:
+    """Whether a probe's `fit` has weights for rows."""
+    return "sample_weight" in inspect.signature(probe.fit).parameters
 
 
 class UnweightedProbe(Probe):

@@ -52,14 +52,14 @@ class LogisticProbe(Probe):
         probes = [cls(**params) for params in settings]
         alike = len({tuple(sorted((p.get_params() | {"C": 0}).items())) for p in probes}) == 1
         if not alike:
-            return super().fit_settings(settings, X, y, kept)
+            return super().fit_settings(settings, X, y, kept, **extras)
         X, coded = probes[0]._checked(X, y)
         masks = np.ones((1, len(X)), bool) if kept is None else np.asarray(kept, bool)
         together = [cls(**params) for _ in masks for params in settings]
         for probe in together:
             probe.classes_, probe.n_features_in_ = probes[0].classes_, probes[0].n_features_in_
         columns = None if kept is None else np.repeat(masks, len(settings), axis=0).T
-        cls._fit_together(together, X, coded, None, columns)
+        cls._fit_together(together, X, coded, extras.get("sample_weight"), columns)
         return together
 
     def _decide(self, X):

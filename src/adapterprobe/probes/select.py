@@ -59,6 +59,8 @@ class Rows:
         labels: 0 or 1 for all rows; only those of the two splits are looked at.
         fit, select: indices of rows.
         conditions, groups, pairs, polarity: of all rows; the last two for probes that want them.
+        weights: how much each row counts in fitting, where they differ.
+        token_labels: rows x tokens, 0 or 1, for probes over tokens that want them, where parts of a row are marked.
     """
 
     labels: np.ndarray
@@ -68,10 +70,17 @@ class Rows:
     groups: np.ndarray
     pairs: np.ndarray | None = None
     polarity: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    token_labels: np.ndarray | None = None
 
     def extras(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Pairs and polarity of some rows, where there are any."""
-        given = {"pairs": self.pairs, "polarity": self.polarity}
+        """Pairs, polarity, weights and labels of tokens of some rows, where there are any."""
+        given = {
+            "pairs": self.pairs,
+            "polarity": self.polarity,
+            "sample_weight": self.weights,
+            "token_labels": self.token_labels,
+        }
         return {name: value[rows] for name, value in given.items() if value is not None}
 
 

@@ -15,7 +15,8 @@ POOLS = "mean, max or rolling:N"
 @register("token_logistic")
 class TokenLogisticProbe(Depth):
     """L2-penalised logistic regression in which every token is a row with the label of what it stands in, weighted so that each prompt or
-    reply counts once; the score of a row is its tokens' log-odds, pooled.
+    reply counts once; the score of a row is its tokens' log-odds, pooled. Where `token_labels` mark the false parts of a reply, its
+    tokens have these labels instead.
 
     A token whose features are all nought is padding.
 
@@ -27,6 +28,7 @@ class TokenLogisticProbe(Depth):
     """
 
     depth_of = "tokens"
+    wants = ("token_labels",)
 
     def __init__(self, depth: int = 1, C: float = 0.01, pool: str = "mean", max_iter: int = 100):
         self.depth = depth
@@ -34,20 +36,31 @@ class TokenLogisticProbe(Depth):
         self.pool = pool
         self.max_iter = max_iter
 
-    def _fit(self, X, y, sample_weight):
+    def _fit(self, X, y, sample_weight, token_labels=None):
         window(self.pool)
         there = self._there(X)
         tokens = X.reshape(len(X), self.depth_, -1)[there]
         counts = there.sum(1)
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        labels = np.repeat(y, counts)
+        if token_labels is not None:
+            if token_labels.shape != there.shape:
+                raise ValueError(f"token_labels has shape {token_labels.shape}, expected {there.shape}")
+            labels = token_labels[there]
+            if len(np.unique(labels)) < 2:
+                raise ValueError("token_labels marks no token among those that are seen; raise select.tokens")
         inner = LogisticProbe(self.C, max_iter=self.max_iter)
-        LogisticProbe._fit_together([inner], tokens, np.repeat(y, counts), np.repeat(weight / counts, counts), None)
+        LogisticProbe._fit_together([inner], tokens, labels, np.repeat(weight / counts, counts), None)
         self.mean_, self.scale_, self.coef_ = inner.mean_, inner.scale_, inner.coef_
         self.intercept_, self.n_iter_ = inner.intercept_, inner.n_iter_
 
-    def _decide(self, X):
+    def token_log_odds(self, states: np.ndarray) -> np.ndarray:
+        """Log-odds of label 1 at each token: of ... x features, one value each."""
         coef = self.coef_ / self.scale_
-        odds = X.reshape(len(X), self.depth_, -1) @ coef + (self.intercept_ - self.mean_ @ coef)
+        return states @ coef + (self.intercept_ - self.mean_ @ coef)
+
+    def _decide(self, X):
+        odds = self.token_log_odds(X.reshape(len(X), self.depth_, -1))
         size = window(self.pool)
         return np.array([pooled(row[kept], size) for row, kept in zip(odds, self._there(X), strict=True)])
 

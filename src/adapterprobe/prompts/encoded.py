@@ -11,8 +11,8 @@ import numpy as np
 from adapterprobe.errors import DataError
 from adapterprobe.prompts.answer_tokens import ChoiceFinder, ChoiceTokens, tokenise
 from adapterprobe.prompts.formats import adds_special_tokens
-from adapterprobe.prompts.token_ranges import token_range
-from adapterprobe.readout import TokenReads
+from adapterprobe.prompts.token_ranges import overlapping_tokens, token_range
+from adapterprobe.readout import Span, TokenReads
 from adapterprobe.types import Prompt
 
 BARE_FORMS = ("bare", "bare_negated")
@@ -33,6 +33,8 @@ class Encoded:
     """Of prompts that are read at their own tokens: which (from, to; the second exclusive)."""
     reads: tuple[TokenReads, ...] = ()
     """What states are read at, and how they are pooled (see `with_reads`); none: the answer position."""
+    false: tuple[tuple[Span, ...], ...] = ()
+    """Of prompts that are read at a reply: its false tokens, where the data mark them (else none), as ranges like `ranges`."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -44,6 +46,7 @@ class Encoded:
             tuple(self.choices[i] for i in rows),
             tuple(self.ranges[i] for i in rows) if self.ranges else (),
             tuple(read.subset(rows) for read in self.reads),
+            tuple(self.false[i] for i in rows) if self.false else (),
         )
 
     def column(self, of: Callable[[Prompt], Any], dtype: Any = None) -> np.ndarray:
@@ -100,6 +103,18 @@ class PromptReader:
         except DataError as error:
             raise DataError(f"{prompt.example.named} cannot be read at its own tokens: {error}") from error
 
+    def false(self, prompt: Prompt, ids: Sequence[int]) -> tuple[Span, ...]:
+        """The tokens that share a character with what a reply's data mark as false."""
+        talk = prompt.example.conversation
+        if prompt.read is None or talk is None:
+            return ()
+        start, special = prompt.read[0], self.special(prompt)
+        found = [
+            overlapping_tokens(self.tokenizer, prompt.text, ids, special, start + low, start + high)
+            for low, high in talk.spans
+        ]
+        return tuple((low, high) for low, high in found if low < high)
+
     def choices(self, prompt: Prompt) -> ChoiceTokens:
         """The ids that may begin each choice; none where nothing is asked.
 
@@ -131,7 +146,7 @@ def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None, voc
             it has a token that the model has no embedding for.
     """
     reader = PromptReader(tokenizer)
-    sent, ids, choices, ranges = [], [], [], []
+    sent, ids, choices, ranges, false = [], [], [], [], []
     for prompt in prompts:
         tokens = reader.ids(prompt)
         if context_length is not None and len(tokens) > context_length:
@@ -152,7 +167,8 @@ def encode(tokenizer, prompts: Sequence[Prompt], context_length: int | None, voc
         choices.append(starts)
         if prompt.read is not None:
             ranges.append(reader.range(prompt, tokens))
-    return Encoded(tuple(sent), tuple(ids), tuple(choices), tuple(ranges))
+            false.append(reader.false(prompt, tokens))
+    return Encoded(tuple(sent), tuple(ids), tuple(choices), tuple(ranges), false=tuple(false))
 
 
 def unembedded(ids: Iterable[int], vocabulary: int | None) -> int | None:

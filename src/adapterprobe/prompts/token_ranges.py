@@ -24,7 +24,7 @@ def token_range(tokenizer, text: str, ids: Sequence[int], special: bool, start: 
         DataError: no such tokens: they decode to something else.
     """
     wanted = _bare(text[start:stop])
-    first, last = _offsets(tokenizer, text, ids, special, start, stop)
+    first, last = overlapping_tokens(tokenizer, text, ids, special, start, stop)
     for low, high in ((first, last), (first, last - 1), (first + 1, last), (first + 1, last - 1)):
         found = _bare(tokenizer.decode(list(ids[low:high]))) if low < high else ""
         # The whole span, or without what an edge token shares with its neighbours.
@@ -40,8 +40,10 @@ def _bare(text: str) -> str:
     return "".join(unicodedata.normalize("NFKC", text).split())
 
 
-def _offsets(tokenizer, text: str, ids: Sequence[int], special: bool, start: int, stop: int) -> tuple[int, int]:
-    """Tokens that overlap the characters."""
+def overlapping_tokens(
+    tokenizer, text: str, ids: Sequence[int], special: bool, start: int, stop: int
+) -> tuple[int, int]:
+    """Tokens (from, to; the second exclusive) that share a character with `text[start:stop]`; see `token_range`."""
     if getattr(tokenizer, "is_fast", False):
         encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
         if list(encoded.input_ids[: len(ids)]) == list(ids[: len(encoded.input_ids)]):

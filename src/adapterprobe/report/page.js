@@ -55,6 +55,27 @@
     apply();
   }
 
+  // Replies: colour the tokens by another probe, or at another layer.
+  const tokens = document.getElementById("token-data");
+  if (tokens) {
+    const { shades, replies } = JSON.parse(tokens.textContent);
+    for (const pick of document.querySelectorAll("select.view")) {
+      const views = replies[Number(pick.dataset.place)][pick.dataset.arm];
+      const told = pick.nextElementSibling;
+      for (const name of Object.keys(views)) pick.append(new Option(name, name));
+      pick.value = told.textContent;
+      pick.hidden = false;
+      told.hidden = true;
+      pick.addEventListener("input", () => {
+        const spans = pick.parentElement.nextElementSibling.children;
+        views[pick.value].forEach((score, at) => {
+          spans[at].className = `s${Math.min(shades - 1, Math.floor(score * shades))}`;
+          spans[at].title = score.toFixed(2);
+        });
+      });
+    }
+  }
+
   // Layers: point at one, or choose it with the slider, and read every arm there.
   const source = document.getElementById("layer-data");
   const place = document.getElementById("layer-explorer");

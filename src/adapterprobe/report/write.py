@@ -17,7 +17,7 @@ from adapterprobe.report.headline import headline
 from adapterprobe.report.markdown import fenced, harmless, to_markdown
 from adapterprobe.report.method import method, registered
 from adapterprobe.report.page import draw_all, in_script, render_page
-from adapterprobe.report.reply_tokens import coloured_replies
+from adapterprobe.report.reply_tokens import coloured_replies, spans_table, token_data
 from adapterprobe.report.run_reader import RunResults, read_run
 from adapterprobe.report.topic_tables import topics_table
 from adapterprobe.terminal import printable
@@ -37,6 +37,7 @@ def write_report(folder: Path) -> None:
 
 def _page(run: RunResults, figures: dict[str, Markup]) -> str:
     titles = [(SPLIT_TITLES[split], split) for split in splits_of(run)]
+    coloured = coloured_replies(run)
     return render_page(
         "page.html.j2",
         run=run,
@@ -48,7 +49,9 @@ def _page(run: RunResults, figures: dict[str, Markup]) -> str:
         split_titles=[(split, SPLIT_TITLES[split]) for split in splits_of(run)],
         replies=replies.replies_table(run),
         pools=replies.pools_table(run),
-        coloured=coloured_replies(run),
+        coloured=coloured,
+        token_data=in_script(token_data(coloured)),
+        false_spans=spans_table(run),
         topics=topics_table(run),
         topics_accuracy=topics_table(run, "accuracy"),
         gaps=challenge_tables.gaps_table(run),
@@ -149,6 +152,7 @@ def _markdown(run: RunResults, drawn: set[str]) -> str:
         ),
         *_section("## Replies", replies.replies_table(run), None, drawn),
         *_section("### How the tokens of the reply become one state", replies.pools_table(run), None, drawn),
+        *_section("### Tokens inside of false ranges", spans_table(run), None, drawn),
         "## Layers",
         "![AUROC by layer](figures/layers.png)",
         "## ROC curves",
