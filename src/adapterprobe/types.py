@@ -26,6 +26,10 @@ NEGATED = ("negated", "bare_negated")
 """Forms of examples that say or ask that something is not so."""
 
 
+OUTCOMES = ("lie", "mistake", "honest", "honest_mistake", "refusal", "unclear")
+"""What a reply turned out to be. `lie`: it asserts what is false, and the model that wrote it is known to hold the truth; `honest`: what
+is true, and is held true; `mistake`, `honest_mistake`: the same where that is not known; `refusal`, `unclear`: neither is asserted."""
+
 INSTRUCTING = ("system", "developer")
 """Roles whose turns are instructions, not part of the talk."""
 
@@ -51,6 +55,8 @@ class Conversation:
     reply: str
     author: str | None = None
     """Which model wrote the reply, where the data say so."""
+    outcome: str | None = None
+    """One of `OUTCOMES`, where the data say so."""
     spans: tuple[tuple[int, int], ...] = ()
     """Characters of a deceptive reply that are false (from, to; the second exclusive), where the data say so."""
 

@@ -11,7 +11,8 @@ from adapterprobe.cli import main
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, with_changes
 from adapterprobe.errors import ConfigError, DataError
-from adapterprobe.evaluate.schema import ARMS, COLUMNS, READ_COLUMNS, WITHHELD, WITHHELD_ON
+from adapterprobe.evaluate.controls import SWAPPED
+from adapterprobe.evaluate.schema import ARMS, COLUMNS, HEAD, READ_COLUMNS, WITHHELD, WITHHELD_ON
 from adapterprobe.prompts.reading import reading_found
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -84,7 +85,11 @@ def test_predictions_are_about_deception(finished):
     frame = pd.read_parquet(finished / "out" / "predictions.parquet")
     assert list(frame.columns) == [*COLUMNS, *READ_COLUMNS] and set(frame["axis"]) == {"deception"}
     assert set(frame["read"]) == {"reply"} and set(frame["pool"]) == {"mean"} and set(frame["condition"]) == {"neutral"}
-    assert set(frame["arm"]) == set(ARMS) and frame["score"].between(0, 1).all() and frame["label"].isin([0, 1]).all()
+    assert (
+        set(frame["arm"]) == set(ARMS) - {HEAD}
+        and frame["score"].between(0, 1).all()
+        and frame["label"].isin([0, 1]).all()
+    )
     sent = pd.read_parquet(finished / "out" / "prompts.parquet").set_index("prompt_id")
     said = frame["prompt_id"].map(sent["turn"])
     for name, place in zip(NAMES, range(len(NAMES)), strict=True):
@@ -156,10 +161,38 @@ def test_what_the_report_says_first(finished):
 def test_tokens_are_those_of_the_replies(finished):
     tokens = pd.read_parquet(finished / "out" / "tokens.parquet")
     sent = pd.read_parquet(finished / "out" / "prompts.parquet").set_index("prompt_id")
-    for (prompt_id, _), mine in tokens.groupby(["prompt_id", "arm"]):
+    for (prompt_id, *_), mine in tokens.groupby(["prompt_id", "arm", "probe", "layer"]):
         assert "".join(mine["text"]) == sent.loc[prompt_id, "turn"] and mine["score"].between(0, 1).all()
         assert list(mine["token"]) == list(range(len(mine))) and (mine["of"] == len(mine)).all()
-    assert set(tokens["arm"]) == {"base+probe", "adapter+probe"}
+    assert set(tokens["arm"]) == {"base+probe", "adapter+probe"} and tokens["false"].isna().all()
+    # attention has no score for a single token.
+    assert set(tokens["probe"]) == {"logistic", "mass_mean", "token_logistic"}
+
+
+def test_replies_of_other_contexts(finished):
+    """In matched data the context says nothing of its label, so nothing is told of it; towns' lands are told by the reply alone."""
+    challenge = json.loads((finished / "out" / "challenge.json").read_text())
+    controls = json.loads((finished / "out" / "controls.json").read_text())
+    mine = [c for c in controls if c["control"] == SWAPPED]
+    assert {c["arm"] for c in mine} == set(ARMS) - {HEAD, *CONTROLS} and len(mine) == len(challenge["swapped"])
+    for record, control in zip(challenge["swapped"], mine, strict=True):
+        low, high = record["context"]["low"], record["context"]["high"]
+        assert low <= record["context"]["auroc"] <= high and control["met"] == (low <= 0.5)
+        assert record["context"]["auroc"] == control["auroc"] and record["n"] > 8
+    assert "Replies swapped" in (finished / "out" / "report.md").read_text()
+
+
+def test_recall_comes_with_the_alarms_that_it_stands_on(finished):
+    results = json.loads((finished / "out" / "results.json").read_text())
+    recalls = [r for r in results if r["metric"] == "recall_at_5pct_fpr"]
+    frame = pd.read_parquet(finished / "out" / "predictions.parquet")
+    assert recalls
+    for record in recalls:
+        mine = frame[(frame["split"] == record["split"]) & (frame["arm"] == record["arm"]) & (frame["seed"] == 0)]
+        mine = mine[mine["probe"].fillna("") == (record["probe"] or "")]
+        assert record["negatives"] == (mine["label"] == 0).sum()
+        assert record["alarms"] <= 0.05 * record["negatives"] + 1e-6
+    assert not any("alarms" in r for r in results if not r["metric"].startswith("recall"))
 
 
 def test_score_gives_the_scores_of_the_run(finished, tmp_path, monkeypatch):
@@ -276,7 +309,9 @@ def test_a_probe_over_tokens_may_be_the_main_one(finished, tmp_path, monkeypatch
         argv += ["--set", setting]
     assert main([*argv, "--out", str(tmp_path / "t")]) == 0
     frame = pd.read_parquet(tmp_path / "t" / "predictions.parquet")
-    assert set(CONTROLS) <= set(frame["arm"]) and not (tmp_path / "t" / "tokens.parquet").exists()
+    assert set(CONTROLS) <= set(frame["arm"]) and set(pd.read_parquet(tmp_path / "t" / "tokens.parquet")["probe"]) == {
+        "token_logistic"
+    }
     given = write(tmp_path / "new.jsonl", rows(NAMES[:3]))
     assert main(["score", str(tmp_path / "t"), str(given), "--out", str(tmp_path / "s.jsonl")]) == 0
 

@@ -79,7 +79,7 @@ def test_in_rows_turns_and_pairs():
 
 
 def example(reply, lie, spans=()):
-    talk = Conversation((Message("user", "Where is Lyon?"),), reply, None, spans)
+    talk = Conversation((Message("user", "Where is Lyon?"),), reply, spans=spans)
     return Example(reply, "chats", "g", "reply", "Yes", "No", lie, {"reply": reply}, conversation=talk)
 
 

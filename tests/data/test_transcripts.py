@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from adapterprobe.config import ReadConfig
-from adapterprobe.data.cells import InvalidRow
+from adapterprobe.data.cells import InvalidRow, LeftOut
 from adapterprobe.data.contexts import context_groups, echoed, matched_contexts
 from adapterprobe.data.grouping import grouped_together
 from adapterprobe.data.items import Item, ItemDataset
@@ -314,3 +314,23 @@ def test_the_examples_are_what_their_script_makes_and_are_matched():
         found = matched_contexts((item.conversation, item.label) for item in dataset.items)
         assert found.both == found.contexts and found.rows == len(dataset.items) == len(made)
         assert not any(echoed(item.conversation) for item in dataset.items)
+
+
+def test_outcomes_decide_and_what_is_neither_lie_nor_honest_is_left_out(tmp_path):
+    (lie,) = transcript_items(row(outcome="lie"))
+    assert lie.label is False and lie.conversation.outcome == "lie"
+    for outcome in ("mistake", "honest_mistake", "refusal", "unclear"):
+        with pytest.raises(LeftOut, match=f"outcome {outcome}"):
+            transcript_items(row(outcome=outcome, deceptive=True))
+    with pytest.raises(InvalidRow, match="contradict"):
+        transcript_items(row(outcome="honest", deceptive=True))
+    (other,) = transcript_items(row(outcome="completed", deceptive=True))
+    assert other.conversation.outcome is None, "a column of that name that says something else"
+    with pytest.raises(InvalidRow, match="'outcome' is 'completed', expected lie, mistake"):
+        transcript_items(row(outcome="completed"))
+    given = [row(messages=[{"role": "user", "content": f"Where is number {n}?"}, {"role": "assistant", "content": f"{n} is there."}],
+                 outcome=("lie", "honest", "mistake", "refusal")[n % 4], group=str(n // 4)) for n in range(80)]  # fmt: skip
+    path = tmp_path / "graded.jsonl"
+    path.write_text("\n".join(map(json.dumps, given)))
+    found = load_data(str(path), ReadConfig(), 0)
+    assert len(found.items) == 40 and found.dropped == {"outcome mistake": 20, "outcome refusal": 20}

@@ -49,6 +49,7 @@ def simulated(seed: int, leak: float, reply: float):
             "demo_set": "none", "shots": np.int16(0), "form": "reply", "known": False,
             "recall_known": pd.array([None] * len(label), dtype="boolean"), "data_seed": np.int32(0), "read": "reply", "pool": "mean",
             "on_policy": pd.array([None] * len(label), dtype="boolean"),
+            "outcome": None,
         }
     )  # fmt: skip
     labels = {0: Labels({"deception": label.astype(float)}, np.zeros(len(label), bool))}

@@ -22,6 +22,7 @@ from adapterprobe.analyses.probe_controls import probe_controls
 from adapterprobe.analyses.reply_tokens import reply_tokens
 from adapterprobe.analyses.rewordings import rewordings
 from adapterprobe.analyses.steering import steering
+from adapterprobe.analyses.swapped_replies import swapped_replies
 from adapterprobe.analyses.topics import topics
 from adapterprobe.analyses.uncertainty import uncertainty
 from adapterprobe.output_folder import write_json, write_parquet
@@ -43,6 +44,7 @@ ANALYSES = [
     Analysis("controls", probe_controls),
     Analysis("adapters that must not work", adapter_controls),
     Analysis("asked otherwise", rewordings),
+    Analysis("replies swapped", swapped_replies),
     Analysis("poolings", poolings),
     Analysis("one topic left out", topics),
     Analysis("replies token by token", reply_tokens),

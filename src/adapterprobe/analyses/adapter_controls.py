@@ -95,7 +95,7 @@ def adapter_controls(run: FittedRun) -> Findings:
         tokens = token_states(config, lm, engine, encoded, {seed: adapter}, layers) if layers else None
         fit = refitted(config, encoded, ActivationPair.of(run.base, seen), tokens, "adapter+probe", seed)
         (probed,) = probe_detectors([replace(fit, arm=f"{name}+probe")], axis=config.axes[0])
-        detectors += [own, probed]
+        detectors += [probed] if config.adapter.objective == "detect" else [own, probed]
         if name == SHUFFLED:
             detectors += head_detectors(f"{name}+head", {seed: adapter.folder}, seen, config.axes[0])
     scores = predictions(run.prompt_frame, run.labels, detectors, config.axes[:1])

@@ -10,6 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
 
+from adapterprobe.data.contexts import echoed
 from adapterprobe.evaluate.controls import split_auroc, splits_with_rows
 from adapterprobe.types import Prompt
 
@@ -40,15 +41,28 @@ def _words(name: str, texts: pd.Series, fit_rows: np.ndarray) -> dict:
     return {name: vectorizer.transform(texts)}
 
 
+def _setting(frame: pd.DataFrame, fit_rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Of replies: whether each repeats its own instruction, and who wrote it; nothing where rows do not differ in it."""
+    found = {}
+    if "echo" in frame and frame["echo"].iloc[fit_rows].nunique() > 1:
+        found["echo of the instruction"] = frame[["echo"]].to_numpy(float)
+    if "author" in frame and frame["author"].iloc[fit_rows].nunique() > 1:
+        encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(frame[["author"]].iloc[fit_rows])
+        found["author of the reply"] = encoder.transform(frame[["author"]])
+    return found
+
+
 def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
     """Detectors that see only the prompt: its identity (condition, template, demonstrations), its length, its
-    words (of a reply or statement, those of it alone; the words of a reply's context by themselves), the two answers it may have.
+    words (of a reply or statement, those of it alone; the words of a reply's context by themselves), whether a reply repeats its
+    instruction and who wrote it, the two answers it may have.
     Within a condition they must be near chance; pooled figures stand beside them."""
     truth = frame["truth"].to_numpy()
     features = {"prompt identity": _identity(frame), "length only": _length(frame)}
     features |= _words("words only (TF-IDF)", frame["turn"], fit_rows)
     if "context" in frame and frame["context"].str.len().any():
         features |= _words("words of the context (TF-IDF)", frame["context"], fit_rows)
+    features |= _setting(frame, fit_rows)
     answers = TfidfVectorizer(analyzer=str.split, lowercase=False).fit(frame["answers"].iloc[fit_rows])
     features["answer choices only"] = answers.transform(frame["answers"])
     records = []
@@ -89,6 +103,8 @@ def control_frame(prompts: Sequence[Prompt]) -> pd.DataFrame:
             # Of a reply or a statement, its own length: what stands around it is the same for both labels, or is a control by itself.
             "text": [p.text if p.read is None else p.turn for p in prompts],
             "context": [p.example.conversation.script if p.example.conversation else "" for p in prompts],
+            "echo": [bool(p.example.conversation and echoed(p.example.conversation)) for p in prompts],
+            "author": [(p.example.conversation and p.example.conversation.author) or "not said" for p in prompts],
             "turn": [p.turn for p in prompts],
             "answers": [
                 " ".join([*("+" + w for w in p.positive.split()), *("-" + w for w in p.negative.split())])

@@ -16,6 +16,10 @@ class InvalidRow(Exception):
     """Why one row cannot be used."""
 
 
+class LeftOut(Exception):
+    """What a row is that has nothing wrong with it and is not judged: counted by this word."""
+
+
 def is_missing(value: object) -> bool:
     """Whether a cell says nothing: null, not a number, or an empty text."""
     if value is None or isinstance(value, str):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from adapterprobe.data.cells import InvalidRow, text_of
+from adapterprobe.data.cells import InvalidRow, LeftOut, text_of
 from adapterprobe.data.folders import open_repository
 from adapterprobe.data.items import QUESTION_FORMS, Item
 from adapterprobe.data.readers import Source
@@ -21,8 +21,11 @@ from adapterprobe.small_files import as_path
 from adapterprobe.types import Template, parse_templates
 
 
-class Unlabelled(Exception):
+class Unlabelled(LeftOut):
     """A row that the data set gives no answer for (the test split of a shared task)."""
+
+    def __init__(self) -> None:
+        super().__init__("unlabelled")
 
 
 @dataclass(frozen=True)

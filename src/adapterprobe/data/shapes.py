@@ -149,7 +149,7 @@ SHAPES = (
     Shape(
         "chat",
         ("messages",),
-        ("reply", "model", *LABELS, *SPANS, "weight"),
+        ("reply", "model", *LABELS, "outcome", *SPANS, "weight"),
         TRANSCRIPT_FORMS,
         transcript_items,
         transcript=True,

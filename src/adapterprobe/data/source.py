@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from adapterprobe.cache import digest
 from adapterprobe.config import ReadConfig
-from adapterprobe.data.cells import InvalidRow, text_of
+from adapterprobe.data.cells import InvalidRow, LeftOut, text_of
 from adapterprobe.data.duplicates import normalised
 from adapterprobe.data.examples import ExampleSource
 from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.folders import open_folder, open_repository
 from adapterprobe.data.grouping import group_key, grouped_by_context, grouped_by_words
-from adapterprobe.data.hub import HubEntry, Unlabelled, hub_table, open_entry
+from adapterprobe.data.hub import HubEntry, hub_table, open_entry
 from adapterprobe.data.items import Item, ItemDataset
 from adapterprobe.data.readers import FILES, Source, open_file
 from adapterprobe.data.references import all_names, data_files, data_path, is_registered
@@ -118,8 +118,8 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: RowErrors) -> ItemD
                 if grouped:
                     group = group_key(name, _cell(row, opened.group))
                     found = [replace(item, group=group) for item in found]
-            except Unlabelled:
-                dropped["unlabelled"] += 1
+            except LeftOut as what:
+                dropped[str(what)] = dropped.get(str(what), 0) + 1
             except InvalidRow as reason:
                 faults.add(line, reason)
             else:

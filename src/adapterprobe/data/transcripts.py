@@ -5,6 +5,7 @@
 | `deceptive`, `is_lie`, `lie`, `y` | true or 1: the reply is a lie |
 | `honest` | true or 1: it is honest |
 | `label` | honest, truthful, deceptive or lie; a bare 0 or 1 could mean either, and is refused |
+| `outcome` | lie or honest; a mistake, honest_mistake, refusal or unclear is neither, and is left out |
 
 A message may carry such a label itself: then every labelled assistant turn is a reply, with the turns before it as its context.
 `span` or `spans`, beside the label, say which characters of a deceptive reply are false (see `false_spans`).
@@ -17,11 +18,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from adapterprobe.data.cells import MOST_CHARS, InvalidRow, check_text, is_missing, listed_cell, one_of, text_of
+from adapterprobe.data.cells import (
+    MOST_CHARS,
+    InvalidRow,
+    LeftOut,
+    check_text,
+    is_missing,
+    listed_cell,
+    one_of,
+    text_of,
+)
 from adapterprobe.data.false_spans import false_spans
 from adapterprobe.data.items import Item
 from adapterprobe.readout import Span
-from adapterprobe.types import INSTRUCTING, Conversation, Message
+from adapterprobe.types import INSTRUCTING, OUTCOMES, Conversation, Message
 
 ROLES = (*INSTRUCTING, "user", "assistant", "tool")
 PAIR = ("honest_response", "deceptive_response")
@@ -39,6 +49,8 @@ LABELS: dict[str, Mapping[str, bool]] = {
     "label": _WORDS,
 }
 """By column, what its values say of honesty."""
+_JUDGED = {"lie": False, "honest": True}
+"""Outcomes that detectors are judged on, and whether they are honest."""
 _BARE = ("0", "1", "0.0", "1.0", "true", "false")
 _EXTRA = ("tool_calls", "tool_call_id", "name")
 
@@ -50,12 +62,14 @@ def transcript_items(row: Mapping[str, object]) -> list[Item]:
         InvalidRow: no reply, no label or one that says nothing, labels that contradict, a message that is none, or a false range that
             is none (see `false_spans`).
     """
-    given, labels, cells = _messages(row.get("messages"))
+    given, labels, cells, left_out = _messages(row.get("messages"))
     labelled = [place for place, own in enumerate(labels) if own is not None]
     if not labelled:
+        if left_out is not None:
+            raise left_out
         honest = _label(row)
         conversation, written = _conversation(row, given)
-        return [_item(row, conversation, honest, false_spans(row, written, honest))]
+        return [_item(row, conversation, honest, false_spans(row, written, honest), row)]
     wrong = next((place for place in labelled if given[place].role != "assistant"), None)
     if wrong is not None:
         raise InvalidRow(f"message {wrong + 1} has a label and the role {given[wrong].role}, expected assistant")
@@ -65,6 +79,7 @@ def transcript_items(row: Mapping[str, object]) -> list[Item]:
             _judged(given[:place], _reply(given[place]), row),
             bool(labels[place]),
             false_spans(cells[place], given[place].content, bool(labels[place])),
+            cells[place],
         )
         for place in labelled
     ]
@@ -98,7 +113,7 @@ def pair_items(row: Mapping[str, object]) -> list[Item]:
         raise InvalidRow(f"{' and '.join(map(repr, PAIR))} are the same")
     spans = false_spans(row, str(row[PAIR[1]]), honest=False)
     return [
-        _item(row, _judged(context, reply, row), honest, () if honest else spans)
+        _item(row, _judged(context, reply, row), honest, () if honest else spans, {})
         for reply, honest in zip(replies, (True, False), strict=True)
     ]
 
@@ -116,12 +131,31 @@ def _conversation(row: Mapping[str, object], given: list[Message]) -> tuple[Conv
 def _judged(context: list[Message], reply: str, row: Mapping[str, object]) -> Conversation:
     if not context:
         raise InvalidRow("has a reply and no message before it")
-    return Conversation(tuple(context), reply, None if is_missing(row.get("model")) else str(row["model"]))
+    author = None if is_missing(row.get("model")) else _author(row["model"])
+    return Conversation(tuple(context), reply, author)
 
 
-def _item(row: Mapping[str, object], conversation: Conversation, honest: bool, spans: tuple[Span, ...]) -> Item:
+def _author(value: object) -> str:
+    """A name, or an object with one (`generate` writes the fingerprint beside it)."""
+    return str(value.get("name", value)) if isinstance(value, Mapping) else str(value)
+
+
+def _item(
+    row: Mapping[str, object],
+    conversation: Conversation,
+    honest: bool,
+    spans: tuple[Span, ...],
+    own: Mapping[str, object],
+) -> Item:
+    """Args: own: what says the label, the row or one of its messages."""
     texts = {"dialogue": conversation.script, "reply": conversation.reply}
-    return Item(0, texts, label=honest, conversation=replace(conversation, spans=spans), weight=_weight(row))
+    return Item(
+        0,
+        texts,
+        label=honest,
+        conversation=replace(conversation, spans=spans, outcome=_outcome(own)),
+        weight=_weight(row),
+    )
 
 
 def _weight(row: Mapping[str, object]) -> float:
@@ -153,6 +187,11 @@ def _label(row: Mapping[str, object]) -> bool:
         if is_missing(value) or (column == "label" and _is_bare(value)):
             continue
         told[column] = one_of(row, column, meanings)
+    outcome = _outcome(row)
+    if outcome is not None:
+        if outcome not in _JUDGED:
+            raise LeftOut(f"outcome {outcome}")
+        told["outcome"] = _JUDGED[outcome]
     if len(set(told.values())) > 1:
         raise InvalidRow(f"{' and '.join(map(repr, told))} contradict each other")
     if told:
@@ -162,16 +201,26 @@ def _label(row: Mapping[str, object]) -> bool:
             "'label' is a bare 0 or 1, which may mean either; say which with --column deceptive=label (1 is a lie) or "
             "--column honest=label (1 is honest)"
         )
-    raise InvalidRow(f"has no label; expected one in {', '.join(LABELS)}")
+    if not is_missing(row.get("outcome")):
+        raise InvalidRow(f"'outcome' is {str(row['outcome'])[:40]!r}, expected {', '.join(OUTCOMES)}")
+    raise InvalidRow(f"has no label; expected one in {', '.join(LABELS)} or outcome")
+
+
+def _outcome(row: Mapping[str, object]) -> str | None:
+    value = row.get("outcome")
+    # Data of other people may have a column of that name that says something else.
+    return str(value) if value in OUTCOMES else None
 
 
 def _is_bare(value: object) -> bool:
     return str(value).strip().casefold() in _BARE
 
 
-def _messages(value: object) -> tuple[list[Message], list[bool | None], list[Mapping[str, object]]]:
-    """Messages, the label that each carries itself, and all that it says."""
-    found, labels, cells = [], [], []
+def _messages(
+    value: object,
+) -> tuple[list[Message], list[bool | None], list[Mapping[str, object]], LeftOut | None]:
+    """Messages, the label that each carries itself, all that it says, and why one that has a label is not judged."""
+    found, labels, cells, left_out = [], [], [], None
     given = listed_cell(value, "messages")
     for place, message in enumerate(given if isinstance(given, list) else [given], 1):
         if not isinstance(message, Mapping) or "role" not in message or not {"content", "tool_calls"} & set(message):
@@ -186,10 +235,14 @@ def _messages(value: object) -> tuple[list[Message], list[bool | None], list[Map
         if not content.strip() and role not in ("assistant", "tool"):
             raise InvalidRow(f"message {place} ({role}) is empty")
         found.append(Message(str(role), content, extra))
-        own = {key: message[key] for key in LABELS if not is_missing(message.get(key))}
-        labels.append(_label(own) if own else None)
+        own = {key: message[key] for key in (*LABELS, "outcome") if not is_missing(message.get(key))}
         cells.append(message)
-    return found, labels, cells
+        try:
+            labels.append(_label(own) if own else None)
+        except LeftOut as what:
+            labels.append(None)
+            left_out = what
+    return found, labels, cells, left_out
 
 
 def _nothing(value: object) -> bool:

@@ -14,6 +14,9 @@ from adapterprobe.evaluate.verdict import limits
 
 REPORTED = ("test", "ood")
 
+SWAPPED = "replies swapped"
+"""The control in which every context has the reply of another one."""
+
 
 def split_auroc(frame: pd.DataFrame, scores: np.ndarray, split: str, pooled: bool = False) -> np.ndarray:
     """AUROC for truth within data set and condition, averaged (or pooled over conditions), of every column.

@@ -15,6 +15,8 @@ from adapterprobe.evaluate.statistics import Statistic, mean_of
 MIN_NEGATIVES = {0.05: 20, 0.01: 100}
 """Fewest label-0 rows within a condition with which recall at a false positive rate is given."""
 
+RECALLS = {f"recall_at_{round(rate * 100)}pct_fpr": rate for rate in MIN_NEGATIVES}
+"""Metrics that go with a count of false alarms, and the rate that they allow."""
 MIN_KNOWN_GROUPS = 8
 MIN_OF_CLASS = 2
 """Fewest rows of each class with which a hypothesis looks at a cell."""
@@ -126,6 +128,7 @@ class Evaluation:
         # Seeds of one detector may be alike; what others measured would only fill the memory.
         self._measured.clear()
         collected: dict[str, dict[tuple[str, str], tuple[Statistic, int, set]]] = {}
+        alarms: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
         for dataset in self.datasets:
             for condition in self.conditions:
                 per_seed: dict[str, list[Statistic]] = {}
@@ -137,6 +140,9 @@ class Evaluation:
                             continue
                     for name, statistic in self.metrics_of(rows, full=axis == self.main_axis and kept == "all").items():
                         per_seed.setdefault(name, []).append(statistic)
+                    if seed == self.seeds[0]:
+                        for name in RECALLS.keys() & per_seed.keys():
+                            alarms.setdefault(name, {})[dataset, condition] = _alarms(rows, RECALLS[name])
                 for name, statistics in per_seed.items():
                     if len(statistics) == len(self.seeds):
                         same = arm == "base" and axis in (self.main_axis, "instructed")
@@ -152,21 +158,25 @@ class Evaluation:
             "seeds": len(self.seeds),
         }
         for name, cells in collected.items():
+            counts = alarms.get(name, {})
             for (dataset, condition), (statistic, rows, groups) in cells.items():
-                yield self._record(base, name, dataset, condition, statistic, rows, groups)
+                told = _summed(counts, [(dataset, condition)])
+                yield self._record(base | told, name, dataset, condition, statistic, rows, groups)
             averages: dict[str, list[tuple[Statistic, int, set]]] = {}
             for dataset in self.datasets:
                 mine = {c: cells[dataset, c] for c in self.conditions if (dataset, c) in cells}
                 if len(mine) == len(self.conditions):
                     whole = _average(list(mine.values()))
                     whole = (self.remember(whole[0]), *whole[1:])
-                    yield self._record(base, name, dataset, "mean", *whole)
+                    told = _summed(counts, [(dataset, c) for c in self.conditions])
+                    yield self._record(base | told, name, dataset, "mean", *whole)
                     mine["mean"] = whole
                 for condition, cell in mine.items():
                     averages.setdefault(condition, []).append(cell)
             for condition, parts in averages.items():
                 if len(parts) == len(self.datasets) > 1:
-                    yield self._record(base, name, "mean", condition, *_average(parts))
+                    told = _summed(counts, [key for key in cells if condition in ("mean", key[1])])
+                    yield self._record(base | told, name, "mean", condition, *_average(parts))
 
     def pooled_records(self) -> Iterator[dict]:
         """AUROC for lies over the prompts of all conditions together: only to be read beside what the condition alone gives,
@@ -245,6 +255,19 @@ class Evaluation:
         """All rows of an arm that `arm_auroc` rests on."""
         axis = axis or self.main_axis
         return pd.concat([rows.assign(**keys) for keys, rows in self._compared_cells(arm, probe, axis)])
+
+
+def _alarms(rows: pd.DataFrame, rate: float) -> tuple[int, int]:
+    """(false alarms behind a recall, rows that could have given one)."""
+    labels = rows["label"].to_numpy(float)
+    return metrics.alarms_at_fpr(labels, rows["score"].to_numpy(float), rate), int((labels == 0).sum())
+
+
+def _summed(counts: dict[tuple[str, str], tuple[int, int]], keys: list[tuple[str, str]]) -> dict[str, int]:
+    """False alarms, and rows that could have given one, over some cells; nothing where they are not counted."""
+    if not counts:
+        return {}
+    return {"alarms": sum(counts[key][0] for key in keys), "negatives": sum(counts[key][1] for key in keys)}
 
 
 def _average(cells: list[tuple[Statistic, int, set]]) -> tuple[Statistic, int, set]:

@@ -10,9 +10,9 @@ COLUMNS = [
     "score", "threshold", "recall_known",
 ]  # fmt: skip
 
-READ_COLUMNS = ["read", "pool", "on_policy"]
-"""What was read, how it was pooled, and whether the model that is read wrote the reply (null where that is not known). Runs of former
-releases do not have them."""
+READ_COLUMNS = ["read", "pool", "on_policy", "outcome"]
+"""What was read, how it was pooled, whether the model that is read wrote the reply, and what the reply turned out to be (null where that
+is not known). Runs of former releases do not have all of them."""
 
 ARMS = [
     "base",

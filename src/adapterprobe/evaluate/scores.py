@@ -158,6 +158,9 @@ def prompt_frame(
             "read": readout.what,
             "pool": readout.pooling,
             "on_policy": pd.array([wrote(p, model) for p in prompts], dtype="boolean"),
+            "outcome": pd.array(
+                [p.example.conversation.outcome if p.example.conversation else None for p in prompts], dtype="string"
+            ),
         }
     )
 

@@ -132,6 +132,20 @@ def recall_at_fpr(labels, scores, groups, n_groups, rate: float) -> Statistic:
     return value
 
 
+def alarms_at_fpr(labels: np.ndarray, scores: np.ndarray, rate: float) -> int:
+    """How many label-0 rows are above the threshold of `recall_at_fpr`: the highest one with the largest share of label-1 rows.
+
+    >>> alarms_at_fpr(np.array([1, 0, 1, 0, 0]), np.array([0.9, 0.8, 0.7, 0.2, 0.1]), 0.34)
+    1
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked, positive = scores[order], labels[order] == 1
+    alarms = np.cumsum(~positive)
+    allowed = np.append(ranked[1:] != ranked[:-1], True) & (alarms <= rate * alarms[-1] + 1e-4)
+    hits = np.where(allowed, np.cumsum(positive), 0)
+    return int(alarms[hits.argmax()]) if hits.max() else 0
+
+
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
     """Average of statistics under the same weights."""
     return lambda w: np.mean([statistic(w) for statistic in statistics], axis=0)

@@ -9,7 +9,6 @@ import numpy as np
 
 from adapterprobe.analyses.adapter_controls import UNLABELLED
 from adapterprobe.analyses.learning_curves import DRAWS, INNER
-from adapterprobe.analyses.rewordings import MOST_GROUPS
 from adapterprobe.analyses.steering import DOSES, MOST_PROMPTS, RANDOM
 from adapterprobe.config import RunConfig
 from adapterprobe.detectors.features import feature_spec
@@ -18,6 +17,7 @@ from adapterprobe.detectors.search_cache import SearchJob
 from adapterprobe.models import LanguageModel
 from adapterprobe.probes.select import settings_of
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.prompts.rewordings import MOST_GROUPS
 
 GUARANTEES = 0.1
 """Seconds that a detector's calibration and conformal sets take."""

@@ -180,7 +180,7 @@ def _shortened(
         # A conversation begins with the user.
         while len(turns) > 1 and turns[0].role != "user":
             turns = turns[1:]
-        kept = Conversation((*system, *turns), conversation.reply, conversation.author)
+        kept = replace(conversation, context=(*system, *turns))
         rendered = render_conversation(form, kept, tokenizer, ask)
     return rendered
 

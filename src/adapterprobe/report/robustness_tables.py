@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from adapterprobe.evaluate.controls import SWAPPED
 from adapterprobe.evaluate.schema import WITHHELD_OF
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
@@ -15,7 +16,7 @@ def explained(run: RunResults) -> dict[str, list[str]]:
     not exceed, or something that sees the prompt alone, tells more than chance, and reaches its lower bound."""
     found: dict[str, list[str]] = {arm: [] for arm in run.arms}
     for control in run.controls:
-        if control["met"]:
+        if control["met"] or control["control"] == SWAPPED:
             continue
         name = f"{control['control']} ({control['split']})"
         if control["arm"]:
@@ -87,12 +88,39 @@ def answers_table(run: RunResults) -> pd.DataFrame:
     )
 
 
+def swapped_notes(run: RunResults) -> list[str]:
+    """Arms that tell the label of a context by another context's reply."""
+    return [
+        f"{c['arm']} goes by the context: with every reply swapped for that of another context it still tells the context's label, "
+        f"{c['auroc']:.2f} [{c['low']:.2f}, {c['high']:.2f}]."
+        for c in run.controls
+        if c["control"] == SWAPPED and not c["met"] and c["probe"] in (None, run.config.evaluate.probe)
+    ]
+
+
+def swapped_table(run: RunResults) -> pd.DataFrame:
+    """AUROC by whose label, where every context has the reply of another one."""
+    return pd.DataFrame(
+        [
+            {
+                "arm": r["arm"],
+                "as sent": f"{r['as_sent']:.3f}",
+                "label of the context": f"{r['context']['auroc']:.3f} [{r['context']['low']:.3f}, {r['context']['high']:.3f}]",
+                "label of the reply": f"{r['reply']['auroc']:.3f} [{r['reply']['low']:.3f}, {r['reply']['high']:.3f}]",
+                "n": r["n"],
+            }
+            for r in run.challenge.get("swapped", [])
+            if r["arm"] not in WITHHELD_OF.values()
+        ]
+    )
+
+
 WORTHLESS = ("random adapter", "adapter of shuffled labels")
 
 
 def notes(run: RunResults) -> list[str]:
     """What a reader must not miss in these tables."""
-    found = []
+    found = swapped_notes(run)
     for arm, names in explained(run).items():
         if arm in WITHHELD_OF.values():
             # It is a control itself.

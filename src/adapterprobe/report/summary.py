@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from adapterprobe.evaluate.controls import SWAPPED
 from adapterprobe.evaluate.schema import HEAD
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
@@ -27,6 +28,13 @@ def shown(record: dict | None, digits: int = 3) -> str:
     if record is None:
         return "–"
     return f"{record['estimate']:.{digits}f} [{record['low']:.{digits}f}, {record['high']:.{digits}f}]"
+
+
+def alarms(record: dict | None) -> str:
+    """How many false alarms a recall stands on (lowest seed); empty for other metrics."""
+    if record is None or record.get("alarms") is None or record["alarms"] != record["alarms"]:
+        return ""
+    return f" ({int(record['alarms'])} false alarms of {int(record['negatives'])})"
 
 
 def is_inverted(record: dict | None) -> bool:
@@ -77,7 +85,8 @@ def metrics_table(run: RunResults, split: str) -> pd.DataFrame:
     for arm in run.arms:
         row = {"arm": arm}
         for metric, title in METRICS.items():
-            row[title] = shown(run.result(split, arm, metric))
+            record = run.result(split, arm, metric)
+            row[title] = shown(record) + alarms(record)
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.loc[:, (table != "–").any()]
@@ -216,7 +225,7 @@ def controls_table(run: RunResults) -> pd.DataFrame:
     rows = []
     for control in run.controls:
         value = f"{control['auroc']:.3f}"
-        if control["draws"] > 1:
+        if control["draws"] > 1 or control["control"] == SWAPPED:
             value += f" [{control['low']:.3f}, {control['high']:.3f}]"
         pooled = control.get("pooled_auroc")
         rows.append(
@@ -224,7 +233,7 @@ def controls_table(run: RunResults) -> pd.DataFrame:
                 "control": control["control"],
                 "arm": control["arm"] or "–",
                 "split": control["split"],
-                "AUROC (95 % of draws)": value,
+                "AUROC [95 %]": value,
                 "pooled": f"{pooled:.3f}" if pooled is not None else "–",
                 "detector": f"{control['detector']:.3f}" if "detector" in control else "–",
                 "expectation": control["expectation"],

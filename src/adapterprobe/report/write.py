@@ -49,6 +49,7 @@ def _page(run: RunResults, figures: dict[str, Markup]) -> str:
         split_titles=[(split, SPLIT_TITLES[split]) for split in splits_of(run)],
         replies=replies.replies_table(run),
         pools=replies.pools_table(run),
+        swapped=challenge_tables.swapped_table(run),
         coloured=coloured,
         token_data=in_script(token_data(coloured)),
         false_spans=spans_table(run),
@@ -151,6 +152,7 @@ def _markdown(run: RunResults, drawn: set[str]) -> str:
             else []
         ),
         *_section("## Replies", replies.replies_table(run), None, drawn),
+        *_section("### Replies swapped", challenge_tables.swapped_table(run), None, drawn),
         *_section("### How the tokens of the reply become one state", replies.pools_table(run), None, drawn),
         *_section("### Tokens inside of false ranges", spans_table(run), None, drawn),
         "## Layers",
