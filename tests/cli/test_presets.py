@@ -51,7 +51,18 @@ def test_every_preset_is_valid(name):
 
 def test_presets_are_the_logs_experiments():
     found = {name: read_config(name) for name in preset_names()}
-    assert set(found) == {"demo", "probes", "train", "truth", "told-to-lie", "liar", "opposite", "log", "geometry"}
+    assert set(found) == {
+        "demo",
+        "probes",
+        "train",
+        "truth",
+        "told-to-lie",
+        "liar",
+        "opposite",
+        "log",
+        "geometry",
+        "detect",
+    }
     liar, maker = found["liar"], found["told-to-lie"]
     assert liar.under_test == "base" and liar.data == maker.data, "what is judged is new to the liar too"
     assert [found[n].adapter.objective for n in ("truth", "told-to-lie", "opposite")] == [
@@ -141,10 +152,11 @@ def test_scores_of_adapters_are_turned_by_their_objective():
         "lie": [True, True],
         "instructed": [False, True],
         "opposite": [True, False],
+        "detect": [False, True],
     }
 
 
-@pytest.mark.parametrize("name", [pytest.param("truth", marks=pytest.mark.slow), "opposite"])
+@pytest.mark.parametrize("name", [pytest.param("truth", marks=pytest.mark.slow), "opposite", "detect"])
 def test_the_other_presets_on_a_tiny_model(name, tiny_folder, tmp_path, cache):
     config = shrunk(name, tiny_folder, data={"ood": ["elements"]})
     finished = run(config.model_copy(update={"seeds": [0]}), tmp_path / "out")

@@ -1,7 +1,7 @@
 """A linear head on a middle layer's residual stream, trained together with the adapter below it: objective `detect`.
 
 The published form of an adapter as a probe (Obeso et al. 2025, "Real-Time Detection of Hallucinated Entities in Long-Form
-Generation", section 4): one logit a token, the label's cross-entropy over the tokens that are read, and a KL that keeps the model's text
+Generation", arXiv:2509.03531): one logit a token, the label's cross-entropy over the tokens that are read, and a KL that keeps the model's text
 as it was. Here every row counts once, however long it is, and the score of a row is the head's mean logit over what is read of it.
 """
 

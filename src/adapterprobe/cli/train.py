@@ -42,7 +42,7 @@ def add_adapter_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", metavar="KIND", help="kind of adapter (see --list; default: lora)")
     parser.add_argument("--layers", metavar="SPEC", help="blocks: all, last:4, 8-20, 33%%-83%% (default: all)")
     parser.add_argument("--modules", metavar="NAMES", help="roles or names of modules, with commas (default: all)")
-    parser.add_argument("--objective", metavar="NAME", help="truth, lie, instructed, opposite (default: truth)")
+    parser.add_argument("--objective", metavar="NAME", help="truth, lie, instructed, opposite, detect (default: truth)")
     parser.add_argument(
         "--steps",
         type=int,
