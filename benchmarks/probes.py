@@ -50,9 +50,9 @@ def run() -> list[Row]:
     rows = []
     for solver, bar in (("lbfgs", 10.0), ("newton-cholesky", 1.0), ("newton-cg", 1.0)):
         gaps, aurocs = [], []
-        for mine, other, layer in zip(results["ours"], results[solver], SAMPLED):
+        for mine, other, layer in zip(results["ours"], results[solver], SAMPLED, strict=True):
             Z = StandardScaler().fit(states[layer, fit]).transform(states[layer, held])
-            for one, two in zip(mine, other):
+            for one, two in zip(mine, other, strict=True):
                 gaps.append(np.abs(one.coef_ - two.coef_[0]).max() / np.abs(two.coef_).max())
                 scores = one.decision_function(states[layer, held]), two.decision_function(Z)
                 aurocs.append(abs(np.subtract(*(roc_auc_score(truth[held], s) for s in scores))))

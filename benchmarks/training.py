@@ -56,7 +56,7 @@ def run() -> list[Row]:
                         seconds[side].append(time.perf_counter() - start)
                     losses[side].append(float(loss.detach().mean()))
             detach(wrapped)
-        gap = max(abs(a - b) for a, b in zip(losses["ours"], losses["plain"]))
+        gap = max(abs(a - b) for a, b in zip(losses["ours"], losses["plain"], strict=True))
         times = ratio(seconds["plain"], seconds["ours"])
         rows.append(
             Row(

@@ -69,7 +69,7 @@ def side_by_side(
 
 def ratio(slow: list[float], fast: list[float]) -> float:
     """Median over rounds of how many times as fast the second is."""
-    return statistics.median(a / b for a, b in zip(slow, fast))
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def matmul_peak(dtype: torch.dtype, rounds: int = 4) -> float:

@@ -41,11 +41,11 @@ LAYOUT = {
         {"question": f"What holds a {n}?", "distractor3": "c", "distractor1": "a", "distractor2": "b",
          "correct_answer": f"{n} glue", "support": ""}, f"{n} glue")),
     "rte": ("rte/train-00000-of-00001.parquet", lambda i, n: (
-        dict(zip(("sentence1", "sentence2"), entailment(i, n))) | {"label": 1 - i % 2, "idx": i}, "Yes" if i % 2 else "No")),
+        dict(zip(("sentence1", "sentence2"), entailment(i, n), strict=True)) | {"label": 1 - i % 2, "idx": i}, "Yes" if i % 2 else "No")),
     "axg": ("axg/test-00000-of-00001.parquet", lambda i, n: (
-        dict(zip(("premise", "hypothesis"), entailment(i, n))) | {"idx": i, "label": 1 - i % 2}, "Yes" if i % 2 else "No")),
+        dict(zip(("premise", "hypothesis"), entailment(i, n), strict=True)) | {"idx": i, "label": 1 - i % 2}, "Yes" if i % 2 else "No")),
     "hans": ("plain_text/validation/0000.parquet", lambda i, n: (
-        dict(zip(("premise", "hypothesis"), entailment(i, n))) | {
+        dict(zip(("premise", "hypothesis"), entailment(i, n), strict=True)) | {
             "label": 1 - i % 2, "parse_premise": "(", "parse_hypothesis": "(", "binary_parse_premise": "(",
             "binary_parse_hypothesis": "(", "heuristic": "lexical_overlap", "subcase": "x", "template": "t"},
         "Yes" if i % 2 else "No")),

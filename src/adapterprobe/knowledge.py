@@ -90,7 +90,7 @@ def _passed(lm: LanguageModel, engine: Engine, rounds: Rounds, what: str) -> Kno
             break
         encoded = encode(lm.tokenizer, mine, lm.context_length, lm.vocabulary)
         answers = record(engine, encoded, lm.fingerprint, [], f"{what}, round {number} of {len(rounds)}").logprobs
-        for prompt, (positive, negative) in zip(mine, answers):
+        for prompt, (positive, negative) in zip(mine, answers, strict=True):
             if (positive > negative) != prompt.example.truth:
                 standing.discard(_group(prompt))
     guessing = float(np.mean([0.5 ** counts[group] for group in asked])) if asked else 0.0

@@ -114,7 +114,7 @@ def test_stopped_recording_goes_on_to_the_same_result(cache, monkeypatch, flush)
     counter = []
     resumed = record(engine(counter), encoded(300), "v", [0, 4], token_budget=8)
     assert 0 < len(counter) <= len(eng.plan(encoded(300).ids, 8)) - 30, "finished batches are not computed again"
-    for one, two in zip(expected, [resumed.layer(0), resumed.layer(4), resumed.logprobs]):
+    for one, two in zip(expected, [resumed.layer(0), resumed.layer(4), resumed.logprobs], strict=True):
         assert np.array_equal(one, two)
 
 

@@ -75,7 +75,9 @@ def test_soft_targets_are_kl_over_three_outcomes():
     losses, _ = row_losses(LOGITS, CHOICES, Targets(torch.tensor([True, False]), soft), CONFIG)
     for row in range(2):
         t, q = soft[row].numpy().astype(float), outcomes_by_hand(row)
-        assert np.isclose(float(losses[row]), sum(a * math.log(a / b) for a, b in zip(t, q) if a), atol=1e-6)
+        assert np.isclose(
+            float(losses[row]), sum(a * math.log(a / b) for a, b in zip(t, q, strict=True) if a), atol=1e-6
+        )
     own = torch.log(torch.tensor(np.array([outcomes_by_hand(0), outcomes_by_hand(1)]))).float()
     assert torch.allclose(soft_loss(own, own.exp()), torch.zeros(2), atol=1e-6)
 

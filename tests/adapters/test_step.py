@@ -236,7 +236,7 @@ def test_a_bad_batch_is_skipped_and_told(tiny_lm, encoded, tmp_path, capsys):
     wrapped = attach(lm.model, lm.structure, config, 0)
     engine = Engine(lm.model, lm.structure, share=False)
     result = train_adapter(wrapped, engine, encoded, select, config, 0, tmp_path)
-    bad = {p.prompt_id for p, ids in zip(encoded.prompts, encoded.ids) if rare in ids}
+    bad = {p.prompt_id for p, ids in zip(encoded.prompts, encoded.ids, strict=True) if rare in ids}
     assert result.non_finite and {i for event in result.non_finite for i in event["prompts"]} <= bad
     assert {i for event in result.non_finite for i in event["prompts"]} == bad
     assert all(p.isfinite().all() for p in trainable(wrapped).values())

@@ -101,7 +101,7 @@ def test_stopped_training_ends_the_same(tiny_lm, encoded, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "measure", measure)
     again, resumed = train(tiny_lm(), encoded, tmp_path / "b")
     assert resumed.epochs == whole.epochs
-    for (name, one), two in zip(trainable(wrapped).items(), trainable(again).values()):
+    for (name, one), two in zip(trainable(wrapped).items(), trainable(again).values(), strict=True):
         assert torch.equal(one, two), name
     drop_checkpoints(tmp_path / "b")
     assert not list((tmp_path / "b").iterdir())
@@ -136,7 +136,7 @@ def test_stopped_inside_an_epoch_ends_the_same(kind, tiny_lm, encoded, tmp_path,
     assert resumed.epochs == whole.epochs
     per_epoch = len(steps(micro_batches(encoded, 8, np.random.default_rng(0)), 8))
     assert per_epoch > 3 and len(taken) == 3 * per_epoch - 6, "no finished step is taken again"
-    for (name, one), two in zip(trainable(wrapped).items(), trainable(again).values()):
+    for (name, one), two in zip(trainable(wrapped).items(), trainable(again).values(), strict=True):
         assert torch.equal(one, two), name
 
 

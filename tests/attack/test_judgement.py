@@ -137,8 +137,8 @@ def test_false_alarms_with_few_groups():
 
 def slow_wins(above, above_groups, below, below_groups, n_groups):
     wins = np.zeros((n_groups, n_groups))
-    for a, g in zip(above, above_groups):
-        for b, h in zip(below, below_groups):
+    for a, g in zip(above, above_groups, strict=True):
+        for b, h in zip(below, below_groups, strict=True):
             wins[g, h] += (a > b) + 0.5 * (a == b)
     return wins
 
@@ -156,7 +156,7 @@ def test_auroc_by_ranks_is_that_of_all_pairs(ties):
     statistic = auroc(labels.astype(float), scores, groups, 30)
     assert statistic(np.ones((1, 30)))[0] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     weights = resample(30, 50, 0)
-    for row, value in zip(weights, statistic(weights)):
+    for row, value in zip(weights, statistic(weights), strict=True):
         again = np.repeat(np.arange(300), row[groups].astype(int))
         assert value == pytest.approx(roc_auc_score(labels[again], scores[again]), abs=1e-12)
 

@@ -37,7 +37,7 @@ def expected(folder, table, layer, adapter=None):
         model = PeftModel.from_pretrained(model, str(adapter)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = []
-    for text, tokens in zip(table["text"], table["tokens"]):
+    for text, tokens in zip(table["text"], table["tokens"], strict=True):
         ids = tokenizer(text, return_tensors="pt").input_ids
         assert ids[0].tolist() == list(tokens)
         with torch.no_grad():

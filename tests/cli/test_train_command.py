@@ -82,7 +82,7 @@ def test_loss_before_and_after_are_of_the_same_prompts(tiny_folder, tmp_path, ca
 
     def loss():
         total = 0.0
-        for ids, choice, prompt in zip(first.ids, first.choices, first.prompts):
+        for ids, choice, prompt in zip(first.ids, first.choices, first.prompts, strict=True):
             with torch.no_grad():
                 logprobs = torch.log_softmax(lm.model(torch.tensor([ids])).logits[0, -1].double(), 0)
             wanted = choice.positive if prompt.example.truth else choice.negative

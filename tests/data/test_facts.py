@@ -73,7 +73,7 @@ def test_elements_against_mendeleev():
     spelling = {"aluminum": "aluminium", "cesium": "caesium"}
     known = {
         spelling.get(n.lower(), n.lower()): (s, int(z))
-        for n, s, z in zip(table["name"], table["symbol"], table["atomic_number"])
+        for n, s, z in zip(table["name"], table["symbol"], table["atomic_number"], strict=True)
     }
     symbols, numbers = facts("elements"), facts("atomic_numbers")
     assert {s: f.object for s, f in symbols.items()} == {n: s for n, (s, _) in known.items()}

@@ -17,7 +17,7 @@ def test_columns_and_labels_mean_what_they_should(tmp_path, name):
     for ref in (name, f"hub:{name}"):
         dataset = load_data(ref, read)
         assert dataset.name == name and len(dataset.items) == len(NOUNS) and not dataset.dropped
-        for noun, (_, right) in zip(NOUNS, rows):
+        for noun, (_, right) in zip(NOUNS, rows, strict=True):
             item = next(
                 i for i in dataset.items if f" {noun}" in " ".join(i.texts.values()) and i.line == NOUNS.index(noun) + 1
             )

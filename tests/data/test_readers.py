@@ -34,13 +34,13 @@ COUNTRIES = [
 COUNTRIES += ["Croatia", "Bulgaria"]
 CLAIMS = [
     {"statement": f"The city of {city} is in {country}.", "label": int(right), "city": city}
-    for city, country in zip(CITIES, COUNTRIES)
+    for city, country in zip(CITIES, COUNTRIES, strict=True)
     for right in (True, False)
     for country in [country if right else "Peru"]
 ]
 QUESTIONS = [
     {"question": f"Where is {city}?", "choices": ["Peru", country, "Chad"], "answer": country}
-    for city, country in zip(CITIES, COUNTRIES)
+    for city, country in zip(CITIES, COUNTRIES, strict=True)
 ]
 CHATS = [
     {
@@ -94,7 +94,7 @@ def test_claims_in_every_kind_of_file(tmp_path, kind):
 
 def test_questions_in_every_kind_of_file(tmp_path, kind):
     dataset = load_data(write(tmp_path / f"q{kind}", QUESTIONS))
-    right = dict(zip((f"Where is {city}?" for city in CITIES), COUNTRIES))
+    right = dict(zip((f"Where is {city}?" for city in CITIES), COUNTRIES, strict=True))
     for form in ("question", "negated", "choice", "recall"):
         examples = dataset.examples(dataset.groups, form, 0)
         assert len(examples) == 2 * len(QUESTIONS) and sum(e.truth for e in examples) == len(QUESTIONS)
@@ -574,7 +574,7 @@ def test_forms_of_unicode_are_one_group_and_one_text(tmp_path):
         thing = f"São Ôrla {i}"
         rows.append((u.normalize("NFC", thing), f"The river {u.normalize('NFC', thing)} is blue", 1))
         rows.append((u.normalize("NFD", thing) + "\u200b", f"The river {u.normalize('NFD', thing)} is red", 0))
-    write(tmp_path / "x.csv", [dict(zip(("thing", "statement", "label"), row)) for row in rows])
+    write(tmp_path / "x.csv", [dict(zip(("thing", "statement", "label"), row, strict=True)) for row in rows])
     grouped = load_data(str(tmp_path / "x.csv"), ReadConfig(group="thing"))
     assert len(grouped.groups) == 30
     assert len(load_data(str(tmp_path / "x.csv")).groups) == 30
@@ -583,7 +583,7 @@ def test_forms_of_unicode_are_one_group_and_one_text(tmp_path):
         ("a", u.normalize("NFC", "The café is blue"), 1),
         ("b", u.normalize("NFD", "The ca\u200bfé is blue."), 0),
     ]
-    write(tmp_path / "y.csv", [dict(zip(("thing", "statement", "label"), row)) for row in both])
+    write(tmp_path / "y.csv", [dict(zip(("thing", "statement", "label"), row, strict=True)) for row in both])
     with pytest.raises(DataError, match="lines 62, 63: says what another row says"):
         load_data(str(tmp_path / "y.csv"))
 

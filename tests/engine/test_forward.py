@@ -179,7 +179,7 @@ def test_plans_hold_every_row_once_and_whole(ids, budget):
     seen = {}
     for batch in batches:
         assert all(suffix for group in batch.groups for suffix in group.suffixes), "the answer position is never shared"
-        for row, tokens in zip(batch.rows, batch.sequences):
+        for row, tokens in zip(batch.rows, batch.sequences, strict=True):
             assert row not in seen
             seen[row] = list(tokens)
     assert seen == dict(enumerate(ids))
@@ -211,7 +211,12 @@ def test_starting_from_the_trunk_changes_nothing(family, share, limit, cache):
         for batch in batches:
             out = engine.run(batch, layers=[3, 4])
             out.logits.logsumexp(1).sum().backward()
-            outs.update({r: (lo.detach(), st) for r, lo, st in zip(batch.rows, out.logits, out.states.transpose(0, 1))})
+            outs.update(
+                {
+                    r: (lo.detach(), st)
+                    for r, lo, st in zip(batch.rows, out.logits, out.states.transpose(0, 1), strict=True)
+                }
+            )
         return outs, [p.grad.clone() for p in structure.blocks[2].parameters()]
 
     expected, gradients = whole(plan_batches(ids, token_budget=90, share=share))
@@ -223,9 +228,9 @@ def test_starting_from_the_trunk_changes_nothing(family, share, limit, cache):
     handle.remove()
     assert ran and all("passing" in name for name in ran), "the blocks below must not run"
     for row in expected:
-        for one, two in zip(expected[row], got[row]):
+        for one, two in zip(expected[row], got[row], strict=True):
             assert (one - two).abs().max() <= 1e-3 * one.abs().max()
-    for one, two in zip(gradients, again):
+    for one, two in zip(gradients, again, strict=True):
         assert (one - two).abs().max() <= 1e-3 * one.abs().max() + 1e-6
     assert "forward" not in structure.blocks[0].__dict__, "the blocks are themselves again"
     after, _ = whole(plan_batches(ids, token_budget=90, share=share))

@@ -40,7 +40,7 @@ def test_steered_equals_a_hook_of_ones_own(family):
     for layer in (1, 2):
         with engine.steered(layer, vector), torch.no_grad():
             for batch in engine.plan(SEQUENCES):
-                for row, logits in zip(batch.rows, engine.run(batch).logits):
+                for row, logits in zip(batch.rows, engine.run(batch).logits, strict=True):
                     assert torch.allclose(logits, plain(model, SEQUENCES[row], layer, vector)[0], atol=2e-4)
     with torch.no_grad():
         (batch, *_) = engine.plan(SEQUENCES)

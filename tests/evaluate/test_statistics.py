@@ -59,7 +59,7 @@ def test_against_references_with_ties(name, seed):
     assert estimate(statistic, n) == pytest.approx(reference(labels, scores), abs=1e-6)
     # A resample by weights is the resample of rows.
     counts = resample(n, 20, seed)
-    for weights, value in zip(counts, statistic(counts)):
+    for weights, value in zip(counts, statistic(counts), strict=True):
         drawn = np.repeat(np.arange(len(labels)), weights[groups].astype(int))
         assert value == pytest.approx(reference(labels[drawn], scores[drawn]), abs=1e-6)
 

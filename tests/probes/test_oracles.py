@@ -61,7 +61,7 @@ def test_logistic_is_scikit_learns(rows, features, C):
 def test_logistic_settings_together_equal_one_by_one():
     X, y, _ = planted(60, 200)
     settings = [{"C": c} for c in (1e-4, 1e-2, 1.0)]
-    for probe, params in zip(fit_settings("logistic", settings, X, y), settings):
+    for probe, params in zip(fit_settings("logistic", settings, X, y), settings, strict=True):
         assert np.allclose(probe.coef_, probes.make("logistic", **params).fit(X, y).coef_, atol=1e-6)
         assert probe.get_params()["C"] == params["C"]
 

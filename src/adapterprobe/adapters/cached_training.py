@@ -179,7 +179,10 @@ def _train(
             result = train_adapter(wrapped, engine, train, select, config, seed, folder, what, learned, log)
         with adapter_off(lm.model):
             equal_after = _equal(before, _logits(engine, probe_batch))
-        change = max(float((a.float() - b.float()).abs().max()) for a, b in zip(_logits(engine, probe_batch), before))
+        change = max(
+            float((a.float() - b.float()).abs().max())
+            for a, b in zip(_logits(engine, probe_batch), before, strict=True)
+        )
         if not (equal_before and equal_after):
             raise ModelError(
                 "with the adapter off the model differs from the untouched model; this kind cannot be used"

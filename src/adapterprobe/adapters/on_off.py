@@ -33,7 +33,7 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
             layer._disable_adapters = True
         yield
     finally:
-        for layer, flag in zip(layers, before):
+        for layer, flag in zip(layers, before, strict=True):
             layer._disable_adapters = flag
 
 

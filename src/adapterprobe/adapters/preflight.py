@@ -75,7 +75,7 @@ def training_prompts(config: RunConfig, encoded: Encoded, belief: Knowledge | No
             else:
                 held = belief.recalled_of(prompts).fillna(False).to_numpy(bool)
             groups = {prompt.example.group for prompt in prompts}
-            left = {prompt.example.group for prompt, kept in zip(prompts, held) if kept}
+            left = {prompt.example.group for prompt, kept in zip(prompts, held, strict=True) if kept}
             if len(left) < least:
                 raise DataError(
                     f"adapter.train_on={config.adapter.train_on} leaves {len(left)} of {len(groups)} groups of {split}, at "

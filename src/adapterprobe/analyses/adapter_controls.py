@@ -43,7 +43,7 @@ def shuffled_truth(encoded: Encoded, seed: int) -> Encoded:
         cells.setdefault((prompt.example.dataset, prompt.split, prompt.condition), []).append(row)
     truth = [prompt.example.truth for prompt in prompts]
     for rows in cells.values():
-        for row, other in zip(rows, rng.permutation(rows)):
+        for row, other in zip(rows, rng.permutation(rows), strict=True):
             example = replace(prompts[row].example, truth=truth[other])
             prompts[row] = replace(prompts[row], example=example)
     return replace(encoded, prompts=tuple(prompts))

@@ -153,7 +153,10 @@ def _table(
     whole = [stop - start for start, stop in encoded.reads[0].spans]
     marked = [bool(false) for false in encoded.false] if encoded.false else [False] * len(encoded)
     labels = token_labels(encoded, spans)
-    false = [part.astype(object) if there else np.full(len(part), None, object) for part, there in zip(labels, marked)]
+    false = [
+        part.astype(object) if there else np.full(len(part), None, object)
+        for part, there in zip(labels, marked, strict=True)
+    ]
     texts = [
         text
         for ids, (start, stop) in zip(encoded.ids, spans, strict=True)

@@ -47,5 +47,5 @@ def _scored(run: FittedRun, shift: Reworded, detectors: list[Detector]) -> pd.Da
     scores = predictions(shown, labels, detectors, config.axes[:1])
     same = frame[(frame["axis"] == config.axes[0]) & (frame["seed"] == seed)]
     carried = same.groupby(["arm", same["probe"].fillna("")])["threshold"].first()
-    keys = zip(scores["arm"], scores["probe"].fillna(""))
+    keys = zip(scores["arm"], scores["probe"].fillna(""), strict=True)
     return scores.assign(threshold=[carried.get(key, np.nan) for key in keys], shift=shift.name)

@@ -107,14 +107,14 @@ def near_pairs(texts: Sequence[str], limit: float = NEAR) -> Iterator[tuple[int,
     for start in range(0, len(rows), BLOCK):
         close = (vectors[start : start + BLOCK] @ across).tocoo()
         keep = (close.data >= limit) & (close.col > close.row + start)
-        for one, two, value in zip(close.row[keep] + start, close.col[keep], close.data[keep]):
+        for one, two, value in zip(close.row[keep] + start, close.col[keep], close.data[keep], strict=True):
             yield int(rows[one]), int(rows[two]), float(min(value, 1.0))
 
 
 def near_groups(texts: Sequence[str], limit: float = NEAR) -> list[int]:
     """A group number per text: texts joined by chains of near-duplicates have the same."""
     pairs = [(one, two) for one, two, _ in near_pairs(texts, limit)]
-    rows, columns = zip(*pairs) if pairs else ((), ())
+    rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
     links = csr_matrix((np.ones(len(pairs)), (rows, columns)), (len(texts), len(texts)))
     return connected_components(links, directed=False)[1].tolist()
 

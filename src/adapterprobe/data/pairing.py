@@ -54,9 +54,9 @@ def pair_with_wrong_objects(
     while facts:
         cost = _costs(facts, rng, wrong, listed_only)
         rows, columns = linear_sum_assignment(cost)
-        bad = [r for r, c in zip(rows, columns) if cost[r, c] >= FORBIDDEN]
+        bad = [r for r, c in zip(rows, columns, strict=True) if cost[r, c] >= FORBIDDEN]
         if not bad:
-            return [(facts[r], facts[c].object) for r, c in zip(rows, columns)]
+            return [(facts[r], facts[c].object) for r, c in zip(rows, columns, strict=True)]
         drop = set(bad[: max(1, len(bad) // 2)])
         facts = [fact for i, fact in enumerate(facts) if i not in drop]
     return []

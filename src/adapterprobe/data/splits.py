@@ -49,7 +49,7 @@ def split_groups(
     taken = {group for pool in reserved.values() for group in pool}
     rest = [group for group in order if group not in taken]
     edges = np.round(np.cumsum([0.0, *shares.values()]) * len(rest)).astype(int)
-    for name, low, high in zip(shares, edges[:-1], edges[1:]):
+    for name, low, high in zip(shares, edges[:-1], edges[1:], strict=True):
         dealt[name] = rest[low:high]
     wanted = {name: share for name, share in shares.items() if share}
     smallest = min(wanted, key=lambda name: len(dealt[name]))

@@ -294,7 +294,7 @@ def _gap(got: Output, expected: Output, rows: slice = slice(None)) -> float:
 def relative_gap(got: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference relative to scale; of layers x rows x width, the largest over layers, each on its own scale."""
     if got.ndim == 3:
-        return float(torch.tensor([relative_gap(a, b) for a, b in zip(got, expected)]).max())
+        return float(torch.tensor([relative_gap(a, b) for a, b in zip(got, expected, strict=True)]).max())
     got, expected = got.float(), expected.float()
     return float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 

@@ -241,5 +241,5 @@ def packed(configs: Sequence, layout: Layout) -> Iterator[None]:
         yield
     finally:
         _layout.reset(token)
-        for config, name in zip(configs, before):
+        for config, name in zip(configs, before, strict=True):
             config._attn_implementation_internal = name

@@ -91,7 +91,7 @@ class LowerBlockCache:
         if self.knows(batch):
             return
         if not packed:
-            for tokens, row in zip(batch.sequences, states):
+            for tokens, row in zip(batch.sequences, states, strict=True):
                 place = self._filled
                 self._states[place : place + len(tokens)] = row[: len(tokens)]
                 self._places[tokens] = Place(place, 0, place)
@@ -151,7 +151,7 @@ class LowerBlockCache:
             yield
         finally:
             handle.remove()
-            for block, own in zip(below, before):
+            for block, own in zip(below, before, strict=True):
                 if own is None:
                     block.__dict__.pop("forward", None)
                 else:

@@ -44,7 +44,7 @@ def difference_records(sides: list[Side], resamples: int) -> list[dict]:
                 found = _difference(first, other, arm, split, resamples)
                 if found:
                     records.append({"run": other.name, "less": first.name, "split": split, "arm": arm} | found)
-    for record, adjusted in zip(records, holm([r["p"] for r in records]) if records else []):
+    for record, adjusted in zip(records, holm([r["p"] for r in records]) if records else [], strict=True):
         record["p_adjusted"] = adjusted
     return records
 
@@ -62,7 +62,7 @@ def _difference(first: Side, other: Side, arm: str, split: str, resamples: int) 
     evaluations = [Evaluation(part, split, 0) for part in parts]
     probes = [side.probe if "probe" in arm else None for side in (other, first)]
     try:
-        statistics = [e.arm_auroc(arm, probe) for e, probe in zip(evaluations, probes)]
+        statistics = [e.arm_auroc(arm, probe) for e, probe in zip(evaluations, probes, strict=True)]
     except KeyError:
         return None
     if None in statistics:

@@ -182,7 +182,7 @@ def answers(
         if found is not None:
             alone = found.sum(1) == 1
             return (
-                [words[int(row[1])] if one else "don't know" for row, one in zip(found, alone)],
+                [words[int(row[1])] if one else "don't know" for row, one in zip(found, alone, strict=True)],
                 coverage,
                 how,
             )

@@ -75,7 +75,9 @@ def control_comparisons(
         for arm, control in pairs:
             names = [probe if name.endswith("+probe") else None for name in (arm, control)]
             seeds = (None, evaluation.seeds[:1])
-            statistics = [evaluation.arm_auroc(a, own, seeds=s) for a, own, s in zip((arm, control), names, seeds)]
+            statistics = [
+                evaluation.arm_auroc(a, own, seeds=s) for a, own, s in zip((arm, control), names, seeds, strict=True)
+            ]
             if None in statistics:
                 continue
             interval = share_interval(statistics[1], evaluation.weights)
@@ -119,7 +121,7 @@ def condition_alone(predictions: pd.DataFrame, probe: str) -> list[dict]:
         if split not in REPORTED or not cells:
             continue
         columns = [np.column_stack([c["condition"] == "lie", c["score"]]).astype(float) for c in cells]
-        found = [auroc_columns(c["label"].to_numpy(int), scores) for c, scores in zip(cells, columns)]
+        found = [auroc_columns(c["label"].to_numpy(int), scores) for c, scores in zip(cells, columns, strict=True)]
         alone, detector = (float(v) for v in np.mean(found, axis=0))
         records.append(
             {

@@ -213,7 +213,7 @@ class Evaluation:
             **base,
             "condition": condition,
             "metric": metric,
-            **dict(zip(("estimate", "low", "high"), limits)),
+            **dict(zip(("estimate", "low", "high"), limits, strict=True)),
             "n": int(rows),
             "n_groups": len(groups),
         }

@@ -23,7 +23,7 @@ def guarantee_records(frame: pd.DataFrame, coverage: float, rate: float) -> tupl
         name = {"arm": arm, "probe": None if pd.isna(probe) else probe}
         seeds = [part for _, part in mine.groupby("seed")]
         by_seed = [calibration_records(part) for part in seeds]
-        for same in zip(*by_seed):
+        for same in zip(*by_seed, strict=True):
             means = {measure: float(np.mean([record[measure] for record in same])) for measure in ("ece", "brier")}
             calibration.append(name | same[0] | means)
         conformal += [name | record for record in conformal_records(seeds, coverage, rate)]

@@ -50,7 +50,9 @@ def evaluate(
         stated.append(hypothesis)
         by_seed.append(_seed_differences(evaluation, hypothesis, probe))
     seeds = int(frame["seed"].nunique())
-    return results, [v | across_seed_interval(d) for v, d in zip(judge(stated, measured, margin, seeds), by_seed)]
+    return results, [
+        v | across_seed_interval(d) for v, d in zip(judge(stated, measured, margin, seeds), by_seed, strict=True)
+    ]
 
 
 def _measured(

@@ -151,7 +151,7 @@ def judge(
     raw = [p_value(*m) if m else 1.0 for m in measured]
     adjusted = holm(raw)
     records = []
-    for hypothesis, found, p, p_adjusted in zip(hypotheses, measured, raw, adjusted):
+    for hypothesis, found, p, p_adjusted in zip(hypotheses, measured, raw, adjusted, strict=True):
         if found is None:
             records.append(
                 dict.fromkeys(("difference", "low", "high", "upper_adjusted", "groups_to_decide"))

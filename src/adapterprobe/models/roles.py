@@ -76,7 +76,7 @@ def _by_gradients(model: nn.Module, structure: Structure) -> dict[str, frozenset
     finally:
         for handle in handles:
             handle.remove()
-        for config, name in zip(configs, before):
+        for config, name in zip(configs, before, strict=True):
             config._attn_implementation_internal = name
     if not seen:
         raise ModelError(
@@ -96,11 +96,11 @@ def _roles(structure: Structure, order, seen, outputs) -> dict[str, frozenset[st
         for attention in attentions:
             inside = [name for name in mine if name.startswith(f"{attention}.")]
             early = [name for name in inside if order.index(name) < order.index(attention)]
-            for role, tensor in zip("qkv", seen[attention]):
+            for role, tensor in zip("qkv", seen[attention], strict=True):
                 if early:
                     leaves = [outputs[name] for name in early]
                     grads = torch.autograd.grad(tensor.float().sum(), leaves, retain_graph=True, allow_unused=True)
-                    for name, grad in zip(early, grads):
+                    for name, grad in zip(early, grads, strict=True):
                         if grad is not None:
                             roles[name] |= {role, "attention"}
             for name in inside:

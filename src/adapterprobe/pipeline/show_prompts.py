@@ -30,7 +30,7 @@ def show(spec: DatasetSpec, model: dict | None) -> Iterator[str]:
         answers: list[tuple[str, str]] = [("", "")] * len(prompts)
     else:
         prompts, answers = _asked(spec, model)
-    for prompt, (tokens, answer) in zip(prompts, answers):
+    for prompt, (tokens, answer) in zip(prompts, answers, strict=True):
         instructed = "null" if prompt.instructed is None else int(prompt.instructed)
         yield f"=== {prompt.example.dataset} · group {prompt.example.group} · condition {prompt.condition} · template {prompt.template}"
         yield prompt.text
@@ -66,7 +66,7 @@ def _answers(lm, engine, prompts, known) -> Iterator[tuple[str, str]]:
         for batch in engine.plan(encoded.ids):
             logits = engine.run(batch, states=False).logits
             values = choice_logprobs(logits, [encoded.choices[r] for r in batch.rows]).exp().tolist()
-            found.update(zip(batch.rows, map(tuple, values)))
+            found.update(zip(batch.rows, map(tuple, values), strict=True))
     for row, prompt in enumerate(encoded.prompts):
         special = reader.special(prompt)
         choice = encoded.choices[row]
@@ -74,7 +74,7 @@ def _answers(lm, engine, prompts, known) -> Iterator[tuple[str, str]]:
         behaviour = int(positive > negative)
         first = lm.tokenizer.convert_ids_to_tokens(list(encoded.ids[row][:3]))
         words = [lm.tokenizer.convert_ids_to_tokens(list(ids)) for ids in (choice.positive, choice.negative)]
-        tokens = f", tokens {dict(zip(choice.positive, words[0]))} / {dict(zip(choice.negative, words[1]))}, text begins {first}"
+        tokens = f", tokens {dict(zip(choice.positive, words[0], strict=True))} / {dict(zip(choice.negative, words[1], strict=True))}, text begins {first}"
         tokens += "" if special else " (special tokens are part of the text)"
         lie = int(behaviour != prompt.example.truth) if known[row] else "null (the model does not know this group)"
         yield (

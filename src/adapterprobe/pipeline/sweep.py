@@ -78,9 +78,9 @@ def combinations(
             splits.append((label, [f"data.train={json.dumps(train)}", f"data.ood={json.dumps(ood)}"]))
     found = {}
     for (label, data), values in itertools.product(splits, itertools.product(*[v for _, v in axes])):
-        mine = [f"{key}={json.dumps(value)}" for (key, _), value in zip(axes, values)]
+        mine = [f"{key}={json.dumps(value)}" for (key, _), value in zip(axes, values, strict=True)]
         parts = [label] if label else []
-        parts += [f"{key.rsplit('.', 1)[-1]}={_short(value)}" for (key, _), value in zip(axes, values)]
+        parts += [f"{key.rsplit('.', 1)[-1]}={_short(value)}" for (key, _), value in zip(axes, values, strict=True)]
         name = re.sub(r"[^\w.=+,-]+", "_", ",".join(parts))
         while name in found:
             name += "'"

@@ -97,7 +97,7 @@ class GpProbe(UnweightedProbe):
             for part in torch.split(self._tensor(X), 512):
                 found = model(part)
                 parts.append((found.mean.numpy(), found.variance.numpy()))
-        mean, variance = (np.concatenate(side) for side in zip(*parts))
+        mean, variance = (np.concatenate(side) for side in zip(*parts, strict=True))
         return mean, np.maximum(variance, 1e-12)
 
     def _decide(self, X):

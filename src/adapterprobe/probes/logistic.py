@@ -42,7 +42,7 @@ class LogisticProbe(Probe):
         strengths = np.array([probe.C for probe in probes], float)
         weight = weight if kept is None else weight[:, None] * kept
         beta, iterations = solve_logistic(Z, squares, y, strengths, weight, first.max_iter)
-        for probe, row in zip(probes, beta):
+        for probe, row in zip(probes, beta, strict=True):
             probe.mean_, probe.scale_, probe.n_iter_ = mean, scale, iterations
             probe.coef_ = row[:-1] @ rotation
             probe.intercept_ = float(row[-1])

@@ -97,10 +97,10 @@ def make_prompts(
         raise DataError(f"{renders} renders were asked for, templates x demonstration sets give {len(pairs)}")
     rng = np.random.default_rng([seed, *split.encode()])
     groups = sorted({example.group for example in examples})
-    rank = {group: int(place) for group, place in zip(groups, rng.permutation(len(groups)))}
+    rank = {group: int(place) for group, place in zip(groups, rng.permutation(len(groups)), strict=True)}
     order = rng.permutation(len(pairs))
     # A round of their own: which system prompt it is must not follow from the template.
-    turn = {group: int(place) for group, place in zip(groups, rng.permutation(len(groups)))}
+    turn = {group: int(place) for group, place in zip(groups, rng.permutation(len(groups)), strict=True)}
     prompts = []
     for example in examples:
         for index, condition in enumerate(conditions):

@@ -154,7 +154,7 @@ def arms_figure(runs: dict[str, RunResults]) -> Figure:
     """Every arm of every run with its 95 % interval."""
     arms = list(dict.fromkeys(arm for run in runs.values() for arm in run.arms))
     figure, axes = canvas(9.8, 0.14 * len(arms) * len(runs) + 0.25 * len(runs) + 1.2, 2, sharey=True, sharex=True)
-    for axis, split in zip(axes, ("test", "ood")):
+    for axis, split in zip(axes, ("test", "ood"), strict=True):
         for place, (name, run) in enumerate(runs.items()):
             for number, arm in enumerate(arms):
                 record = run.result(split, arm) if arm in run.arms else None
@@ -182,7 +182,7 @@ def transfer_figure(runs: dict[str, RunResults]) -> Figure | None:
     figure, axes = canvas(
         max(2.2, 0.62 * len(columns)) * len(arms) + 1.6, 0.42 * len(runs) + 1.6, len(arms), sharey=True
     )
-    for axis, arm in zip(axes, arms):
+    for axis, arm in zip(axes, arms, strict=True):
         cells = matrix(runs, arm)
         values = np.array(
             [[r["estimate"] if isinstance(r, dict) else np.nan for r in row] for row in cells.to_numpy()], float

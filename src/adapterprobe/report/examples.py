@@ -60,7 +60,7 @@ def layer_data(run: RunResults, colours: dict[str, str], titles: dict[str, str])
         if part["layer"].nunique() > 1:
             points = [
                 [int(layer), None if value != value else round(float(value), 4)]
-                for layer, value in zip(part["layer"], part["auroc"])
+                for layer, value in zip(part["layer"], part["auroc"], strict=True)
             ]
             curves.setdefault(probe, {}).setdefault(arm, {})[split] = points
     order = [arm for arm in run.arms if "probe" in arm]

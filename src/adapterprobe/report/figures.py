@@ -20,7 +20,7 @@ def arms_figure(run: RunResults) -> Figure:
     """AUROC of every arm with its 95 % interval, and each seed as a dot."""
     splits = splits_of(run)
     figure, axes = canvas(4.6 * len(splits) + 0.6, 0.42 * len(run.arms) + 1.1, len(splits), sharey=True, sharex=True)
-    for axis, split in zip(axes, splits):
+    for axis, split in zip(axes, splits, strict=True):
         for place, arm in enumerate(reversed(run.arms)):
             record = run.result(split, arm)
             if record is None:
@@ -72,7 +72,7 @@ def layers_figure(run: RunResults) -> Figure:
     figure, axes = canvas(4.6 * len(splits) + 0.6, 3.4, len(splits), sharey=True)
     table = run.layer_aurocs
     table = table[table["probe"] == run.config.evaluate.probe]
-    for axis, split in zip(axes, splits):
+    for axis, split in zip(axes, splits, strict=True):
         for arm in ("base+probe", "base+probe@matched", "adapter+probe", "diff+probe"):
             mine = table[(table["arm"] == arm) & (table["split"] == split)]
             if mine.empty:
@@ -94,7 +94,7 @@ def roc_figure(run: RunResults) -> Figure:
     splits = splits_of(run)
     figure, axes = canvas(4.3 * len(splits) + 0.4, 4.0, len(splits), sharey=True)
     grid = np.linspace(0, 1, 201)
-    for axis, split in zip(axes, splits):
+    for axis, split in zip(axes, splits, strict=True):
         for arm in run.arms:
             rows = run.predictions
             probe = run.probe_of(arm)
@@ -122,7 +122,7 @@ def training_figure(run: RunResults) -> Figure:
         ("accuracy", "choice accuracy on select"),
         ("coverage", "choice coverage on select"),
     ]
-    for axis, (key, label) in zip(axes, names):
+    for axis, (key, label) in zip(axes, names, strict=True):
         for number, adapter in enumerate(run.about["adapters"]):
             epochs = [e["epoch"] for e in adapter["epochs"]]
             colour = list(COLOURS.values())[number % len(COLOURS)]

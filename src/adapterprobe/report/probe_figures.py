@@ -25,7 +25,7 @@ def probe_layers_figure(run: RunResults) -> Figure:
     table = run.layer_aurocs
     table = table[table["split"] == "test"]
     figure, axes = canvas(10.2, 3.8, 2, sharey=True)
-    for axis, arm in zip(axes, SHOWN):
+    for axis, arm in zip(axes, SHOWN, strict=True):
         for number, spec in enumerate(run.config.probe_specs):
             mine = table[(table["arm"] == arm) & (table["probe"] == spec.label)].groupby("layer")["auroc"].mean()
             if len(mine) > 1:
@@ -45,7 +45,7 @@ def reliability_figure(run: RunResults) -> Figure:
     records = pd.DataFrame(run.probes["calibration"])
     splits = splits_of(run)
     figure, axes = canvas(4.3 * len(splits) + 0.4, 4.0, len(splits), sharey=True)
-    for axis, split in zip(axes, splits):
+    for axis, split in zip(axes, splits, strict=True):
         for arm in SHOWN:
             for method, dash in (("as it is", "--"), ("Platt", "-")):
                 rows = records[
@@ -78,7 +78,7 @@ def coverage_figure(run: RunResults) -> Figure | None:
         return None
     records = records[(records["kind"] == "sets") & (records["method"] == "class-conditional")]
     figure, axes = canvas(9.2, 4.0, 2, sharey=True)
-    for axis, arm in zip(axes, SHOWN):
+    for axis, arm in zip(axes, SHOWN, strict=True):
         mine = records[(records["arm"] == arm) & (records["probe"] == run.config.evaluate.probe)]
         for number, (dataset, part) in enumerate(mine.groupby("dataset", sort=False)):
             part = part.sort_values("nominal")
@@ -101,7 +101,7 @@ def epistemic_figure(run: RunResults) -> Figure | None:
     frame = frame[(frame["arm"] == "base+probe@matched") & (frame["seed"] == frame["seed"].min())]
     names = list(dict.fromkeys(frame["probe"]))
     figure, axes = canvas(3.4 * len(names) + 1.4, 3.2, len(names))
-    for axis, probe in zip(axes, names):
+    for axis, probe in zip(axes, names, strict=True):
         mine = frame[(frame["probe"] == probe) & frame["split"].isin(["test", "ood"])]
         for number, (dataset, part) in enumerate(mine.groupby("dataset", sort=False)):
             values = np.sort(part["epistemic"].to_numpy(float))
@@ -122,7 +122,7 @@ def cosines_figure(run: RunResults) -> Figure | None:
         return None
     arms = list(found["probes"])
     figure, axes = canvas(4.0 * (len(arms) + 2), 3.9, len(arms) + 2)
-    for axis, arm in zip(axes, arms):
+    for axis, arm in zip(axes, arms, strict=True):
         part = found["probes"][arm]
         _matrix(figure, axis, part["cosines"], part["names"], f"{arm}, layer {part['layer']}")
     if found["layers"]:
@@ -165,7 +165,7 @@ def projections_figure(run: RunResults) -> Figure | None:
     for place, arm in enumerate(arms):
         mine = frame[frame["arm"] == arm]
         pairs = (("pca_1", "pca_2", "main components"), ("along", "across", "the probe's plane"))
-        for axis, (x, y, kind) in zip(axes[2 * place :], pairs):
+        for axis, (x, y, kind) in zip(axes[2 * place :], pairs, strict=False):
             for split, marker in (("test", "o"), ("ood", "x")):
                 for truth, colour in ((1, "#0072b2"), (0, "#d55e00")):
                     rows = mine[(mine["split"] == split) & (mine["truth"] == truth)]
@@ -186,9 +186,9 @@ def steering_figure(run: RunResults) -> Figure | None:
         return None
     arms = list(dict.fromkeys(records["arm"]))
     figure, axes = canvas(4.6 * len(arms), 3.6, len(arms), sharey=True)
-    for axis, arm in zip(axes, arms):
+    for axis, arm in zip(axes, arms, strict=True):
         for direction, colour in (("probe", COLOURS[arm]), ("random", "#999999")):
-            for condition, dash in zip(sorted(records["condition"].unique()), DASHES):
+            for condition, dash in zip(sorted(records["condition"].unique()), DASHES, strict=False):
                 rows = records[
                     (records["arm"] == arm) & (records["direction"] == direction) & (records["condition"] == condition)
                 ].sort_values("dose")
@@ -213,7 +213,7 @@ def curve_figure(run: RunResults) -> Figure | None:
     if records.empty:
         return None
     figure, axes = canvas(10.2, 3.6, 2, sharey=True)
-    for axis, arm in zip(axes, SHOWN):
+    for axis, arm in zip(axes, SHOWN, strict=True):
         for number, (probe, rows) in enumerate(records[records["arm"] == arm].groupby("probe", sort=False)):
             axis.plot(rows["groups"], rows["auroc"], marker="o", markersize=4, label=probe, **style(number))
             axis.fill_between(rows["groups"], rows["low"], rows["high"], color=style(number)["color"], alpha=0.08)

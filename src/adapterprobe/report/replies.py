@@ -50,7 +50,7 @@ def withheld_sentence(run: RunResults, split: str, arm: str) -> str:
         return ""
     where = f"on {SPLIT_TITLES[split].lower()}"
     if verdict["verdict"] == "supported":
-        return f"{arm} reads the reply: {where} it beats the same probe in front of it by {gap(verdict)}."
+        return f"{arm} reads the reply: {where} it beats a probe in front of it by {gap(verdict)}."
     if withheld["low"] is not None and withheld["low"] > 0.5:
         return (
             f"{arm} is explained by the withheld reply: {where} a probe in front of the reply has {shown(withheld, 2)}, and that {arm} "

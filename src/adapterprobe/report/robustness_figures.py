@@ -31,7 +31,7 @@ def axes_figure(run: RunResults) -> Figure:
     splits = splits_of(run)
     names = [name for name in AXES if name not in unscored_axes(run)]
     figure, panels = canvas(4.4 * len(splits) + 1.2, 0.36 * len(run.arms) + 1.3, len(splits), sharey=True)
-    for axis, split in zip(panels, splits):
+    for axis, split in zip(panels, splits, strict=True):
         values = np.full((len(run.arms), len(names)), np.nan)
         for row, arm in enumerate(run.arms):
             for column, name in enumerate(names):
@@ -67,7 +67,7 @@ def integrity_figure(run: RunResults) -> Figure:
         ("truth_share", f"share of it between {run.classes[1]} and {run.classes[0]}"),
     ]
     figure, axes = canvas(9.6, 2.8, 3)
-    for axis, (key, title) in zip(axes, panels):
+    for axis, (key, title) in zip(axes, panels, strict=True):
         for number, (seed, part) in enumerate(table.groupby("seed")):
             colour = list(COLOURS.values())[number % len(COLOURS)]
             axis.plot(part["layer"], part[key].astype(float), color=colour, linewidth=1.5, label=f"seed {seed}")

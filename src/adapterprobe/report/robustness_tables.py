@@ -160,4 +160,4 @@ def notes(run: RunResults) -> list[str]:
 
 
 def _listed(part: pd.DataFrame) -> str:
-    return ", ".join(f"{arm} {auroc:.2f}" for arm, auroc in zip(part["arm"], part["auroc"]))
+    return ", ".join(f"{arm} {auroc:.2f}" for arm, auroc in zip(part["arm"], part["auroc"], strict=True))

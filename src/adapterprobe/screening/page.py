@@ -38,10 +38,10 @@ def text_table(cells: list[dict]) -> str:
         for cell in cells
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(text.rjust(w) for text, w in zip(row, widths)) for row in [head, *rows]]
+    lines = ["  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in [head, *rows]]
     lines.append("")
     lines += [f"  {name}: {meaning}" for name, meaning in COLUMNS.items()]
-    for (name, meaning), kind in zip(GROUPS.items(), ("known", "recall_known")):
+    for (name, meaning), kind in zip(GROUPS.items(), ("known", "recall_known"), strict=True):
         chance = max((cell[f"{kind}_chance"] for cell in cells if not cell["error"]), default=0.0)
         lines.append(f"  {name}: {meaning} (without knowing, {chance:.1%} would pass)")
     first: dict[str, int] = {}
