@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from adapterprobe.terminal import printable
+
+LOGGER = logging.getLogger("adapterprobe")
 
 
 def bar(total: int, what: str, unit: str = "prompt", done: int = 0) -> tqdm:
@@ -26,8 +29,26 @@ def bar(total: int, what: str, unit: str = "prompt", done: int = 0) -> tqdm:
 
 
 def say(text: str) -> None:
-    """A line for people on stderr (never mixed with a bar)."""
-    tqdm.write(printable(text), file=sys.stderr)
+    """A line for people: a message of the logger `adapterprobe`, level INFO, which the command line shows (see `messages_shown`)."""
+    LOGGER.info("%s", printable(text))
+
+
+class _BesideBars(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def messages_shown() -> Iterator[None]:
+    """Within, what the library says stands on stderr, a line each, never mixed with a bar."""
+    handler, before = _BesideBars(), LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(before)
 
 
 class Timings:

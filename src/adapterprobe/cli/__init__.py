@@ -9,6 +9,7 @@ import sys
 from adapterprobe import __version__
 from adapterprobe.cli import cache, compare, data, extract, merge, plan, report, run, score, screen, train
 from adapterprobe.errors import AdapterProbeError, ConfigError
+from adapterprobe.progress import messages_shown
 from adapterprobe.system_errors import is_storage_error, told
 from adapterprobe.terminal import one_line, shortened
 
@@ -31,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _check_arguments(sys.argv[1:] if argv is None else argv)
         args = parser.parse_args(argv)
-        status = args.go(args)
+        with messages_shown():
+            status = args.go(args)
     except AdapterProbeError as error:
         return _refuse(error)
     except KeyboardInterrupt:
