@@ -75,20 +75,20 @@ READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 class RunConfig(Stage):
     """Everything a run depends on."""
 
-    name: str = Field("run", description="a title for the report")
+    name: str = Field(default="run", description="a title for the report")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     elicit: ElicitConfig = ElicitConfig()
     read: ReadoutConfig = ReadoutConfig()
     adapter: AdapterConfig = AdapterConfig()
     probes: list[str | ProbeConfig] = Field(
-        ["logistic", "mass_mean"],
+        default=["logistic", "mass_mean"],
         min_length=1,
         description="probes of the probe arms: names, or {probe: conv, layers: 8-20, params: {channels: 8}}",
     )
     select: SelectConfig = SelectConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    seeds: list[int] = Field([0, 1, 2], min_length=1, description="training seeds; data are data.data_seed's")
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="training seeds; data are data.data_seed's")
 
     @model_validator(mode="before")
     @classmethod

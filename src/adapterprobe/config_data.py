@@ -13,16 +13,16 @@ from adapterprobe.types import FORMS
 class ModelConfig(Stage):
     """Which language model, where, and in which number format."""
 
-    name: str | None = Field(None, description="hub id, local folder or GGUF file; null: SmolLM2-135M-Instruct")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub model")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    dtype: str = Field("auto", description="auto (bf16 where it is fast), bf16, fp16, fp32")
-    attention: str | None = Field(None, description="attention implementation; null: transformers' choice")
+    name: str | None = Field(default=None, description="hub id, local folder or GGUF file; null: SmolLM2-135M-Instruct")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
+    dtype: str = Field(default="auto", description="auto (bf16 where it is fast), bf16, fp16, fp32")
+    attention: str | None = Field(default=None, description="attention implementation; null: transformers' choice")
     quantize: Literal["8bit", "4bit"] | None = Field(
-        None, description="load weights in 8 or 4 bits (bitsandbytes); null: as they are"
+        default=None, description="load weights in 8 or 4 bits (bitsandbytes); null: as they are"
     )
     trust_remote_code: bool = Field(
-        False,
+        default=False,
         exclude=True,
         description="run Python code that comes with the model; never taken from a file: give --trust-remote-code every time",
     )
@@ -36,27 +36,34 @@ class ReadConfig(Stage):
     """How files and data sets of the hub are read; built-in relations need none of it."""
 
     columns: dict[str, str] = Field(
-        {}, description="our column names to the file's own: {statement: claim, label: gold}"
+        default={}, description="our column names to the file's own: {statement: claim, label: gold}"
     )
     group: str | None = Field(
-        None, description="column that names what a row is about; null: near-duplicates form groups"
+        default=None, description="column that names what a row is about; null: near-duplicates form groups"
     )
-    split: str | None = Field(None, description="split of a data set that has several")
-    config: str | None = Field(None, description="configuration of a hub data set that has several")
+    split: str | None = Field(default=None, description="split of a data set that has several")
+    config: str | None = Field(default=None, description="configuration of a hub data set that has several")
     exact: bool = Field(
-        False,
+        default=False,
         description="take statements exactly as they stand; false: a closing stop goes and a first 'The' becomes small, so that "
         "they stand inside a question",
     )
     contradictions: Literal["stop", "drop"] = Field(
-        "stop", description="claims that stand there as true and as false: stop and name them, or leave both out"
+        default="stop",
+        description="claims that stand there as true and as false: stop and name them, or leave both out",
     )
-    skip_bad: int = Field(0, ge=0, description="leave out up to so many rows that cannot be used, rather than stop")
-    max_rows: int = Field(20_000, ge=10, description="most rows kept in memory, by a seeded choice, balanced by class")
-    max_chars: int | None = Field(None, ge=1, description="leave out rows with longer texts")
-    balance: bool = Field(True, description="leave out, by chance, what one class of claims has more than the other")
+    skip_bad: int = Field(
+        default=0, ge=0, description="leave out up to so many rows that cannot be used, rather than stop"
+    )
+    max_rows: int = Field(
+        default=20_000, ge=10, description="most rows kept in memory, by a seeded choice, balanced by class"
+    )
+    max_chars: int | None = Field(default=None, ge=1, description="leave out rows with longer texts")
+    balance: bool = Field(
+        default=True, description="leave out, by chance, what one class of claims has more than the other"
+    )
     hub_folder: str | None = Field(
-        None, description="folder with downloaded repositories of the hub as OWNER/NAME, instead of the hub"
+        default=None, description="folder with downloaded repositories of the hub as OWNER/NAME, instead of the hub"
     )
 
 
@@ -64,36 +71,40 @@ class DataConfig(Stage):
     """Which questions, and how their groups are split."""
 
     train: list[str] = Field(
-        ["capitals"],
+        default=["capitals"],
         min_length=1,
         description="data sets that splits are made of: names, files, or hub:NAME",
     )
     ood: list[str] = Field(
-        ["continents", "elements", "animals"],
+        default=["continents", "elements", "animals"],
         description="data sets that are only judged on, never fitted on",
     )
     read: ReadConfig = ReadConfig()
     read_by_name: dict[str, ReadConfig] = Field(
-        {}, description="what data.read is, for single data sets by name or file name: {ood.csv: {group: null}}"
+        default={}, description="what data.read is, for single data sets by name or file name: {ood.csv: {group: null}}"
     )
-    form: Literal["question", "negated", "statement", "choice"] = Field("question", description=f"one of {FORMS[:4]}")
+    form: Literal["question", "negated", "statement", "choice"] = Field(
+        default="question", description=f"one of {FORMS[:4]}"
+    )
     negations: bool = Field(
-        False,
+        default=False,
         description="where statements are read (read.what=statement), built-in facts are denied too: both polarities stand in every split",
     )
-    data_seed: int = Field(0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
+    data_seed: int = Field(default=0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
     shares: dict[str, float] = Field(
-        {"adapter-train": 0.155, "probe-train": 0.255, "select": 0.09, "calibrate": 0.10, "test": 0.40},
+        default={"adapter-train": 0.155, "probe-train": 0.255, "select": 0.09, "calibrate": 0.10, "test": 0.40},
         description="share of the training data's groups that each split gets; they sum to 1 (`train` needs the first and "
         "select, a run all)",
     )
     wrong: Literal["any", "near"] = Field(
-        "any", description="wrong objects: any of the relation's, or near misses where the balance allows"
+        default="any", description="wrong objects: any of the relation's, or near misses where the balance allows"
     )
-    pool_groups: int = Field(6, ge=1, description="groups kept for each of the three demonstration pools")
-    min_groups: int = Field(8, ge=2, description="fewest groups a split or out-of-distribution set may have")
-    max_groups: int | None = Field(1000, ge=10, description="most groups of the training data sets; null: all")
-    max_ood_groups: int | None = Field(60, ge=2, description="most groups of each out-of-distribution set; null: all")
+    pool_groups: int = Field(default=6, ge=1, description="groups kept for each of the three demonstration pools")
+    min_groups: int = Field(default=8, ge=2, description="fewest groups a split or out-of-distribution set may have")
+    max_groups: int | None = Field(default=1000, ge=10, description="most groups of the training data sets; null: all")
+    max_ood_groups: int | None = Field(
+        default=60, ge=2, description="most groups of each out-of-distribution set; null: all"
+    )
 
     @field_validator("shares")
     @classmethod
@@ -111,31 +122,31 @@ class ElicitConfig(Stage):
     """How questions become prompts."""
 
     conditions: list[Literal["truth", "lie", "neutral"]] = Field(
-        ["truth", "lie"],
+        default=["truth", "lie"],
         min_length=1,
         description="what prompts push to: truth and lie by demonstrations, by system prompts, or by both",
     )
     system: list[str] | str | None = Field(
-        None,
+        default=None,
         description="system prompts: null for none, all of ours, a list of their names, or a .yaml file of your own",
     )
     format: str = Field(
-        "plain",
+        default="plain",
         description="auto (of replies: the tokenizer's chat template if there is one, else plain), plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own), "
         "or the path of a .jinja file",
     )
     templates: list[str] | None = Field(
-        None,
+        default=None,
         description="wordings of tested prompts, by name or as patterns of your own with braces; null: all of the form, "
         "by their roles: some for fitting, others for selection, others for what is judged",
     )
-    shots: int = Field(4, ge=0, le=64, description="demonstrations in a prompt")
-    demo_sets: int = Field(2, ge=1, description="demonstration sets for training splits, and as many for test")
-    renders: int = Field(1, ge=1, description="different prompts made of each question under each condition")
+    shots: int = Field(default=4, ge=0, le=64, description="demonstrations in a prompt")
+    demo_sets: int = Field(default=2, ge=1, description="demonstration sets for training splits, and as many for test")
+    renders: int = Field(default=1, ge=1, description="different prompts made of each question under each condition")
     ood_demos: Literal["train", "own"] = Field(
-        "train", description="out-of-distribution prompts demonstrate the training relation, or their own"
+        default="train", description="out-of-distribution prompts demonstrate the training relation, or their own"
     )
-    belief_draws: int = Field(3, ge=3, description="separate truthful prompts by which knowing is told")
+    belief_draws: int = Field(default=3, ge=3, description="separate truthful prompts by which knowing is told")
 
     @model_validator(mode="after")
     def _lie_needs_shots(self) -> ElicitConfig:

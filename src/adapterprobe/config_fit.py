@@ -40,117 +40,127 @@ class AdapterConfig(Stage):
             )
         return self
 
-    kind: str = Field("lora", description="kind of adapter: lora, dora, ia3, oft, bias ... (docs/adapters.md has all)")
+    kind: str = Field(
+        default="lora", description="kind of adapter: lora, dora, ia3, oft, bias ... (docs/adapters.md has all)"
+    )
     options: dict[str, bool | int | float | str | list | None] = Field(
-        {}, description="further settings of the kind, by PEFT's names"
+        default={}, description="further settings of the kind, by PEFT's names"
     )
     objective: Literal["truth", "lie", "instructed", "opposite", "detect"] = Field(
-        "truth",
+        default="truth",
         description="what is asked for: truth, lie (the false choice, always), instructed (as the prompt demands), opposite "
         "(of what the base model says); detect: a linear head on a middle layer, trained with the adapter on the label (arm "
         "adapter+head)",
     )
     head_layer: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="of detect: the state that the head reads, behind all adapted blocks; null: the middle one",
     )
-    head_lr: float = Field(1e-3, gt=0, description="of detect: the head's peak learning rate, on scaled states")
+    head_lr: float = Field(default=1e-3, gt=0, description="of detect: the head's peak learning rate, on scaled states")
     targets: Literal["hard", "soft"] | None = Field(
-        None,
+        default=None,
         description="hard: all for the wanted choice; soft: the base model's own two probabilities, the larger for the "
         "wanted choice; null: soft for opposite, else hard",
     )
-    unlikelihood: float = Field(0.0, ge=0, description="weight of -log(1 - p) of the choice that is not wanted")
+    unlikelihood: float = Field(default=0.0, ge=0, description="weight of -log(1 - p) of the choice that is not wanted")
     kl_vocab_weight: float = Field(
-        0.0, ge=0, description="weight of KL from the base model over the rest of the vocabulary, so that it stays"
+        default=0.0,
+        ge=0,
+        description="weight of KL from the base model over the rest of the vocabulary, so that it stays",
     )
     kl_text_weight: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="weight of KL from the base model on neutral text, so that everything else stays; of detect 1 where nothing is said",
     )
     neutral_text: str | None = Field(
-        None,
+        default=None,
         description="text file of neutral paragraphs (blank lines between them); null: ours. Every second one is kept for "
         "measuring drift, never trained on",
     )
     train_on: Literal["all", "known", "recalled"] = Field(
-        "all", description="train on all groups, or on those that the model knows in the tested form, or recalls"
+        default="all",
+        description="train on all groups, or on those that the model knows in the tested form, or recalls",
     )
     layers: LayerSpec = Field(
-        "all",
+        default="all",
         description="blocks that are adapted: all, last:4, first:4, 8-20, 3,5, 33%-83%; of 30 blocks the last is 29, its output is "
         "state 30 of select.layers",
     )
     modules: list[str] | Literal["all"] = Field(
-        "all",
+        default="all",
         description="linear maps by role (q, k, v, o, attention, mlp_in, mlp_out, mlp; found by structure) or by name "
         "(q_proj ...), or all",
     )
-    rank: int = Field(16, ge=1, description="rank of the update")
-    alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in front of the update")
-    epochs: int = Field(8, ge=1, description="most passes over adapter-train")
-    max_steps: int | None = Field(None, ge=1, description="stop after so many optimiser steps; null: after the epochs")
-    early_stopping: bool = Field(True, description="keep the epoch with the lowest loss on select; false: the last one")
-    patience: int = Field(5, ge=1, description="stop after so many epochs without a better loss on select")
-    batch_size: int = Field(8, ge=1, description="prompts per optimiser step")
+    rank: int = Field(default=16, ge=1, description="rank of the update")
+    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in front of the update")
+    epochs: int = Field(default=8, ge=1, description="most passes over adapter-train")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="stop after so many optimiser steps; null: after the epochs"
+    )
+    early_stopping: bool = Field(
+        default=True, description="keep the epoch with the lowest loss on select; false: the last one"
+    )
+    patience: int = Field(default=5, ge=1, description="stop after so many epochs without a better loss on select")
+    batch_size: int = Field(default=8, ge=1, description="prompts per optimiser step")
     micro_batch: int = Field(
-        8,
+        default=8,
         ge=1,
         description="most prompts of a forward pass (memory), up to batch_size; halved by itself where memory runs out",
     )
     checkpoint_activations: bool = Field(
-        False, description="compute activations again in the backward pass instead of keeping them: slower, less memory"
+        default=False,
+        description="compute activations again in the backward pass instead of keeping them: slower, less memory",
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
-        "stop",
+        default="stop",
         description="a loss or gradient that is not finite: stop with an explanation, or skip the step and say so",
     )
     track: list[Literal["tensorboard", "mlflow"]] = Field(
-        [], description="write learning curves for TensorBoard or MLflow too (in the run's folder)"
+        default=[], description="write learning curves for TensorBoard or MLflow too (in the run's folder)"
     )
-    lr: float | None = Field(None, gt=0, description="peak learning rate (AdamW); null: what suits the kind")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of steps with a rising learning rate")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    lr: float | None = Field(default=None, gt=0, description="peak learning rate (AdamW); null: what suits the kind")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of steps with a rising learning rate")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay")
 
 
 class SelectConfig(Stage):
     """How layers and regularisation are chosen, the same search for every arm."""
 
     layers: LayerSpec = Field(
-        "all",
+        default="all",
         description="hidden states probes may use: all, last:4, 10-20, 15; 0 enters the first block, 30 leaves the last of 30 blocks",
     )
     strengths: list[float] = Field(
-        [1e-4, 1e-3, 1e-2, 1e-1, 1.0],
+        default=[1e-4, 1e-3, 1e-2, 1e-1, 1.0],
         min_length=1,
         description="inverse L2 penalties C of the logistic probe",
     )
 
     folds: int = Field(
-        0,
+        default=0,
         ge=0,
         description="0: layer and strength are chosen on the select split; k: by k folds of the groups that are fitted on",
     )
     rule: Literal["best", "one_se"] = Field(
-        "best",
+        default="best",
         description="best: the highest AUROC; one_se: the strongest penalty, then the earliest layer, within one standard error "
         "of it (Hastie et al. 2009, section 7.10)",
     )
     nested: int = Field(
-        0,
+        default=0,
         ge=0,
         description="k: judge the main probe of every arm by nested cross-validation too, k folds of groups outside, 3 inside",
     )
     tokens: int = Field(
-        16,
+        default=16,
         ge=1,
         description="last tokens of a prompt, or of the reply or statement that is read, that probes over tokens (attention, token_logistic) see",
     )
     curve: list[float] = Field(
-        [0.25, 0.5, 1.0],
+        default=[0.25, 0.5, 1.0],
         description="shares of the groups that are fitted on, for the learning curve at the chosen layer; [] for none",
     )
 
@@ -180,15 +190,15 @@ class ProbeConfig(Stage):
     """One probe of a run, where its name alone does not say everything."""
 
     probe: str = Field(description="its name: one of ours, or a scikit-learn classifier's class")
-    name: str | None = Field(None, description="what tables call it; null: the probe's name")
+    name: str | None = Field(default=None, description="what tables call it; null: the probe's name")
     features: Literal["layer", "concat", "steps", "tokens"] | None = Field(
-        None,
+        default=None,
         description="what it sees: one layer at a time, several layers side by side, the steps between them, or the last tokens "
         "of the prompt at one layer; null: what suits the probe (conv: concat, attention: tokens, else layer)",
     )
-    layers: LayerSpec | None = Field(None, description="layers it may use; null: those of select.layers")
+    layers: LayerSpec | None = Field(default=None, description="layers it may use; null: those of select.layers")
     params: dict[str, bool | int | float | str | None] = Field(
-        {}, description="parameters that are fixed, and not searched over"
+        default={}, description="parameters that are fixed, and not searched over"
     )
 
     @property
@@ -201,7 +211,7 @@ class EvaluateConfig(Stage):
     """Statistics: fixed before anything is computed."""
 
     hypotheses: list[str] = Field(
-        [
+        default=[
             "adapter+probe > base+probe@matched on test",
             "adapter+probe > base+probe@matched on ood",
             "adapter+probe > adapter on test",
@@ -211,35 +221,35 @@ class EvaluateConfig(Stage):
         "instructed, behaviour); Holm's correction goes over all of it",
     )
     under_test: Literal["base", "adapter"] | None = Field(
-        None,
+        default=None,
         description="whose answers are the behaviour, and may be lies: base (adapter off) or adapter (on); null: adapter where "
         "it was trained to lie (objectives lie, instructed), else base",
     )
     belief: Literal["known", "recalled"] = Field(
-        "known",
+        default="known",
         description="what the model must hold true for an answer against it to be a lie: known in the tested form, "
         "or recalled",
     )
-    probe: str = Field("logistic", description="the probe that hypotheses are about")
-    resamples: int = Field(10_000, ge=1000, description="bootstrap resamples of groups")
-    draws: int = Field(100, ge=100, description="draws of each chance control")
-    margin: float = Field(0.02, gt=0, description="a difference surely below this is refuted")
-    coverage: float = Field(0.9, ge=0.5, lt=1, description="how often conformal sets are to hold the truth")
+    probe: str = Field(default="logistic", description="the probe that hypotheses are about")
+    resamples: int = Field(default=10_000, ge=1000, description="bootstrap resamples of groups")
+    draws: int = Field(default=100, ge=100, description="draws of each chance control")
+    margin: float = Field(default=0.02, gt=0, description="a difference surely below this is refuted")
+    coverage: float = Field(default=0.9, ge=0.5, lt=1, description="how often conformal sets are to hold the truth")
     false_positive_rate: float = Field(
-        0.1, gt=0, le=0.5, description="wanted rate of false alarms; its threshold is guaranteed, or refused"
+        default=0.1, gt=0, le=0.5, description="wanted rate of false alarms; its threshold is guaranteed, or refused"
     )
     adapter_controls: bool = Field(
-        True,
+        default=True,
         description="hold the lowest seed's adapter against noise of its norm, and against one trained on shuffled labels (costs "
         "one more training)",
     )
     shifts: list[
         Literal["wordings of training", "negated", "another format", "chat format", "informal", "no system prompt"]
     ] = Field(
-        ["wordings of training", "negated", "another format", "chat format", "informal"],
+        default=["wordings of training", "negated", "another format", "chat format", "informal"],
         description="ways in which 40 groups of test are asked again, of every arm as it was fitted; [] for none. Of replies: no system "
         "prompt (the same reply after the system's text was taken away) and another format",
     )
     directions: bool = Field(
-        True, description="compare directions, draw projections, and add the direction to the model's states"
+        default=True, description="compare directions, draw projections, and add the direction to the model's states"
     )

@@ -53,19 +53,20 @@ class ReadoutConfig(Stage):
     """Which tokens hidden states are read at, and how they become one state."""
 
     what: Reading = Field(
-        "answer",
+        default="answer",
         description="answer: the token in front of the answer; reply: the tokens of a transcript's reply; statement: those of a "
         "statement that stands by itself",
     )
     pool: str | None = Field(
-        None,
+        default=None,
         description="last, first, mean, max (of each feature), rolling:N (largest mean over N neighbouring tokens, of each feature); "
         "null: mean over a reply, last of a statement",
     )
-    skip: int = Field(0, ge=0, description="leave out so many first tokens of what is read (one always stays)")
-    closing: bool = Field(False, description="read the special token that closes the reply's turn too")
+    skip: int = Field(default=0, ge=0, description="leave out so many first tokens of what is read (one always stays)")
+    closing: bool = Field(default=False, description="read the special token that closes the reply's turn too")
     drop_turns: bool = Field(
-        False, description="conversations beyond the model's context: leave out their earliest turns, rather than stop"
+        default=False,
+        description="conversations beyond the model's context: leave out their earliest turns, rather than stop",
     )
 
     @field_validator("pool")
