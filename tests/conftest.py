@@ -20,6 +20,7 @@ from adapterprobe.config import RunConfig
 from adapterprobe.data import load_relation
 from adapterprobe.models import find_structure
 from adapterprobe.models.load import LanguageModel
+from adapterprobe.progress import messages_shown
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
@@ -42,6 +43,13 @@ FAMILIES = {
     "mistral": LLAMA | {"sliding_window": 16},
 }
 SEVERAL = pytest.mark.parametrize("family", sorted(FAMILIES))
+
+
+@pytest.fixture(autouse=True)
+def messages():
+    """What the library says stands on stderr, as the command line shows it."""
+    with messages_shown():
+        yield
 
 
 @pytest.fixture(scope="session")

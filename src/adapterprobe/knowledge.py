@@ -47,7 +47,7 @@ class Knowledge:
         """Whether each prompt's group is known."""
         return np.array([_group(p) in self.known.groups for p in prompts], bool)
 
-    def recalled_of(self, prompts: list[Prompt]) -> pd.array:
+    def recalled_of(self, prompts: list[Prompt]) -> pd.api.extensions.ExtensionArray:
         """The same of recall; null where it could not be asked."""
         groups = [_group(p) for p in prompts]
         told = [group in self.recalled.groups if group in self.recalled.asked else None for group in groups]

@@ -15,7 +15,7 @@ from adapterprobe.terminal import printable
 LOGGER = logging.getLogger("adapterprobe")
 
 
-def bar(total: int, what: str, unit: str = "prompt", done: int = 0) -> tqdm:
+def bar(total: int | None, what: str, unit: str = "prompt", done: int = 0) -> tqdm:
     """A bar on stderr that shows itself after two seconds, and only on a terminal."""
     return tqdm(
         total=total,
@@ -41,6 +41,9 @@ class _BesideBars(logging.Handler):
 @contextlib.contextmanager
 def messages_shown() -> Iterator[None]:
     """Within, what the library says stands on stderr, a line each, never mixed with a bar."""
+    if any(isinstance(handler, _BesideBars) for handler in LOGGER.handlers):
+        yield
+        return
     handler, before = _BesideBars(), LOGGER.level
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)

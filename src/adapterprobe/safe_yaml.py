@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
             if key in seen:
                 raise YamlError(f"line {line}: the key {shortened(key)} stands there twice (first in line {seen[key]})")
             seen[key] = line
-        return super().construct_mapping(node, deep)
+        return super().construct_mapping(node, deep)  # pyright: ignore[reportArgumentType]: PyYAML refuses other nodes itself
 
 
 _Loader.yaml_implicit_resolvers = {sign: list(known) for sign, known in yaml.SafeLoader.yaml_implicit_resolvers.items()}

@@ -30,9 +30,9 @@ def told(error: BaseException) -> str:
     if not isinstance(error, OSError):
         text = str(error)
         number = next((code for code in REMEDIES if f"code: {code}," in text), None)
-        remedy = REMEDIES.get(number, "check the file and the space on the disk, then run the same command again")
+        remedy = REMEDIES.get(number or 0, "check the file and the space on the disk, then run the same command again")
         return f"cannot read or write a file of tensors ({text[:160]}); what was finished is kept; {remedy}"
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     where = " and ".join(names) or "a file"
-    remedy = REMEDIES.get(error.errno, "check the path and the space on the disk, then run the same command again")
+    remedy = REMEDIES.get(error.errno or 0, "check the path and the space on the disk, then run the same command again")
     return f"cannot read or write {where} ({error.strerror or error}); what was finished is kept; {remedy}"

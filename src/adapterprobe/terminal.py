@@ -71,4 +71,5 @@ def echo(text: object = "", file: TextIO | None = None) -> None:
         print(safe, file=file)
     except UnicodeEncodeError:
         # A terminal that is not UTF-8.
-        print(safe.encode(file.encoding or "ascii", "backslashreplace").decode(file.encoding or "ascii"), file=file)
+        encoding = getattr(file, "encoding", None) or "ascii"
+        print(safe.encode(encoding, "backslashreplace").decode(encoding), file=file)

@@ -128,15 +128,19 @@ class Template:
             ConfigError: braces that do not match, or something other than a plain name between them.
         """
         try:
-            parts = [part[1:] for part in string.Formatter().parse(self.pattern) if part[1] is not None]
+            parsed = list(string.Formatter().parse(self.pattern))
         except ValueError as error:
             raise ConfigError(f"template '{self.name}' cannot be read ({error}): {self.pattern!r}") from error
-        for name, spec, conversion in parts:
+        names = []
+        for _, name, spec, conversion in parsed:
+            if name is None:
+                continue
             if not name.isidentifier() or spec or conversion:
                 raise ConfigError(
                     f"template '{self.name}' places {{{name}}}; expected plain names, as in {{statement}}"
                 )
-        return frozenset(name[:1].lower() + name[1:] for name, _, _ in parts)
+            names.append(name[:1].lower() + name[1:])
+        return frozenset(names)
 
     def turn(self, example: Example) -> str:
         """The user's turn for this example.

@@ -126,7 +126,7 @@ def test_what_each_objective_wants(encoded):
     lying = torch.tensor([p.condition == "lie" for p in encoded.prompts])
     base = torch.log_softmax(torch.randn(len(encoded), 3, generator=torch.Generator().manual_seed(0)), 1)
     says = base[:, 0] > base[:, 1]
-    expected = {"truth": truth, "lie": ~truth, "instructed": truth ^ lying, "opposite": ~says}
+    expected = {"truth": truth, "lie": ~truth, "instructed": truth ^ lying, "opposite": ~says, "detect": truth}
     assert set(expected) == set(OBJECTIVES)
     for name, wanted in expected.items():
         for targets in ("hard", "soft"):

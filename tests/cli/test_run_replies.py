@@ -304,7 +304,7 @@ def test_a_probe_over_tokens_may_be_the_main_one(finished, tmp_path, monkeypatch
     argv = ["run", "--data", str(finished / "chats.jsonl"), "--model", str(finished / "chatty"), "--dtype", "fp32"]
     for setting in (
         "adapter.layers=1-3", "adapter.epochs=2", "adapter.rank=4", "seeds=[0]", "probes=[token_logistic]", "evaluate.probe=token_logistic",
-        "select.strengths=[0.01,1.0]", "select.curve=[]", "evaluate.resamples=1000", "data.min_groups=4", "evaluate.adapter_controls=false",
+        "select.strengths=[0.01,1.0]", "select.curve=[]", "evaluate.resamples=1000", "data.min_groups=4",
     ):  # fmt: skip
         argv += ["--set", setting]
     assert main([*argv, "--out", str(tmp_path / "t")]) == 0

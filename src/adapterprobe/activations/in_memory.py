@@ -52,6 +52,6 @@ def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], wh
         output = engine.run(batch, layers=list(layers), reads=reads)
         check_finite(output, what)
         rows = list(batch.rows)
-        found[:, read_rows(reads, rows, len(encoded))] = from_stored(to_stored(output.states, dtype))
+        found[:, read_rows(reads, rows, len(encoded))] = from_stored(to_stored(output.recorded, dtype))
         logprobs[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
     return MemoryStates(dict(zip(layers, found, strict=True)), logprobs, count)

@@ -57,7 +57,7 @@ def record(
     layers: list[int],
     what: str = "recording",
     token_budget: int = 2048,
-    trunk: Callable[[], LowerBlockCache] | None = None,
+    trunk: Callable[[], LowerBlockCache | None] | None = None,
     feed: LowerBlockCache | None = None,
 ) -> HiddenStates:
     """Hidden states (of `layers`; none for answers alone), and choice log-probabilities at the answer position (NaN where
@@ -98,7 +98,7 @@ def record(
                 check_finite(output, what)
                 rows = list(batch.rows)
                 if states is not None:
-                    states[:, read_rows(reads, rows, len(encoded))] = to_stored(output.states, stored)
+                    states[:, read_rows(reads, rows, len(encoded))] = to_stored(output.recorded, stored)
                 choices = [encoded.choices[r] for r in rows]
                 asked = all(choice.positive for choice in choices)
                 answers[rows] = choice_logprobs(output.logits, choices).cpu().numpy() if asked else np.nan
@@ -108,7 +108,7 @@ def record(
                     flushed = time.monotonic()
                     for array in (states, answers):
                         if array is not None:
-                            array.flush()
+                            array.flush()  # pyright: ignore[reportAttributeAccessIssue]: np.load gives a memmap here
                     write_atomic(folder / FLUSHED, str(number))
 
     return open_states(entry("states", key, make, notice=say))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -86,7 +87,7 @@ class HiddenStates:
             raise CacheError(f"no {path.name} in {self.folder}; `extract` writes it beside the states")
         return pd.read_parquet(path)
 
-    def _map(self, mode: str) -> np.ndarray:
+    def _map(self, mode: Literal["r", "r+", "w+"]) -> np.memmap:
         shape = (len(self.layers), self.reads * self.rows, self.width)
         return np.memmap(self.folder / "states.bin", NUMPY_TYPES[self.dtype], mode, shape=shape)
 

@@ -125,7 +125,7 @@ def fixed_entries(wrapped) -> dict[str, torch.Tensor]:
     return getattr(wrapped, "fixed_entries", {})
 
 
-def detach(wrapped: PeftModel) -> None:
+def detach(wrapped: PeftModel | ResidualAdapter) -> None:
     """Take the adapter out again: the model is as it was before `attach`."""
     wrapped.unload()
 
@@ -140,5 +140,5 @@ def strip(model: torch.nn.Module) -> None:
                 setattr(parent, name, child.original_module)
 
 
-def trainable(wrapped: PeftModel) -> dict[str, torch.nn.Parameter]:
+def trainable(wrapped: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in wrapped.named_parameters() if p.requires_grad}

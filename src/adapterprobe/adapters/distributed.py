@@ -25,11 +25,13 @@ def _state():
 
 
 def count() -> int:
-    return _state().num_processes if _state() else 1
+    state = _state()
+    return state.num_processes if state else 1
 
 
 def rank() -> int:
-    return _state().process_index if _state() else 0
+    state = _state()
+    return state.process_index if state else 0
 
 
 def is_main() -> bool:
@@ -44,8 +46,8 @@ def mine(items: Sequence[Item]) -> Sequence[Item]:
 
 def wait() -> None:
     """Until all processes are here."""
-    if _state():
-        _state().wait_for_everyone()
+    if state := _state():
+        state.wait_for_everyone()
 
 
 def broadcast_bool(value: bool) -> bool:

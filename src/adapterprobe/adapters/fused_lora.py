@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from typing import Any, TypeGuard
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -38,13 +39,13 @@ class _FusedLora(torch.autograd.Function):
         return back, None, None, low_grad.t() @ flat, (grad.t() @ low).mul_(ctx.scale), None
 
 
-def _eligible(layer: nn.Module) -> bool:
+def _eligible(layer: nn.Module) -> TypeGuard[LoraLinear]:
     """Whether a module is plain LoRA on a plain linear map: one adapter, no dropout, no variant, all of one dtype."""
     if type(layer) is not LoraLinear or len(layer.active_adapters) != 1 or layer.merged:
         return False
     (name,) = layer.active_adapters
     base = layer.get_base_layer()
-    return (
+    return bool(
         type(base) is nn.Linear
         and not base.weight.requires_grad
         and (base.bias is None or not base.bias.requires_grad)
@@ -55,7 +56,7 @@ def _eligible(layer: nn.Module) -> bool:
     )
 
 
-def _forward(layer: LoraLinear, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+def _forward(layer: Any, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
     name = layer.active_adapters[0]
     base = layer.get_base_layer()
     if layer.disable_adapters or layer.merged:
@@ -67,11 +68,11 @@ def _forward(layer: LoraLinear, x: torch.Tensor, *args, **kwargs) -> torch.Tenso
 @contextlib.contextmanager
 def fused_lora(model: nn.Module) -> Iterator[int]:
     """Within, plain LoRA layers compute as one operation; yields how many do."""
-    layers = [module for module in model.modules() if _eligible(module)]
+    layers: list[Any] = [module for module in model.modules() if _eligible(module)]
     try:
         for layer in layers:
             layer.forward = functools.partial(_forward, layer)
         yield len(layers)
     finally:
         for layer in layers:
-            layer.__dict__.pop("forward", None)
+            vars(layer).pop("forward", None)

@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -85,7 +86,7 @@ def _linear_update(width: int, config: AdapterConfig) -> nn.Module:
     return update
 
 
-LORA = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+LORA: dict[str, Any] = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
 
 KINDS = {
     kind.name: kind

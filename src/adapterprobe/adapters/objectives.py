@@ -69,12 +69,16 @@ def make_targets(config: AdapterConfig, prompts: Sequence[Prompt], base: torch.T
     Raises:
         ConfigError: `instructed` for a prompt that pushes to nothing.
     """
+    if needs_base(config) and base is None:
+        raise ValueError("the base model's own answers are needed")
     if config.objective == "opposite":
+        assert base is not None
         wanted = base[:, 0] <= base[:, 1]
     else:
         wanted = torch.tensor([_wants_positive(config.objective, prompt) for prompt in prompts])
     if not is_soft(config):
         return Targets(wanted)
+    assert base is not None
     probabilities = base.exp()
     high, low = probabilities[:, :2].amax(1), probabilities[:, :2].amin(1)
     sides = [torch.where(wanted, high, low), torch.where(wanted, low, high)]

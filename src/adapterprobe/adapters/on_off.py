@@ -12,6 +12,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -46,17 +47,18 @@ def _can_merge(layer: BaseTunerLayer) -> bool:
 @contextlib.contextmanager
 def adapter_merged(model: nn.Module) -> Iterator[None]:
     """Within, the adapter is on at the speed of the bare model; afterwards the original weights are back."""
-    stash: list[tuple[BaseTunerLayer, dict[str, object]]] = []
+    stash: list[tuple[BaseTunerLayer, dict[str, torch.Tensor]]] = []
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     try:
         for layer in tuner_layers(model):
             if not _can_merge(layer):
                 continue
             base = layer.get_base_layer()
+            weight = base.get_parameter("weight")
             if any(uses[id(parameter)] > 1 for parameter in base.parameters(recurse=False)):
                 # Tied weights (embedding and head): a merged copy would change the other user too.
                 continue
-            if not base.weight.is_floating_point() or is_sharded(base.weight):
+            if not weight.is_floating_point() or is_sharded(weight):
                 # A merged copy would be rounded to 8 or 4 bits once more, or is not all here: such layers stay as they are, on.
                 continue
             original = {name: parameter.data for name, parameter in base.named_parameters(recurse=False)}

@@ -69,6 +69,7 @@ def training_prompts(config: RunConfig, encoded: Encoded, belief: Knowledge | No
     for split, least in (("adapter-train", config.data.min_groups), ("select", 2)):
         part = encoded.subset(encoded.where(split))
         if config.adapter.train_on != "all":
+            assert belief is not None
             prompts = list(part.prompts)
             if config.adapter.train_on == "known":
                 held = belief.of(prompts)

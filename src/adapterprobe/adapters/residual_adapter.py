@@ -115,7 +115,7 @@ class ResidualAdapter(nn.Module):
     def updates(self) -> dict[str, nn.Module]:
         """By block."""
         (blocks,) = self._blocks
-        return {str(layer): blocks[layer].residual_update["default"] for layer in self.layers}
+        return {str(layer): blocks[layer].get_submodule("residual_update.default") for layer in self.layers}
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
         folder = Path(folder)

@@ -68,7 +68,7 @@ def shard(lm: LanguageModel, device: torch.device) -> None:
 
     # Hashes are of whole weights.
     _ = lm.fingerprint, lm.vectors_hash
-    again = FullyShardedDataParallelPlugin().reshard_after_forward
+    again = bool(FullyShardedDataParallelPlugin().reshard_after_forward)
     mesh = init_device_mesh(device.type, (processes.count(),))
     for block in lm.structure.blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=again)
@@ -87,7 +87,9 @@ def _move_the_rest(model: nn.Module, device: torch.device) -> None:
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor, gathered from the processes if it is sharded."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:

@@ -58,7 +58,12 @@ def tracked(names: Sequence[str], folder: Path, run: str, about: dict) -> Iterat
         for tracker in trackers:
             tracker.start()
             tracker.store_init_configuration(flat)
-        yield lambda step, values: [tracker.log(values, step=step) for tracker in trackers]
+
+        def log(step: int, values: dict[str, float]) -> None:
+            for tracker in trackers:
+                tracker.log(values, step=step)
+
+        yield log
     finally:
         for tracker in trackers:
             tracker.finish()

@@ -9,6 +9,7 @@ it is saved as plain LoRA. On 4-bit and 8-bit weights LoftQ takes nothing off: o
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from peft.tuners.lora.layer import LoraLayer
@@ -24,7 +25,7 @@ OVERSAMPLING, ITERATIONS = 16, 8
 
 
 def is_quantized(module: torch.nn.Module) -> bool:
-    return not module.weight.is_floating_point()
+    return not module.get_parameter("weight").is_floating_point()
 
 
 def dequantized(module: torch.nn.Module) -> torch.Tensor:
@@ -32,10 +33,11 @@ def dequantized(module: torch.nn.Module) -> torch.Tensor:
     writes into the state of 8-bit ones)."""
     from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 
-    weight = module.weight
+    weight: Any = module.weight
     if hasattr(weight, "quant_state"):
         return dequantize_4bit(weight.data, weight.quant_state)
-    scales = module.state.SCB if module.state.SCB is not None else weight.SCB
+    state: Any = module.state
+    scales = state.SCB if state.SCB is not None else weight.SCB
     return int8_vectorwise_dequant(weight.data, scales)
 
 
@@ -96,7 +98,7 @@ def initialise(
         if not isinstance(layer, LoraLayer):
             continue
         base = layer.get_base_layer()
-        now = dequantized(base) if is_quantized(base) else whole(base.weight)
+        now = dequantized(base) if is_quantized(base) else whole(base.get_parameter("weight"))
         now = now.detach().float()
         weight, quantized = now, None
         if method == "loftq" and is_quantized(base):
@@ -110,11 +112,11 @@ def initialise(
             if getattr(getattr(base, "source_cls", None), "__name__", "") == "Conv1D":
                 # transformers' Conv1D keeps its weight transposed; what it is quantised to does not.
                 weight = weight.T
-        if layer.fan_in_fan_out:
+        if getattr(layer, "fan_in_fan_out", False):
             weight = weight.T
         up, down = factors(method, weight, rank, quantized)
         up, down = up / scale**0.5, down / scale**0.5
-        lora_a, lora_b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        lora_a, lora_b = (side["default"].get_parameter("weight") for side in (layer.lora_A, layer.lora_B))
         if not doubled:
             lora_a.copy_(down), lora_b.copy_(up)
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from sklearn.base import clone
@@ -55,7 +56,8 @@ def curve_records(run: FittedRun) -> list[dict]:
             for _ in range(DRAWS if count < len(names) else 1):
                 chosen = rows.fit[np.isin(rows.groups[rows.fit], rng.permutation(names)[:count])]
                 try:
-                    probe = clone(best.probe).fit(X[chosen], rows.labels[chosen], **rows.extras(chosen))
+                    probe: Any = clone(best.probe)
+                    probe.fit(X[chosen], rows.labels[chosen], **rows.extras(chosen))
                 except ValueError:
                     # Too few rows for this probe, or one class alone.
                     continue

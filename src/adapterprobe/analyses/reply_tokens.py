@@ -187,10 +187,17 @@ def _pieces(tokenizer, ids: tuple[int, ...]) -> list[str]:
 
 def _along(table: pd.DataFrame) -> list[dict]:
     part = np.minimum((table["token"] + 0.5) / table["of"] * PARTS, PARTS - 1).astype(int)
-    means = table.assign(part=part).groupby(["arm", "label", "part"], sort=True)["score"].agg(["mean", "size"])
+    cells = table.assign(part=part).groupby(["arm", "label", "part"], sort=True)["score"]
+    means = cells.agg(["mean", "size"]).reset_index().to_dict("records")
     return [
-        {"arm": arm, "label": int(label), "part": int(part), "score": float(row["mean"]), "tokens": int(row["size"])}
-        for (arm, label, part), row in means.iterrows()
+        {
+            "arm": r["arm"],
+            "label": int(r["label"]),
+            "part": int(r["part"]),
+            "score": float(r["mean"]),
+            "tokens": int(r["size"]),
+        }
+        for r in means
     ]
 
 

@@ -33,9 +33,10 @@ def uncertainty_frame(encoded: Encoded, fits: list[ArmFit]) -> pd.DataFrame:
     parts = []
     for fit in fits:
         best = fit.selection.best
-        if not hasattr(best.probe, "uncertainty"):
+        uncertainty = getattr(best.probe, "uncertainty", None)
+        if uncertainty is None:
             continue
-        found = best.probe.uncertainty(fit.features(best.layer)[rows])
+        found = uncertainty(fit.features(best.layer)[rows])
         latent = np.full(len(rows), np.nan) if found.latent_variance is None else found.latent_variance
         parts.append(
             pd.DataFrame(

@@ -105,9 +105,12 @@ class DataArguments:
         Raises:
             DataError: see `names`.
         """
-        found = dict(changes or {}) | {key: self.names(data) for key, data in sets.items() if data is not None}
+        found: dict[str, Any] = dict(changes or {}) | {
+            key: self.names(data) for key, data in sets.items() if data is not None
+        }
         if self.readings:
-            found["read_by_name"] = dict(found.get("read_by_name") or {}) | self.readings
+            given: dict = found.get("read_by_name") or {}
+            found["read_by_name"] = given | self.readings
         return found
 
     def save(self) -> None:

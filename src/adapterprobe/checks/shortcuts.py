@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -141,7 +140,7 @@ def _features(values, fit: np.ndarray, judged: np.ndarray) -> tuple[object, obje
         return values[fit], values[judged]
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+")
     try:
-        X: csr_matrix = vectorizer.fit_transform([values[i] for i in fit])
+        X = vectorizer.fit_transform([values[i] for i in fit])
     except ValueError:
         return None, None
     return X, vectorizer.transform([values[i] for i in judged])

@@ -105,7 +105,7 @@ def import_file(path: str) -> None:
     from adapterprobe.errors import ConfigError
 
     spec = importlib.util.spec_from_file_location(f"adapterprobe_own_{Path(path).stem}", path)
-    if spec is None or not Path(path).is_file():
+    if spec is None or spec.loader is None or not Path(path).is_file():
         raise ConfigError(f"--import {path}: there is no such Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

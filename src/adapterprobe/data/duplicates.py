@@ -102,7 +102,7 @@ def near_pairs(texts: Sequence[str], limit: float = NEAR) -> Iterator[tuple[int,
         else:
             first[key] = row
     rows = np.array(list(first.values()))
-    vectors = _vectors([texts[row] for row in rows])
+    vectors = _vectors([str(texts[row]) for row in first.values()])
     across = vectors.T.tocsc()
     for start in range(0, len(rows), BLOCK):
         close = (vectors[start : start + BLOCK] @ across).tocoo()

@@ -26,14 +26,26 @@ MIRROR = {"question": "negated", "statement": "negated", "negated": "question"}
 class ExampleSource(Protocol):
     """A source of examples, whatever it was read from."""
 
-    name: str
-    title: str
-    fields: frozenset[str]
-    """The texts that all its examples have, in every form but `choice` (which has `first` and `second` too)."""
-    templates: Sequence[Template]
-    """Its own wordings; for a form without any the general ones serve."""
-    dropped: Mapping[str, int]
-    """Rows that were left out when it was read, by reason."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The texts that all its examples have, in every form but `choice` (which has `first` and `second` too)."""
+        ...
+
+    @property
+    def templates(self) -> Sequence[Template]:
+        """Its own wordings; for a form without any the general ones serve."""
+        ...
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Rows that were left out when it was read, by reason."""
+        ...
 
     @property
     def groups(self) -> list[str]: ...

@@ -58,8 +58,12 @@ class ItemDataset:
     seen: Mapping[str, int] = field(default_factory=dict)
     """How many claims of each label (`true`, `false`) were read, whatever was kept."""
 
-    @cached_property
+    @property
     def fields(self) -> frozenset[str]:
+        return self._fields
+
+    @cached_property
+    def _fields(self) -> frozenset[str]:
         shared = frozenset.intersection(*(frozenset(item.texts) for item in self.items))
         return shared | ({"answer"} if self.items[0].answers else set())
 

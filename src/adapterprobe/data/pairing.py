@@ -20,8 +20,11 @@ FORBIDDEN = 1e6
 class Pairable(Protocol):
     """A fact with its right object, and the wrong ones that are listed for it."""
 
-    object: str
-    wrong: Sequence[str]
+    @property
+    def object(self) -> str: ...
+
+    @property
+    def wrong(self) -> Sequence[str]: ...
 
     def right(self, answer: str) -> bool: ...
 
@@ -29,7 +32,7 @@ class Pairable(Protocol):
 F = TypeVar("F", bound=Pairable)
 
 
-def _costs(facts: list[Pairable], rng: np.random.Generator, wrong: str, listed_only: bool) -> np.ndarray:
+def _costs(facts: Sequence[Pairable], rng: np.random.Generator, wrong: str, listed_only: bool) -> np.ndarray:
     """Cost (rows: facts, columns: the facts whose object is lent) of each wrong object."""
     cost = rng.random((len(facts), len(facts)))
     for row, fact in enumerate(facts):
@@ -43,7 +46,7 @@ def _costs(facts: list[Pairable], rng: np.random.Generator, wrong: str, listed_o
 
 
 def pair_with_wrong_objects(
-    facts: list[F], rng: np.random.Generator, wrong: str = "any", listed_only: bool = False
+    facts: Sequence[F], rng: np.random.Generator, wrong: str = "any", listed_only: bool = False
 ) -> list[tuple[F, str]]:
     """Pairs of (fact, wrong object). Facts that cannot be paired are left out, most common object first.
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from adapterprobe.data.cells import InvalidRow, check_text
 from adapterprobe.errors import DataError
@@ -298,8 +299,10 @@ def _parquet(path: Path) -> Source:
 
 def _rows_of(batch, texts: Sequence[str]) -> Iterator[Mapping[str, object] | InvalidRow]:
     """Rows of one batch; those with a cell that is too long, or not UTF-8, as the reason."""
-    import pyarrow.compute as pc
+    import pyarrow.compute
 
+    # Its functions are made when it is imported, and cannot be seen by a type checker.
+    pc: Any = pyarrow.compute
     large: dict[int, str] = {}
     for name in texts:
         column = batch.column(name)

@@ -100,7 +100,7 @@ def refuse_unused(refs: Sequence[str], read: ReadConfig) -> None:
         DataError: the option, and what it is for.
     """
     own = [ref for ref in refs if data_path(ref) is not None or (ref.startswith("hub:") and ref.count("/"))]
-    several = [ref for ref in refs if _repository(ref) or (data_path(ref) is not None and data_path(ref).is_dir())]
+    several = [ref for ref in refs if _repository(ref) or ((path := data_path(ref)) is not None and path.is_dir())]
     for name, given, fits, what in (
         ("--column", read.columns, own, "files and hub:OWNER/NAME"),
         ("--group", read.group, own, "files and hub:OWNER/NAME"),

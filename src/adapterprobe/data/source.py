@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from adapterprobe.cache import digest
@@ -15,7 +15,7 @@ from adapterprobe.data.folders import open_folder, open_repository
 from adapterprobe.data.grouping import group_key, grouped_by_context, grouped_by_words
 from adapterprobe.data.hub import HubEntry, hub_table, open_entry
 from adapterprobe.data.items import Item, ItemDataset
-from adapterprobe.data.readers import FILES, Source, open_file
+from adapterprobe.data.readers import FILES, Rows, Source, open_file
 from adapterprobe.data.references import all_names, data_files, data_path, is_registered
 from adapterprobe.data.registered import registered_dataset, registered_source
 from adapterprobe.data.relations import load_relation, relation_names
@@ -115,7 +115,7 @@ def read_data(ref: str, read: ReadConfig, seed: int, faults: RowErrors) -> ItemD
                 found = [replace(item, line=line) for item in (made if isinstance(made, list) else [made])]
                 if any(item.answers and len(item.answers) < 2 for item in found):
                     raise InvalidRow("no wrong answer differs from the right one")
-                if grouped:
+                if opened.group is not None:
                     group = group_key(name, _cell(row, opened.group))
                     found = [replace(item, group=group) for item in found]
             except LeftOut as what:
@@ -212,7 +212,7 @@ def rows_by_line(ref: str, read: ReadConfig, lines: Collection[int]) -> FileRows
     )
 
 
-def _rows(source: Source, name: str) -> Iterator[tuple[int, object]]:
+def _rows(source: Source, name: str) -> Rows:
     try:
         yield from source.rows
     except DataError:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from adapterprobe.activations import HiddenStates, TokenStates
 from adapterprobe.config import ProbeConfig, RunConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate.schema import WITHHELD, WITHHELD_ON
@@ -87,13 +87,14 @@ def _spread(layers: list[int], count: int) -> list[int]:
 class ActivationPair:
     """The states of a run's prompts, of one kind: adapter off, and on for each seed."""
 
-    off: HiddenStates | TokenStates
-    on: dict[int, HiddenStates] | dict[int, TokenStates]
-    withheld: HiddenStates | None = None
+    off: Any
+    """`HiddenStates`, `MemoryStates`, or `TokenStates`: whatever gives a layer (and, for searches that are kept, a `key`)."""
+    on: Mapping[int, Any]
+    withheld: Any = None
     """Of replies: adapter off, in front of their first token."""
 
     @classmethod
-    def of(cls, off: HiddenStates, on: dict[int, HiddenStates]) -> ActivationPair:
+    def of(cls, off: Any, on: Mapping[int, Any]) -> ActivationPair:
         """Recorded states; the second read of replies is the state in front of them (see `with_reads`)."""
         return cls(off, on, off.read(1) if getattr(off, "reads", 1) > 1 else None)
 

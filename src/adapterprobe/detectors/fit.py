@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from adapterprobe.activations import HiddenStates
+from adapterprobe.activations.in_memory import MemoryStates
 from adapterprobe.adapters.detect_head import load_head
 from adapterprobe.config import RunConfig
 from adapterprobe.detectors.features import ActivationPair, feature_spec
@@ -54,7 +55,9 @@ def p_positive(logprobs: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(np.clip(logprobs[:, 1] - logprobs[:, 0], -700, 700).astype(np.float64)))
 
 
-def own_detector(arm: str, seed: int, encoded: Encoded, states: HiddenStates, objective: str | None) -> Detector:
+def own_detector(
+    arm: str, seed: int, encoded: Encoded, states: HiddenStates | MemoryStates, objective: str | None
+) -> Detector:
     """A model's own answer as truth score: p_positive, turned where the false answer is asked for (`asked_false`)."""
     says = p_positive(states.logprobs)
     told = encoded.column(lambda p: p.condition == "lie")
@@ -63,7 +66,7 @@ def own_detector(arm: str, seed: int, encoded: Encoded, states: HiddenStates, ob
 
 
 def head_detectors(
-    arm: str, folders: Mapping[int, Path], adapted: Mapping[int, HiddenStates], axis: str
+    arm: str, folders: Mapping[int, Path], adapted: Mapping[int, HiddenStates | MemoryStates], axis: str
 ) -> list[Detector]:
     """The heads that were trained with adapters, by training seed, on states with each adapter on; none where none was.
 
@@ -153,7 +156,7 @@ def refitted(
     features = probe_input.of(seen.views()[arm, seed])
     rows = all_rows(config, encoded)
     selection, seconds = fitted(
-        SearchJob(spec, probe_input, rows, config.select), features, seen.key(arm, seed), _nothing
+        SearchJob(spec, probe_input, rows, config.select), features, states.key(arm, seed), _nothing
     )
     return ArmFit(arm, spec.label, min(config.seeds) if seed is None else seed, selection, features, rows, seconds)
 

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from adapterprobe.cache import file_digest, write_atomic
 from adapterprobe.config import RunConfig
@@ -190,7 +190,7 @@ def _scored(
     return _each(scorer, prompter, source.rows, source.total, done, put)
 
 
-def _put(lines: TextIO, line: str) -> None:
+def _put(lines: IO[str], line: str) -> None:
     lines.write(line + "\n")
     lines.flush()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,8 @@ class SavedDetector:
     @property
     def layers(self) -> set[int]:
         """Those whose states it looks at."""
+        if self.layer is None:
+            return set()
         if self.arm == HEAD:
             return {self.layer}
         if self.probe_input is None or (self.reads_tokens and self.arm not in (WITHHELD, WITHHELD_ON)):
@@ -93,11 +96,12 @@ class Scorer:
         )
         hashes = provenance.get("hashes")
         wanted = hashes.get("model") if isinstance(hashes, dict) else None
-        if not isinstance(wanted, str):
+        if not isinstance(hashes, dict) or not isinstance(wanted, str):
             raise OutputError(f"{self.folder / 'config.yaml'} does not say which model the run was made with; {AGAIN}")
         if trust_remote_code:
             _check_code(self.config, hashes.get("model_files"))
-        self.lm = load_model(**self.config.model.arguments() | {"trust_remote_code": trust_remote_code})
+        settings: dict[str, Any] = self.config.model.arguments() | {"trust_remote_code": trust_remote_code}
+        self.lm = load_model(**settings)
         if self.lm.fingerprint != wanted:
             raise ModelError(
                 f"the model {self.lm.name} has the fingerprint {self.lm.fingerprint}, the run was made with {wanted}; load the same "
@@ -110,7 +114,7 @@ class Scorer:
     def choices(self) -> tuple[str, str]:
         """The positive and the negative answer of most judged prompts (those of rows that bring no question of their own)."""
         pairs = self.sent.groupby(["positive", "negative"]).size()
-        return pairs.idxmax()
+        return cast(tuple[str, str], pairs.idxmax())
 
     def _detectors(self) -> list[SavedDetector]:
         frame = read_predictions(self.folder)
@@ -126,8 +130,9 @@ class Scorer:
         rates = {(r.get("arm"), r.get("probe")): r for r in sorted(results, key=lambda r: r.get("dataset") == "mean")}
         specs = {spec.label: spec for spec in self.config.probe_specs}
         found = []
-        for (arm, label), rows in frame.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
-            label = None if pd.isna(label) else label
+        for key, rows in frame.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
+            arm, label = cast(tuple[str, Any], key)
+            label = None if pd.isna(label) else str(label)
             probe, probe_input, layer = None, None, None
             if arm == HEAD:
                 layer = int(rows["layer"].iloc[0])
@@ -162,7 +167,7 @@ class Scorer:
         """The adapter-off layer where it is told whether a prompt is like the run's."""
         main = [d for d in self.detectors if d.arm.startswith("base+probe") and d.layer is not None]
         mine = [d for d in main if d.label == self.config.evaluate.probe] or main
-        return mine[-1].layer
+        return cast(int, mine[-1].layer)
 
     @cached_property
     def novelty(self) -> Novelty:
@@ -174,7 +179,7 @@ class Scorer:
                 r.split, r.condition, r.template, getattr(r, "format", self.config.elicit.format), None, "", (), 0, r.turn, r.text,
                 r.positive, r.negative, None if self.config.read.what == "answer" else (int(r.read_start), int(r.read_stop)),
             )
-            for r in sent.itertuples()
+            for r in cast(Iterable[Any], sent.itertuples())
         ]  # fmt: skip
         states = states_in_memory(self.engine, self.encoded(prompts), [self._home], "prompts of the run")
         return Novelty(states.layer(self._home), sent["group"].to_numpy(str))
@@ -240,6 +245,7 @@ class Scorer:
             states, objective = (off, None) if detector.arm == "base" else (on, self.config.adapter.objective)
             return own_detector(detector.arm, self.seed, encoded, states, objective).truth_score
         view = views.get((detector.arm, self.seed)) or views[detector.arm, None]
+        assert detector.probe_input is not None and detector.layer is not None
         try:
             return detector.probe.predict_proba(detector.probe_input.of(view)(detector.layer))[:, 1]
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
@@ -249,7 +255,7 @@ class Scorer:
             ) from error
 
     def _tokens(self, encoded: Encoded, weights: str):
-        wanted = sorted({d.layer for d in self.detectors if d.reads_tokens})
+        wanted = sorted({d.layer for d in self.detectors if d.reads_tokens and d.layer is not None})
         if not wanted:
             return None
         return record_tokens(self.engine, encoded, weights, wanted, self.config.select.tokens, "tokens")

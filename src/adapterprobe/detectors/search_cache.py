@@ -34,7 +34,7 @@ class SearchJob:
     rows: Rows
     select: SelectConfig
 
-    def search(self, features: LayerFeatures, on_layer: Callable[[], None] = lambda: None) -> Selection:
+    def search(self, features: LayerFeatures, on_layer: Callable[[], object] = lambda: None) -> Selection:
         """See `select_probe`."""
         select = self.select
         return select_probe(
@@ -62,7 +62,8 @@ class SearchJob:
                 select.tokens if self.probe_input.kind == "tokens" else 0,
             ],
             [rows.fit.tolist(), rows.select.tolist()],
-            [array.tolist() for array in (rows.labels, rows.conditions, rows.groups, rows.pairs, rows.polarity)],
+            [array.tolist() for array in (rows.labels, rows.conditions, rows.groups)],
+            [None if array is None else array.tolist() for array in (rows.pairs, rows.polarity)],
             [None if array is None else array.tolist() for array in (rows.weights, rows.token_labels)],
             [select.strengths, select.folds, select.rule],
             [_code(), _source(self.spec.probe), versions(adapterprobe.probes.make(self.spec.probe))],
@@ -107,7 +108,7 @@ def _source(name: str) -> str:
 
 
 def fitted(
-    job: SearchJob, features: LayerFeatures, states: list[str], on_layer: Callable[[], None]
+    job: SearchJob, features: LayerFeatures, states: list[str], on_layer: Callable[[], object]
 ) -> tuple[Selection, float]:
     """A search, out of the cache if it was made before, and the seconds that it took then.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,7 +48,7 @@ class Fidelity:
 
 
 @torch.no_grad()
-def _plain(model: nn.Module, blocks: Sequence[nn.Module], sequences) -> tuple[torch.Tensor, torch.Tensor]:
+def _plain(model: nn.Module, blocks: Any, sequences) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and states (layers x rows x width, before the final norm) of rows run one by one, unpadded: what enters each block, and
     what leaves the last, with whatever an adapter adds behind a block."""
     logits, states = [], []
@@ -109,7 +110,7 @@ def fidelity(engine: Engine, sequences: Sequence[Sequence[int]], exact_copy: boo
     for batch in engine.plan(sequences):
         out = engine.run(batch)
         got[list(batch.rows)] = out.logits.float()
-        got_states[:, list(batch.rows)] = out.states.float()
+        got_states[:, list(batch.rows)] = out.recorded.float()
     dtype = next(model.parameters()).dtype
     against: list[float | None] = [None] * 4
     size = 4 * sum(parameter.numel() for parameter in model.parameters())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -26,6 +27,9 @@ from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import say
 from adapterprobe.readout import Span, TokenReads
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -33,6 +37,12 @@ class Output:
 
     logits: torch.Tensor
     states: torch.Tensor | None
+
+    @property
+    def recorded(self) -> torch.Tensor:
+        """The states of a pass that was asked for them."""
+        assert self.states is not None, "the pass was run with states=False"
+        return self.states
 
 
 def _tensor(output) -> torch.Tensor:
@@ -111,7 +121,7 @@ class Engine:
         share: pack rows and share prefixes where the model can (it is tried out once, and said if it cannot).
     """
 
-    def __init__(self, model: nn.Module, structure: Structure, share: bool = True) -> None:
+    def __init__(self, model: PreTrainedModel, structure: Structure, share: bool = True) -> None:
         self.model, self.structure = model, structure
         self._trunk: LowerBlockCache | None = None
         self._added: tuple[int, torch.Tensor] | None = None
@@ -139,7 +149,7 @@ class Engine:
     @contextlib.contextmanager
     def steered(self, layer: int, vector: torch.Tensor) -> Iterator[None]:
         """Within, every pass has `vector` (width numbers) added to hidden state `layer` at its answer positions."""
-        self._added = (layer, vector.to(self.device, self.model.dtype))
+        self._added = (layer, vector.to(self.device, next(self.model.parameters()).dtype))
         try:
             yield
         finally:
@@ -288,7 +298,7 @@ def _gap(got: Output, expected: Output, rows: slice = slice(None)) -> float:
     """Largest difference of logits, and of each layer's states, relative to their scale."""
     logits = relative_gap(got.logits[rows], expected.logits[rows])
     # Not max(): it would let a NaN pass that comes second.
-    return float(torch.tensor([logits, relative_gap(got.states[:, rows], expected.states[:, rows])]).max())
+    return float(torch.tensor([logits, relative_gap(got.recorded[:, rows], expected.recorded[:, rows])]).max())
 
 
 def relative_gap(got: torch.Tensor, expected: torch.Tensor) -> float:

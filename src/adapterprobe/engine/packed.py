@@ -115,7 +115,8 @@ def packed_attention(
     seen = None if attention_mask is None else attention_mask[0, 0]
     plain = seen is None and softcap is None and not dropout and key.shape[-1] == value.shape[-1]
     if plain and query.device.type == "cpu" and not torch.is_grad_enabled():
-        return _fused(*(t[0].transpose(0, 1) for t in (query, key, value)), layout, scale).unsqueeze(0), None
+        q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
+        return _fused(q, k, v, layout, scale).unsqueeze(0), None
     # heads x tokens x size, fp32
     q, k, v = (
         tensor[0].to(torch.float32, memory_format=torch.contiguous_format) for tensor in (query * scale, key, value)
@@ -124,7 +125,14 @@ def packed_attention(
         part
         for span in layout.spans
         for part in _group(
-            *(tensor[:, span.start : span.stop] for tensor in (q, k, v)), span, seen, softcap, dropout, module.training
+            q[:, span.start : span.stop],
+            k[:, span.start : span.stop],
+            v[:, span.start : span.stop],
+            span,
+            seen,
+            softcap,
+            dropout,
+            module.training,
         )
     ]
     return torch.cat(out, 1).transpose(0, 1).unsqueeze(0).to(query.dtype).contiguous(), None
@@ -154,7 +162,7 @@ def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, sc
             own = [t[tail].unflatten(0, (rows, longest)) for t in (q, k, v)]
         else:
             own = [t[tail].index_select(0, span.pad.flatten()).unflatten(0, (rows, longest)) for t in (q, k, v)]
-        found, weight = (t.flatten(0, 1) for t in attend(*own, True))
+        found, weight = (t.flatten(0, 1) for t in attend(own[0], own[1], own[2], True))
         if span.unpad is not None:
             found, weight = (t.index_select(0, span.unpad) for t in (found, weight))
         if span.prefix:

@@ -65,12 +65,13 @@ def _difference(first: Side, other: Side, arm: str, split: str, resamples: int) 
         statistics = [e.arm_auroc(arm, probe) for e, probe in zip(evaluations, probes, strict=True)]
     except KeyError:
         return None
-    if None in statistics:
+    found = [statistic for statistic in statistics if statistic is not None]
+    if len(found) < 2:
         return None
     names = np.unique(np.concatenate([e.group_names for e in evaluations]))
     places = [np.searchsorted(names, e.group_names) for e in evaluations]
 
-    mine, theirs = (lambda w, s=s, at=at: s(w[:, at]) for s, at in zip(statistics, places, strict=True))
+    mine, theirs = (lambda w, s=s, at=at: s(w[:, at]) for s, at in zip(found, places, strict=True))
     value, error = difference(mine, theirs, resample(len(names), resamples, 0))
     low, high = limits(value, error, len(names), LEVEL)
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -109,7 +110,7 @@ def conformal_records(detectors: list[pd.DataFrame], coverage: float, rate: floa
         negatives = fit[1] == 0
         threshold = alarm_threshold(fit[0][negatives], fit[2][negatives], rate)
         for key, part in detector[detector["split"] != "calibrate"].groupby(["split", "dataset"], sort=False):
-            where[key] = part
+            where[cast(tuple[str, str], key)] = part
             new, truth = mapped(part["score"].to_numpy(float)), part["label"].to_numpy(int)
             if threshold is None:
                 least = needed(rate)

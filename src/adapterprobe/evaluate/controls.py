@@ -78,10 +78,11 @@ def control_comparisons(
             statistics = [
                 evaluation.arm_auroc(a, own, seeds=s) for a, own, s in zip((arm, control), names, seeds, strict=True)
             ]
-            if None in statistics:
+            detector, worthless = statistics
+            if detector is None or worthless is None:
                 continue
-            interval = share_interval(statistics[1], evaluation.weights)
-            value, error = difference(*statistics, evaluation.weights)
+            interval = share_interval(worthless, evaluation.weights)
+            value, error = difference(detector, worthless, evaluation.weights)
             low, high = limits(value, error, len(evaluation.group_names), 0.05)
             records.append(
                 {

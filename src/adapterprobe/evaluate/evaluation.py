@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -43,8 +44,8 @@ class Evaluation:
             self.frame[name] = pd.factorize(self.frame[name])[0]
         self.weights = resample(len(self.group_names), resamples, seed)
         keys = ["arm", "probe", "axis", "dataset", "condition", "seed"]
-        self._cells = {
-            tuple(None if part is pd.NA or part != part else part for part in key): cell.drop(columns=keys)
+        self._cells: dict[tuple, pd.DataFrame] = {
+            tuple(None if part is pd.NA or part != part else part for part in cast(tuple, key)): cell.drop(columns=keys)
             for key, cell in self.frame.groupby(keys, dropna=False, observed=True, sort=False)
         }
         self._measured: dict[tuple, dict[str, Statistic]] = {}

@@ -29,9 +29,9 @@ def gap_records(frame: pd.DataFrame, probe: str, resamples: int) -> list[dict]:
         names = np.unique(mine["group"].to_numpy(str))
         weights = resample(len(names), resamples, 0)
         places = [np.searchsorted(names, side.group_names) for side in sides]
-        for arm, probe in sides[0].detectors():
-            parts = [side.arm_auroc(arm, probe) for side in sides]
-            if None in parts:
+        for arm, own in sides[0].detectors():
+            parts = [found for side in sides if (found := side.arm_auroc(arm, own)) is not None]
+            if len(parts) < 2:
                 continue
 
             # A resample without any of a side's groups says nothing.
@@ -43,7 +43,7 @@ def gap_records(frame: pd.DataFrame, probe: str, resamples: int) -> list[dict]:
                     "dataset": dataset,
                     "split": "ood",
                     "arm": arm,
-                    "probe": probe,
+                    "probe": own,
                     "axis": axis,
                     "filter": "all",
                     "seeds": len(sides[0].seeds),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pandas as pd
 
@@ -19,7 +21,8 @@ def guarantee_records(frame: pd.DataFrame, coverage: float, rate: float) -> tupl
     """
     calibration, conformal = [], []
     rows = frame[frame["axis"] == main_axis(frame["axis"])]
-    for (arm, probe), mine in rows.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
+    for key, mine in rows.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
+        arm, probe = cast(tuple[str, Any], key)
         name = {"arm": arm, "probe": None if pd.isna(probe) else probe}
         seeds = [part for _, part in mine.groupby("seed")]
         by_seed = [calibration_records(part) for part in seeds]

@@ -75,7 +75,7 @@ def mean_interval(values: np.ndarray, groups: np.ndarray, level: float = 0.95) -
     reach = stats.t.ppf((1 + level) / 2, count - 1) ** 2
     centre = (mean + reach / (2 * effective)) / (1 + reach / effective)
     half = np.sqrt(reach * (spread / effective + reach / (4 * effective**2))) / (1 + reach / effective)
-    return Interval(mean, min(mean, max(0.0, centre - half)), max(mean, min(1.0, centre + half)))
+    return Interval(mean, float(min(mean, max(0.0, centre - half))), float(max(mean, min(1.0, centre + half))))
 
 
 IDENTICAL = -1.0

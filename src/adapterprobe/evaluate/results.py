@@ -44,9 +44,11 @@ def evaluate(
             evaluation.arm_auroc(arm, probe if "probe" in arm else None, hypothesis.axis)
             for arm in (hypothesis.better, hypothesis.worse)
         ]
-        measured.append(
-            _measured(evaluation, hypothesis, probe, sides[0], sides[1], min_groups) if None not in sides else None
-        )
+        first, second = sides
+        if first is None or second is None:
+            measured.append(None)
+        else:
+            measured.append(_measured(evaluation, hypothesis, probe, first, second, min_groups))
         stated.append(hypothesis)
         by_seed.append(_seed_differences(evaluation, hypothesis, probe))
     seeds = int(frame["seed"].nunique())
@@ -74,8 +76,8 @@ def _seed_differences(evaluation: Evaluation, hypothesis: Hypothesis, probe: str
             evaluation.arm_auroc(arm, probe if "probe" in arm else None, hypothesis.axis, [seed])
             for arm in (hypothesis.better, hypothesis.worse)
         ]
-        if None in sides:
+        known = [estimate(side, len(evaluation.group_names)) for side in sides if side is not None]
+        if len(known) < 2:
             return []
-        first, second = (estimate(side, len(evaluation.group_names)) for side in sides)
-        found.append(first - second)
+        found.append(known[0] - known[1])
     return found

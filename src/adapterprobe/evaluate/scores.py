@@ -124,7 +124,7 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray, conditions: np.ndar
 def prompt_frame(
     prompts: Sequence[Prompt],
     known: np.ndarray,
-    recalled: pd.array,
+    recalled: pd.api.extensions.ExtensionArray,
     data_seed: int,
     readout: ReadoutConfig | None = None,
     model: str = "",
@@ -203,7 +203,7 @@ def predictions(
             threshold = choose_threshold(label[calibrate], score[calibrate], conditions[calibrate])
             part = shown.assign(
                 axis=axis,
-                label=pd.array(pd.Series(label[reported]).astype("Int8")),
+                label=pd.Series(label[reported]).astype("Int8").array,
                 train_axis=pd.Series([detector.train_axis] * len(shown), dtype="string"),
                 arm=detector.arm,
                 probe=pd.Series([detector.probe] * len(shown), dtype="string"),

@@ -63,7 +63,8 @@ def parse_hypothesis(
             raise ConfigError(f"hypothesis '{text}': the arm {arm} is there with adapter.objective=detect")
     if axes is not None and match.group(4) not in (None, *axes):
         raise ConfigError(f"hypothesis '{text}': this run has no axis '{match.group(4)}'; it has {', '.join(axes)}")
-    return Hypothesis(text.strip(), *match.group(1, 2, 3), match.group(4))
+    better, worse, split, axis = match.groups()
+    return Hypothesis(text.strip(), better, worse, split, axis)
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -104,7 +105,7 @@ def limits(value: float, error: float, n_groups: int, level: float) -> tuple[flo
         agree = (level / 2) ** (1 / n_groups)
         return value * agree - (1 - agree), value * agree + (1 - agree)
     reach = stats.t.ppf(1 - level / 2, max(1, n_groups - 1)) * error
-    return value - reach, value + reach
+    return float(value - reach), float(value + reach)
 
 
 SEEDS_FOR_RECIPE = 5

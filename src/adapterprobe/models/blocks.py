@@ -7,11 +7,15 @@ final norm is the module after them, in the same parent, that holds only vectors
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from adapterprobe.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def is_linear_map(module: nn.Module) -> bool:
@@ -84,20 +88,20 @@ def _only_vectors(module: nn.Module) -> bool:
     return bool(parameters) and all(p.ndim == 1 for p in parameters)
 
 
-def _holds_embedding(model: nn.Module, path: str) -> bool:
+def _holds_embedding(model: PreTrainedModel, path: str) -> bool:
     """Whether the embedding of tokens is somewhere in the module that a list of blocks stands in."""
     parent = path.rpartition(".")[0]
     embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     return any(module is embedding for module in (model.get_submodule(parent) if parent else model).modules())
 
 
-def find_structure(model: nn.Module) -> Structure:
+def find_structure(model: PreTrainedModel) -> Structure:
     """Locate blocks, final norm and output head of any decoder-only transformers model.
 
     Raises:
         ModelError: no list of modules has the length that the configuration gives.
     """
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    config: Any = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     count = getattr(config, "num_hidden_layers", None)
     candidates = [
         (sum(p.numel() for p in module.parameters()), name, module)

@@ -7,6 +7,7 @@ residual stream that is more than one, give states that mean something else. Non
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,11 +16,14 @@ from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import say
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 SHOWN = 5
 TEXT = "The quick brown fox jumps over the lazy dog and runs away."
 
 
-def check_weights(shown: str, info: Mapping[str, object]) -> None:
+def check_weights(shown: str, info: Mapping[str, Any]) -> None:
     """Whether a checkpoint had all weights of the model (those that are tied to others need not stand there twice).
 
     Args:
@@ -47,7 +51,7 @@ def _some(names: list[str]) -> str:
 
 
 @torch.no_grad()
-def check_behaviour(shown: str, model: nn.Module, structure: Structure, tokenizer) -> None:
+def check_behaviour(shown: str, model: PreTrainedModel, structure: Structure, tokenizer) -> None:
     """Whether the model looks at what came before alone, and its states are where they are looked for.
 
     Two passes over a dozen tokens. States after every block, as hooks see them, are held against `output_hidden_states`, whose last
@@ -56,7 +60,7 @@ def check_behaviour(shown: str, model: nn.Module, structure: Structure, tokenize
     Raises:
         ModelError: which of these does not hold, and for which layer.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = model.get_input_embeddings().get_parameter("weight").shape[0]
     ids = [i for i in tokenizer(TEXT, add_special_tokens=False).input_ids if i < rows][:16]
     if len(set(ids)) < 4:
         ids = [int(i) for i in torch.linspace(1, rows - 1, 8)]

@@ -81,7 +81,7 @@ def converted(path: Path) -> Path:
         config = loaded.config
         # A loaded GGUF keeps a quantization config although its weights are dequantised: save refuses then.
         if hasattr(config, "quantization_config"):
-            del config.quantization_config
+            delattr(config, "quantization_config")
         clean = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         clean.load_state_dict(loaded.state_dict())
         with quiet_transformers():
@@ -113,7 +113,7 @@ def reading_part(path: Path) -> Path:
                 AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
                 config = AutoConfig.from_pretrained(**where)
                 if hasattr(config, "quantization_config"):
-                    del config.quantization_config
+                    delattr(config, "quantization_config")
                 config.save_pretrained(folder)
         except Exception as error:
             raise _unreadable(path, error) from error

@@ -7,10 +7,9 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure, find_structure
@@ -21,6 +20,9 @@ from adapterprobe.models.quantize import check_quantization, keep_differentiable
 from adapterprobe.models.quiet import quiet_transformers
 from adapterprobe.small_files import as_path
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".index.json")
 
 
@@ -29,7 +31,7 @@ class LanguageModel:
     """A model with its tokenizer and the places of its parts. The model is in eval mode, gradients off."""
 
     name: str
-    model: nn.Module
+    model: PreTrainedModel
     tokenizer: Any
     structure: Structure
     source: str | None = None
@@ -52,7 +54,7 @@ class LanguageModel:
     @property
     def vocabulary(self) -> int:
         """Token ids that the model has embeddings for: 0 to this, exclusive."""
-        return self.model.get_input_embeddings().weight.shape[0]
+        return self.model.get_input_embeddings().get_parameter("weight").shape[0]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -94,7 +96,7 @@ class LanguageModel:
         self.__dict__.pop("_originals", None)
 
 
-def model_fingerprint(model: nn.Module, tokenizer=None) -> str:
+def model_fingerprint(model: PreTrainedModel, tokenizer=None) -> str:
     """Hash of every tensor's name, dtype, shape and bytes, the configuration and the tokenizer."""
     state = hashlib.sha256()
     config = model.config.to_dict()
@@ -236,9 +238,8 @@ def load_model(
             extra = {"attn_implementation": attention} if attention else {}
             if quantize:
                 extra |= {"quantization_config": quantization(quantize, precision), "device_map": {"": str(where)}}
-            model, info = AutoModelForCausalLM.from_pretrained(
-                source, dtype=precision, output_loading_info=True, **options, **extra
-            )
+            loader: Any = AutoModelForCausalLM
+            model, info = loader.from_pretrained(source, dtype=precision, output_loading_info=True, **options, **extra)
     except ModelError:
         raise
     except Exception as error:

@@ -28,7 +28,7 @@ def keep_differentiable(model: torch.nn.Module) -> None:
     never undoes it, and a product with repacked weights has no gradient (it is left out with a mere warning)."""
     for module in model.modules():
         if getattr(module, "support_avx512bf16_for_cpu", False):
-            module.support_avx512bf16_for_cpu = False
+            module.__dict__["support_avx512bf16_for_cpu"] = False
 
 
 def quantization(name: str, dtype: torch.dtype):

@@ -8,6 +8,7 @@ attention); `o` comes after attention in the same module. Of the others, the las
 
 from __future__ import annotations
 
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -62,7 +63,7 @@ def _by_gradients(model: nn.Module, structure: Structure) -> dict[str, frozenset
 
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    configs: Any = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
     configs = [config for config in configs.values() if hasattr(config, "_attn_implementation_internal")]
     before = [config._attn_implementation_internal for config in configs]
     handles = [module.register_forward_hook(leave) for module in names]

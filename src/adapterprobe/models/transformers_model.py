@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -11,6 +11,9 @@ from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import find_structure
 from adapterprobe.models.checks import check_behaviour
 from adapterprobe.models.load import LanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def wrap_model(model: nn.Module, tokenizer: Any, name: str | None = None) -> LanguageModel:
@@ -41,6 +44,7 @@ def wrap_model(model: nn.Module, tokenizer: Any, name: str | None = None) -> Lan
     source = getattr(model.config, "_name_or_path", "") or None
     shown = name or (Path(source).name if source and Path(source).is_dir() else source) or type(model).__name__
     model.eval().requires_grad_(False)
-    structure = find_structure(model)
-    check_behaviour(shown, model, structure, tokenizer)
-    return LanguageModel(shown, model, tokenizer, structure, source)
+    loaded = cast("PreTrainedModel", model)
+    structure = find_structure(loaded)
+    check_behaviour(shown, loaded, structure, tokenizer)
+    return LanguageModel(shown, loaded, tokenizer, structure, source)

@@ -70,10 +70,10 @@ def read_table(encoded: Encoded, read: TokenReads) -> pd.DataFrame:
 def source_table(encoded: Encoded, data: str, read: ReadConfig) -> pd.DataFrame:
     """The rows that prompts were made of: `row` (their place in the file, counted from 0, as pandas reads it), `line` (from 1, with
     the header), and all their columns."""
-    lines = [prompt.example.line for prompt in encoded.prompts]
-    found = rows_by_line(data, read, {line for line in lines if line is not None})
+    lines = [prompt.example.line for prompt in encoded.prompts if prompt.example.line is not None]
+    found = rows_by_line(data, read, set(lines))
     if found is None:
-        return pd.DataFrame(index=range(len(lines)))
+        return pd.DataFrame(index=range(len(encoded)))
     ours = {
         "row": pd.array([found.rows[line][0] for line in lines], dtype="Int64"),
         "line": pd.array(lines, dtype="Int64"),

@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adapterprobe.adapters import distributed as processes
 from adapterprobe.adapters.attach import target_names
@@ -57,10 +58,11 @@ class Training:
 
 def _loaded(config: RunConfig) -> LanguageModel:
     """The model, its blocks shared out among the processes where that is asked for."""
-    settings = config.model.arguments()
+    settings: dict[str, Any] = config.model.arguments()
     if fsdp_requested():
         device = pick_device(config.model.device)
-        lm = load_model(**settings | {"device": "cpu", "dtype": dtype_name(pick_dtype(config.model.dtype, device))})
+        settings |= {"device": "cpu", "dtype": dtype_name(pick_dtype(config.model.dtype, device))}
+        lm = load_model(**settings)
         target_names(lm.model, lm.structure, config.adapter)
         shard(lm, device)
         return lm

@@ -125,7 +125,7 @@ class Trial:
             self.engine.run(tried[0])
             start = time.perf_counter()
             for batch in tried:
-                self.engine.run(batch).states.float().cpu()
+                self.engine.run(batch).recorded.float().cpu()
             self._wait()
             return (time.perf_counter() - start) / sum(batch.tokens for batch in tried)
 

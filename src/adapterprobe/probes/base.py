@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from scipy.special import expit
@@ -32,6 +32,7 @@ from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
 from adapterprobe.plugins import load_plugins
 
+P = TypeVar("P", bound="Probe")
 _REGISTRY: dict[str, type[Probe]] = {}
 
 
@@ -117,7 +118,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     def _checked(self, X, y) -> tuple[np.ndarray, np.ndarray]:
         """X in double precision and y as 0 or 1; `classes_` is set."""
         X = self._flat(X, fitting=True)
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=False)
+        X, y = _validated(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=False)
         refuse_non_finite(X)
         check_classification_targets(y)
         self.classes_, coded = np.unique(y, return_inverse=True)
@@ -144,7 +145,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     def _new(self, X) -> np.ndarray:
         """Checked features of new rows, double precision."""
         check_is_fitted(self)
-        X = validate_data(self, self._flat(X), reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False)
+        X = _validated(self, self._flat(X), reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False)
         refuse_non_finite(X)
         return np.asarray(X, np.float64)
 
@@ -212,6 +213,11 @@ def takes_weights(probe: type[Probe]) -> bool:
     return "sample_weight" in inspect.signature(probe.fit).parameters
 
 
+def _validated(*args, **kwargs) -> Any:
+    """scikit-learn's check; what it gives depends on what it is given, which its types do not say."""
+    return validate_data(*args, **kwargs)
+
+
 class UnweightedProbe(Probe):
     """A probe whose method has no weights for rows."""
 
@@ -232,14 +238,14 @@ def refuse_non_finite(X: np.ndarray) -> None:
         )
 
 
-def register(name: str) -> Callable[[type[Probe]], type[Probe]]:
+def register(name: str) -> Callable[[type[P]], type[P]]:
     """Class decorator: make a probe available under `name`.
 
     Raises:
         ConfigError: another class has that name already.
     """
 
-    def add(cls: type[Probe]) -> type[Probe]:
+    def add(cls: type[P]) -> type[P]:
         if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
             raise ConfigError(f"a probe named '{name}' exists already ({_REGISTRY[name].__qualname__})")
         cls.probe_name = name

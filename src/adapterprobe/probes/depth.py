@@ -13,6 +13,8 @@ class Depth(Probe):
     A subclass has a parameter `depth` and says by `depth_of` what the parts are.
     """
 
+    depth: int
+
     def _flat(self, X, fitting=False):
         shape = getattr(X, "shape", None)
         if shape is None or len(shape) != 3:

@@ -36,7 +36,7 @@ def _model(inducing: torch.Tensor, width: int):
             self.covar_module.outputscale = 4.0
 
         def forward(self, x):
-            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))  # pyright: ignore[reportArgumentType]: a mean module gives a tensor
 
     return Process()
 
@@ -72,7 +72,7 @@ class GpProbe(UnweightedProbe):
             optimiser = torch.optim.Adam(model.parameters(), lr=self.lr)
             for _ in range(self.steps):
                 optimiser.zero_grad()
-                (-bound(model(Z), labels)).backward()
+                (-bound(model(Z), labels)).backward()  # pyright: ignore[reportOperatorIssue]: the bound is a tensor
                 optimiser.step()
         self.weights_ = arrays_of(model)
 

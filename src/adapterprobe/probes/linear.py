@@ -32,13 +32,13 @@ class LinearProbe(UnweightedProbe):
             alpha=self.alpha,
             average=True,
             max_iter=self.epochs,
-            tol=None,
+            tol=None,  # pyright: ignore[reportArgumentType]: scikit-learn documents None
             random_state=self.random_state,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit((X - self.mean_) / self.scale_, y)
-        self.coef_, self.intercept_ = np.array(model.coef_[0]), float(model.intercept_[0])
+        self.coef_, self.intercept_ = np.array(model.coef_)[0], float(np.array(model.intercept_)[0])
 
     def _decide(self, X):
         return (X - self.mean_) / self.scale_ @ self.coef_ + self.intercept_

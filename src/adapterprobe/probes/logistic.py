@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from adapterprobe.probes.base import Probe, register
@@ -25,11 +27,18 @@ class LogisticProbe(Probe):
         self.scale = scale
         self.max_iter = max_iter
 
+    coef_: np.ndarray
+    mean_: np.ndarray
+    scale_: np.ndarray
+    intercept_: float
+    n_iter_: int
+    n_features_in_: int
+
     def _fit(self, X, y, sample_weight):
         self._fit_together([self], X, y, sample_weight, None)
 
     @staticmethod
-    def _fit_together(probes: list[LogisticProbe], X, y, sample_weight, kept) -> None:
+    def _fit_together(probes: Sequence[LogisticProbe], X, y, sample_weight, kept) -> None:
         """Fit probes that differ in C alone, and in the rows that `kept` (rows x probes) gives them.
 
         Scaling comes from all rows (it knows no labels).

@@ -33,7 +33,7 @@ class MlpProbe(UnweightedProbe):
             alpha=self.alpha,
             max_iter=self.epochs,
             random_state=self.random_state,
-            batch_size=min(64, len(X)),
+            batch_size=min(64, len(X)),  # pyright: ignore[reportArgumentType]: a number, or "auto"
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -21,6 +21,11 @@ class NetworkProbe(UnweightedProbe):
     Subclasses have parameters `steps` (of AdamW), `lr`, `decay` and `random_state`.
     """
 
+    steps: int
+    lr: float
+    decay: float
+    random_state: int
+
     def _fit(self, X, y, sample_weight):
         self.mean_, self.scale_ = self._scaling(X)
         Z, labels = self._tensor(X), torch.tensor(y, dtype=torch.float32)

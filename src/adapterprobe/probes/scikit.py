@@ -63,8 +63,10 @@ class ScikitProbe(UnweightedProbe):
         return logit(self._fitted.predict(Z).astype(float))
 
 
-def _rebuilt(name: str, params: dict) -> ScikitProbe:
-    return scikit_probe(name)(**params)
+def _rebuilt(name: str, params: dict) -> Probe:
+    made = scikit_probe(name)
+    assert made is not None, f"scikit-learn has no classifier {name} any more"
+    return made(**params)
 
 
 @functools.cache

@@ -102,7 +102,7 @@ def select_probe(
     layers: Sequence[int],
     rows: Rows,
     strengths: list[float],
-    on_layer: Callable[[], None] = lambda: None,
+    on_layer: Callable[[], object] = lambda: None,
     folds: int = 0,
     rule: str = "best",
     params: Mapping[str, object] | None = None,

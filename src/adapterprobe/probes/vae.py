@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -55,7 +57,7 @@ class VaeProbe(NetworkProbe):
     def _network(self, width):
         return _Autoencoder(width, self.hidden, self.latent)
 
-    def _loss(self, network, Z, labels):
+    def _loss(self, network: Any, Z, labels):
         inner = network.into(Z)
         mean, log_variance = network.mean(inner), network.log_variance(inner).clamp(-10, 10)
         sample = mean + torch.randn_like(mean) * (log_variance / 2).exp()

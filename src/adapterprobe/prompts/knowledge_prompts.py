@@ -35,7 +35,7 @@ class KnowledgePrompts:
     def extend(self, other: KnowledgePrompts) -> None:
         for mine, more in ((self.known, other.known), (self.recalled, other.recalled)):
             mine += [[] for _ in range(len(more) - len(mine))]
-            for prompts, extra in zip(mine, more, strict=True):
+            for prompts, extra in zip(mine, more, strict=False):
                 prompts += extra
 
 

@@ -63,7 +63,7 @@ def read_together(
             dataset.negations() if topic_of(dataset.name) in names - {dataset.name} else dataset for dataset in items
         ]
         again = grouped_by_topic(again)
-    by_name = {dataset.name: dataset for dataset in again}
+    by_name: dict[str, ExampleSource] = {dataset.name: dataset for dataset in again}
     return [by_name.get(d.name, d) for d in train], [by_name.get(d.name, d) for d in ood]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import resources
 
 import yaml
@@ -48,10 +48,10 @@ def templates_for(
     return chosen
 
 
-def _named(name: str, form: str, known: dict[str, Template], dataset: ExampleSource, has: set[str]) -> Template:
+def _named(name: str, form: str, known: dict[str, Template], dataset: ExampleSource, has: Collection[str]) -> Template:
     if "{" in name:
         template = Template(name, form, name)
-        strange = sorted(template.fields - has)
+        strange = sorted(template.fields - set(has))
         if strange:
             raise ConfigError(
                 f"template {name!r} places {{{strange[0]}}}{nearest(strange[0], has)}; '{dataset.name}' has {sorted(has)}"

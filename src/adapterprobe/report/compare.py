@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -113,7 +114,7 @@ def transfer_table(runs: dict[str, RunResults]) -> pd.DataFrame:
         aurocs, alarms = matrix(runs, arm), matrix(runs, arm, "false_positive_rate")
         for name in runs:
             for dataset in aurocs.columns:
-                record = aurocs.loc[name, dataset]
+                record: Any = aurocs.loc[name, dataset]
                 if isinstance(record, dict):
                     alarm = alarms.loc[name, dataset]
                     rows.append(
@@ -182,7 +183,7 @@ def transfer_figure(runs: dict[str, RunResults]) -> Figure | None:
     figure, axes = canvas(
         max(2.2, 0.62 * len(columns)) * len(arms) + 1.6, 0.42 * len(runs) + 1.6, len(arms), sharey=True
     )
-    for axis, arm in zip(axes, arms, strict=True):
+    for axis, arm in zip(axes, arms, strict=False):
         cells = matrix(runs, arm)
         values = np.array(
             [[r["estimate"] if isinstance(r, dict) else np.nan for r in row] for row in cells.to_numpy()], float
@@ -243,12 +244,7 @@ def headline(runs: dict[str, RunResults], records: list[dict]) -> str:
     """The best arm of all, and how many differences from the first run stand."""
     split = "ood" if any(run.result("ood", "base") for run in runs.values()) else "test"
     best = max(
-        (
-            (run.result(split, arm), name, arm)
-            for name, run in runs.items()
-            for arm in run.arms
-            if run.result(split, arm)
-        ),
+        ((record, name, arm) for name, run in runs.items() for arm in run.arms if (record := run.result(split, arm))),
         key=lambda found: found[0]["estimate"],
     )
     where = SPLIT_TITLES[split].lower()

@@ -23,9 +23,8 @@ def examples(run: RunResults) -> list[dict]:
     )
     arms = [arm for arm in run.arms if arm in scores.columns]
     about = run.prompts.drop_duplicates("prompt_id").set_index("prompt_id").loc[scores.index]
-    order = pd.DataFrame({"wrong": wrong[arms].sum(1), "id": scores.index}).sort_values(
-        ["wrong", "id"], ascending=[False, True]
-    )
+    order = pd.DataFrame({"wrong": wrong[arms].sum(axis=1), "id": scores.index})
+    order = order.sort_values(by=["wrong", "id"], ascending=[False, True])
     failed, fine = order[order["wrong"] > 0], order[order["wrong"] == 0]
     # A page full of failures would hide how rare they may be.
     room = max(MOST // 2, MOST - len(fine))
@@ -44,8 +43,8 @@ def examples(run: RunResults) -> list[dict]:
                 "says_off": prompt["positive"] if prompt["p_positive_off"] > 0.5 else prompt["negative"],
                 "says_on": prompt["positive"] if prompt["p_positive_on"] > 0.5 else prompt["negative"],
                 "truth": bool(prompt["truth"]),
-                "scores": {arm: float(scores.loc[prompt_id, arm]) for arm in arms},
-                "wrong": [arm for arm in arms if wrong.loc[prompt_id, arm]],
+                "scores": {arm: float(scores[arm][prompt_id]) for arm in arms},
+                "wrong": [arm for arm in arms if wrong[arm][prompt_id]],
             }
         )
     return found

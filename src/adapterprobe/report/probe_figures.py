@@ -122,7 +122,7 @@ def cosines_figure(run: RunResults) -> Figure | None:
         return None
     arms = list(found["probes"])
     figure, axes = canvas(4.0 * (len(arms) + 2), 3.9, len(arms) + 2)
-    for axis, arm in zip(axes, arms, strict=True):
+    for axis, arm in zip(axes, arms, strict=False):
         part = found["probes"][arm]
         _matrix(figure, axis, part["cosines"], part["names"], f"{arm}, layer {part['layer']}")
     if found["layers"]:
@@ -151,7 +151,8 @@ def _matrix(figure: Figure, axis, values: list, names: list[str], title: str, ev
                 cell(axis, row, column, f"{value:.2f}", abs(value) > 0.6, 7)
     titles(axis, title)
     bar = figure.colorbar(mesh, ax=axis, shrink=0.8)
-    bar.solids.set_rasterized(False)
+    if bar.solids is not None:
+        bar.solids.set_rasterized(False)
     bar.ax.tick_params(colors=INK, labelsize=8)
 
 
@@ -186,7 +187,7 @@ def steering_figure(run: RunResults) -> Figure | None:
         return None
     arms = list(dict.fromkeys(records["arm"]))
     figure, axes = canvas(4.6 * len(arms), 3.6, len(arms), sharey=True)
-    for axis, arm in zip(axes, arms, strict=True):
+    for axis, arm in zip(axes, arms, strict=False):
         for direction, colour in (("probe", COLOURS[arm]), ("random", "#999999")):
             for condition, dash in zip(sorted(records["condition"].unique()), DASHES, strict=False):
                 rows = records[

@@ -101,7 +101,7 @@ def _calibration(run: RunResults) -> Section:
     for (arm, split), part in records.groupby(["arm", "split"], sort=False):
         row = {"arm": arm, "split": split}
         for method, same in part.groupby("method", sort=False):
-            row[method] = f"{same['ece'].mean():.3f} / {same['brier'].mean():.3f}"
+            row[str(method)] = f"{same['ece'].mean():.3f} / {same['brier'].mean():.3f}"
         rows.append(row)
     count = int(records["fitted_on_groups"].iloc[0])
     text = (

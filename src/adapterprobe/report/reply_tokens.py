@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -38,10 +40,10 @@ def coloured_replies(run: RunResults) -> list[dict]:
         tokens = everything[everything["chosen"] & everything["probe"].isin(["", shown])]
         if tokens.empty:
             continue
-        prompt = about.loc[prompt_id]
+        prompt: Any = about.loc[prompt_id]
         arms = {}
         for arm, mine in tokens.groupby("arm", sort=False):
-            record = given.loc[(prompt_id, arm)]
+            record: Any = given.loc[(prompt_id, arm), :]
             arms[arm] = {
                 "score": float(record["score"]),
                 "wrong": bool(record["wrong"]),
@@ -78,7 +80,8 @@ def view_name(probe: str, layer: int) -> str:
 
 def _views(tokens: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {}
-    for (arm, probe, layer), mine in tokens.groupby(["arm", "probe", "layer"], sort=False):
+    for key, mine in tokens.groupby(["arm", "probe", "layer"], sort=False):
+        arm, probe, layer = cast(tuple[str, str, int], key)
         found.setdefault(arm, {})[view_name(probe, layer)] = [round(float(score), 3) for score in mine["score"]]
     return found
 
@@ -119,7 +122,8 @@ def along_figure(run: RunResults) -> Figure | None:
     if records.empty:
         return None
     figure, (axis,) = canvas(6.4, 3.2)
-    for (arm, label), rows in records.groupby(["arm", "label"], sort=False):
+    for key, rows in records.groupby(["arm", "label"], sort=False):
+        arm, label = cast(tuple[str, int], key)
         axis.plot(
             (rows["part"] + 0.5) * 10,
             rows["score"],

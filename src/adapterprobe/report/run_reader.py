@@ -92,7 +92,7 @@ class RunResults:
 
     def result(self, split: str, arm: str, metric: str = "auroc", **keys) -> dict | None:
         """One result record; by default the average over data sets and conditions, all groups, the main axis."""
-        datasets = self._datasets.get(split, ())
+        datasets = self._datasets.get(split, [])
         wanted = {
             "dataset": "mean" if "mean" in datasets else datasets[0] if len(datasets) else None,
             "condition": "mean",
@@ -104,7 +104,7 @@ class RunResults:
 
     @cached_property
     def _datasets(self) -> dict[str, list[str]]:
-        return {split: list(part["dataset"].unique()) for split, part in self.results.groupby("split")}
+        return {str(split): list(part["dataset"].unique()) for split, part in self.results.groupby("split")}
 
     @cached_property
     def _indexed(self) -> dict[tuple, dict]:

@@ -16,7 +16,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.hints import nearest
@@ -199,7 +200,9 @@ def control_tokens(tokenizer) -> re.Pattern[str] | None:
 def refuse_control_tokens(messages: Sequence[dict[str, str]], tokenizer) -> None:
     """Raises `DataError` where a message holds what the tokenizer would take for a control token."""
     pattern = control_tokens(tokenizer)
-    for message in messages if pattern else ():
+    if pattern is None:
+        return
+    for message in messages:
         content = message["content"]
         # Some tokenizers bring texts into compatibility form before they look.
         if found := pattern.search(content) or pattern.search(unicodedata.normalize("NFKC", content)):

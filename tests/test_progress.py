@@ -1,0 +1,21 @@
+"""Messages of the library: through logging, silent unless somebody listens, a line each on the command line's stderr."""
+
+import logging
+import subprocess
+import sys
+
+from adapterprobe.progress import LOGGER, messages_shown, say
+
+
+def test_nothing_is_said_unless_somebody_listens():
+    code = "from adapterprobe.progress import say; say('quiet'); import logging; logging.basicConfig(level=logging.INFO); say('loud')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "" and done.stderr.splitlines() == ["INFO:adapterprobe:loud"]
+
+
+def test_shown_once_however_often_it_is_asked_for(capsys, caplog):
+    with caplog.at_level(logging.INFO, "adapterprobe"), messages_shown(), messages_shown():
+        say("100 % of \x1b[31mit")
+    assert capsys.readouterr().err == "100 % of \\x1b[31mit\n"
+    assert [record.name for record in caplog.records] == ["adapterprobe"]
+    assert sum(type(handler).__name__ == "_BesideBars" for handler in LOGGER.handlers) == 1
