@@ -63,9 +63,8 @@ def prompt_only(frame: pd.DataFrame, fit_rows: np.ndarray) -> list[dict]:
     if "context" in frame and frame["context"].str.len().any():
         features |= _words("words of the context (TF-IDF)", frame["context"], fit_rows)
     features |= _setting(frame, fit_rows)
-    answers = TfidfVectorizer(tokenizer=str.split, token_pattern=None, lowercase=False).fit(
-        frame["answers"].iloc[fit_rows]
-    )
+    answers = TfidfVectorizer(analyzer=str.split, lowercase=False)  # pyright: ignore[reportArgumentType]
+    answers = answers.fit(frame["answers"].iloc[fit_rows])
     features["answer choices only"] = answers.transform(frame["answers"])
     records = []
     for name, X in features.items():
