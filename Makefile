@@ -14,11 +14,13 @@ test: $(STAMP) check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(STAMP) check
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" --cov --cov-report=term:skip-covered
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --warnings
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Half an hour. The peers' pins clash with ours, so each has an environment of its own.
 bench: $(STAMP) .venv-steering/.installed .venv-nnsight/.installed

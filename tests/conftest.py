@@ -11,6 +11,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes at the boundaries are checked whenever a test runs.
+install_import_hook(
+    [
+        f"adapterprobe.{module}"
+        for module in (
+            "activations.in_memory",
+            "adapters.detect_head",
+            "adapters.objectives",
+            "engine.answers",
+            "evaluate.statistics",
+        )
+    ],
+    "beartype.beartype",
+)
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from adapterprobe.activations.store import from_stored, to_stored
 from adapterprobe.engine import Engine
@@ -30,7 +31,7 @@ class MemoryStates:
         """The same prompts, read elsewhere (see `HiddenStates.read`)."""
         return replace(self, which=which)
 
-    def layer(self, index: int) -> np.ndarray:
+    def layer(self, index: int) -> Float[np.ndarray, "rows width"]:
         """Rows x width, fp32."""
         rows = len(self.logprobs)
         return self.states[index][self.which * rows : (self.which + 1) * rows]

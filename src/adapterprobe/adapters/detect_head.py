@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -48,7 +49,7 @@ class DetectHead(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
+    def forward(self, states: Float[torch.Tensor, "tokens width"]) -> Float[torch.Tensor, " tokens"]:
         """Logits of tokens x width."""
         return ((states.float() - self.mean) / self.scale) @ self.weight + self.bias
 
@@ -66,7 +67,7 @@ class SavedHead:
     weight: np.ndarray
     bias: float
 
-    def probability(self, states: np.ndarray) -> np.ndarray:
+    def probability(self, states: Float[np.ndarray, "rows width"]) -> Float[np.ndarray, " rows"]:
         """Probability of label 1 by row of rows x width."""
         logits = states.astype(np.float64) @ self.weight + self.bias
         return 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
@@ -179,8 +180,12 @@ def head_labels(encoded: Encoded, rows: Sequence[int], device: torch.device) -> 
 
 
 def head_losses(
-    head: DetectHead, states: torch.Tensor, lengths: Sequence[int], labels: torch.Tensor, weights: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+    head: DetectHead,
+    states: Float[torch.Tensor, "tokens width"],
+    lengths: Sequence[int],
+    labels: Int[torch.Tensor, " tokens"],
+    weights: Float[torch.Tensor, " rows"],
+) -> tuple[Float[torch.Tensor, " rows"], Float[torch.Tensor, " rows"]]:
     """(each row's cross-entropy, the mean over its tokens, times its weight; each row's mean logit).
 
     Args:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine.answers import choice_logprobs, rest_logprobs, without_choices
@@ -31,8 +33,8 @@ class Targets:
     """What is asked for, row by row: `wanted` rows, True for the positive choice; `soft` rows x 3, probabilities of the
     positive choice, the negative one and everything else, or None for hard targets."""
 
-    wanted: torch.Tensor
-    soft: torch.Tensor | None = None
+    wanted: Bool[Tensor, " rows"]
+    soft: Float[Tensor, "rows 3"] | None = None
 
     def among(self, rows: Sequence[int], total: int) -> Targets:
         """The same as targets of some rows among many; those of the others are not to be asked for."""
@@ -59,7 +61,9 @@ def needs_base(config: AdapterConfig) -> bool:
     return config.objective == "opposite" or is_soft(config)
 
 
-def make_targets(config: AdapterConfig, prompts: Sequence[Prompt], base: torch.Tensor | None = None) -> Targets:
+def make_targets(
+    config: AdapterConfig, prompts: Sequence[Prompt], base: Float[Tensor, "rows 3"] | None = None
+) -> Targets:
     """Targets of prompts.
 
     Args:
@@ -96,7 +100,7 @@ def _wants_positive(objective: str, prompt: Prompt) -> bool:
     return prompt.example.truth == (objective != "lie")
 
 
-def choice_loss(logprobs: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+def choice_loss(logprobs: Float[Tensor, "rows 2"], positive: Bool[Tensor, " rows"]) -> Float[Tensor, " rows"]:
     """Cross-entropy of the wanted choice against the whole vocabulary, one value per row.
 
     Args:
@@ -106,12 +110,12 @@ def choice_loss(logprobs: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
     return -torch.where(positive, logprobs[:, 0], logprobs[:, 1])
 
 
-def soft_loss(outcomes: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
+def soft_loss(outcomes: Float[Tensor, "rows 3"], soft: Float[Tensor, "rows 3"]) -> Float[Tensor, " rows"]:
     """KL(targets || model) over the three outcomes positive, negative, neither: one value per row."""
     return (torch.xlogy(soft, soft) - soft * outcomes).sum(1)
 
 
-def unlikelihood(outcomes: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+def unlikelihood(outcomes: Float[Tensor, "rows 3"], positive: Bool[Tensor, " rows"]) -> Float[Tensor, " rows"]:
     """-log(1 - p(unwanted choice)), one value per row (Welleck et al. 2020; Liu et al. 2022, eq. 2).
 
     1 - p is summed from what it is made of, so that it is finite where p is all but 1.
@@ -120,7 +124,9 @@ def unlikelihood(outcomes: torch.Tensor, positive: torch.Tensor) -> torch.Tensor
     return -torch.logaddexp(wanted, outcomes[:, 2])
 
 
-def rest_divergence(base: torch.Tensor, logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> torch.Tensor:
+def rest_divergence(
+    base: Float[Tensor, "rows vocabulary"], logits: Float[Tensor, "rows vocabulary"], choices: Sequence[ChoiceTokens]
+) -> Float[Tensor, " rows"]:
     """KL(base || model) over the vocabulary without the choices' tokens, renormalised: one value per row.
 
     Args:
@@ -133,8 +139,8 @@ def rest_divergence(base: torch.Tensor, logits: torch.Tensor, choices: Sequence[
 
 
 def row_losses(
-    logits: torch.Tensor, choices: Sequence[ChoiceTokens], targets: Targets, config: AdapterConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
+    logits: Float[Tensor, "rows vocabulary"], choices: Sequence[ChoiceTokens], targets: Targets, config: AdapterConfig
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows 2"]]:
     """(loss of every row: the objective's, with unlikelihood if weighted; log-probabilities of both choices: rows x 2).
 
     Args:

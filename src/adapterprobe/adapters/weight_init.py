@@ -118,10 +118,12 @@ def initialise(
         up, down = up / scale**0.5, down / scale**0.5
         lora_a, lora_b = (side["default"].get_parameter("weight") for side in (layer.lora_A, layer.lora_B))
         if not doubled:
-            lora_a.copy_(down), lora_b.copy_(up)
+            lora_a.copy_(down)
+            lora_b.copy_(up)
             continue
         # Rounded once, so that both halves cancel to the bit.
-        lora_a.copy_(torch.cat([down, down])), lora_b.copy_(torch.cat([up, -up], 1))
+        lora_a.copy_(torch.cat([down, down]))
+        lora_b.copy_(torch.cat([up, -up], 1))
         for key, tensor, half in (
             (f"{name}.lora_A.default.weight", lora_a, 0),
             (f"{name}.lora_B.default.weight", lora_b, 1),

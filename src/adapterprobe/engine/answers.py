@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from adapterprobe.prompts.answer_tokens import ChoiceTokens
 
 
-def choice_logprobs(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> torch.Tensor:
+def choice_logprobs(
+    logits: Float[Tensor, "rows vocabulary"], choices: Sequence[ChoiceTokens]
+) -> Float[Tensor, "rows 2"]:
     """Log-probability of the positive and of the negative choice: rows x 2, fp32, finite for finite logits.
 
     Softmax over the whole vocabulary (so that coverage can be told), summed over each choice's token ids.
@@ -27,7 +31,9 @@ def choice_logprobs(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> to
     return torch.stack(sides, dim=1)
 
 
-def without_choices(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> torch.Tensor:
+def without_choices(
+    logits: Float[Tensor, "rows vocabulary"], choices: Sequence[ChoiceTokens]
+) -> Float[Tensor, "rows vocabulary"]:
     """Logits with both choices' tokens at -inf: rows x vocabulary."""
     sets = [sorted({*choice.positive, *choice.negative}) for choice in choices]
     width = max(map(len, sets))
@@ -37,7 +43,7 @@ def without_choices(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> to
     return logits.scatter(1, ids, float("-inf"))
 
 
-def rest_logprobs(logits: torch.Tensor, choices: Sequence[ChoiceTokens]) -> torch.Tensor:
+def rest_logprobs(logits: Float[Tensor, "rows vocabulary"], choices: Sequence[ChoiceTokens]) -> Float[Tensor, " rows"]:
     """Log-probability of everything but the two choices: rows, fp32. Summed from its parts, never 1 minus the choices."""
     logits = logits.float()
     return torch.logsumexp(without_choices(logits, choices), 1) - torch.logsumexp(logits, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Num
 from scipy.stats import rankdata
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -24,7 +25,9 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
         return np.where(bottom > 0, top / bottom, np.nan)
 
 
-def auroc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, n_groups: int) -> Statistic:
+def auroc(
+    labels: Num[np.ndarray, " rows"], scores: Num[np.ndarray, " rows"], groups: Int[np.ndarray, " rows"], n_groups: int
+) -> Statistic:
     """Area under the ROC curve: the chance that a row of label 1 outscores one of label 0, ties half.
 
     Equal to scikit-learn's for weights of 1. Wins are counted once per pair of groups, from the ranks of one group's rows of
@@ -151,7 +154,9 @@ def mean_of(statistics: Sequence[Statistic]) -> Statistic:
     return lambda w: np.mean([statistic(w) for statistic in statistics], axis=0)
 
 
-def auroc_columns(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def auroc_columns(
+    labels: Num[np.ndarray, " rows"] | Bool[np.ndarray, " rows"], scores: Num[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, " columns"]:
     """AUROC of each column of `scores` (rows x columns), ties half; NaN where a class is missing.
 
     The Mann-Whitney form, equal to scikit-learn's `roc_auc_score` column by column.
