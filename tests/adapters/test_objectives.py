@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adapterprobe.adapters import attach, train_adapter
-from adapterprobe.adapters.metrics import measure, outcomes_of
+from adapterprobe.adapters.metrics import measure
 from adapterprobe.adapters.neutral_text_drift import drift, encode_paragraphs, neutral_paragraphs, text_divergence
 from adapterprobe.adapters.objectives import (
     OBJECTIVES,
@@ -26,6 +26,7 @@ from adapterprobe.config import AdapterConfig
 from adapterprobe.data import load_relation
 from adapterprobe.engine import Engine
 from adapterprobe.engine.answers import choice_logprobs, rest_logprobs
+from adapterprobe.engine.outcomes import answer_logprobs
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.prompts import draw_demo_sets, make_prompts, templates_for
 from adapterprobe.prompts.answer_tokens import ChoiceTokens
@@ -160,7 +161,7 @@ def test_training_meets_it(objective, targets, tiny_lm, encoded, tmp_path):
     lm = tiny_lm("llama")
     config = CONFIG.model_copy(update={"objective": objective, "targets": targets})
     engine = Engine(lm.model, lm.structure)
-    says = outcomes_of(engine, encoded)
+    says = answer_logprobs(engine, encoded)
     wrapped = attach(lm.model, lm.structure, config, 0)
     aims = targets_of(wrapped, engine, encoded, config)
     assert torch.equal(aims.wanted, make_targets(config, encoded.prompts, says).wanted)

@@ -9,7 +9,7 @@ from adapterprobe.adapters.detect_head import DetectHead
 from adapterprobe.adapters.objectives import Targets
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
-from adapterprobe.engine.answers import choice_logprobs, rest_logprobs
+from adapterprobe.engine.answers import choice_logprobs
 from adapterprobe.prompts.encoded import Encoded
 
 
@@ -31,15 +31,3 @@ def measure(
         "accuracy": right / len(encoded),
         "coverage": coverage / len(encoded),
     }
-
-
-@torch.no_grad()
-def outcomes_of(engine: Engine, encoded: Encoded) -> torch.Tensor:
-    """Log-probabilities of positive choice, negative choice and the rest, as the model now is: rows x 3, on the CPU."""
-    found = torch.empty(len(encoded), 3)
-    for batch in engine.plan(encoded.ids):
-        logits = engine.run(batch, states=False).logits
-        choices = [encoded.choices[row] for row in batch.rows]
-        both = torch.cat([choice_logprobs(logits, choices), rest_logprobs(logits, choices)[:, None]], 1)
-        found[list(batch.rows)] = both.cpu()
-    return found

@@ -19,12 +19,13 @@ from adapterprobe.adapters.checkpoint import load_checkpoint, save_checkpoint
 from adapterprobe.adapters.detect_head import head_of
 from adapterprobe.adapters.fused_lora import fused_lora
 from adapterprobe.adapters.gradient_step import LARGEST_SCALE, Stepper, adapter_off_eval
-from adapterprobe.adapters.metrics import measure, outcomes_of
+from adapterprobe.adapters.metrics import measure
 from adapterprobe.adapters.objectives import Targets, make_targets, needs_base
 from adapterprobe.adapters.on_off import adapter_merged
 from adapterprobe.adapters.optimizer import Optimiser
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
+from adapterprobe.engine.outcomes import answer_logprobs
 from adapterprobe.errors import ModelError
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.encoded import Encoded
@@ -81,7 +82,7 @@ def targets_of(wrapped, engine: Engine, encoded: Encoded, config: AdapterConfig)
     base = None
     if needs_base(config):
         with adapter_off_eval(wrapped):
-            base = outcomes_of(engine, encoded)
+            base = answer_logprobs(engine, encoded)
     return make_targets(config, encoded.prompts, base)
 
 

@@ -11,7 +11,7 @@ from adapterprobe.analyses.directions import COMPARED, unit
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.engine import Engine, LowerBlockCache
-from adapterprobe.engine.answers import choice_logprobs
+from adapterprobe.engine.outcomes import answer_logprobs
 from adapterprobe.progress import bar
 from adapterprobe.prompts.encoded import Encoded
 
@@ -62,7 +62,7 @@ def _doses(engine: Engine, encoded: Encoded, fit: ArmFit, direction: np.ndarray,
     if trunk:
         trunk.collect(engine, "blocks below the direction")
     with engine.starting_from(trunk):
-        before = _log_odds(engine, some, batches)
+        before = _log_odds(engine, some)
         values: dict[tuple[str, float], np.ndarray] = {}
         turned: dict[tuple[str, float], np.ndarray] = {}
         with bar(len(DOSES) * (1 + RANDOM), f"adding directions, {fit.arm}", unit="dose") as progress:
@@ -71,7 +71,7 @@ def _doses(engine: Engine, encoded: Encoded, fit: ArmFit, direction: np.ndarray,
                     found = []
                     for vector in vectors:
                         with engine.steered(layer, torch.tensor(dose * distance * vector)):
-                            found.append(_log_odds(engine, some, batches))
+                            found.append(_log_odds(engine, some))
                         progress.update()
                     values[name, dose] = np.mean([after - before for after in found], axis=0)
                     turned[name, dose] = np.mean([(after > 0) != (before > 0) for after in found], axis=0)
@@ -98,12 +98,7 @@ def _doses(engine: Engine, encoded: Encoded, fit: ArmFit, direction: np.ndarray,
     return records
 
 
-@torch.inference_mode()
-def _log_odds(engine: Engine, encoded: Encoded, batches) -> np.ndarray:
+def _log_odds(engine: Engine, encoded: Encoded) -> np.ndarray:
     """Of the positive choice against the negative one, by prompt."""
-    found = np.zeros(len(encoded))
-    for batch in batches:
-        logits = engine.run(batch, states=False).logits
-        answers = choice_logprobs(logits, [encoded.choices[row] for row in batch.rows]).cpu().numpy()
-        found[list(batch.rows)] = answers[:, 0] - answers[:, 1]
-    return found
+    answers = answer_logprobs(engine, encoded).numpy()
+    return answers[:, 0] - answers[:, 1]

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from adapterprobe.engine.batches import Batch, Group, plan_batches
-from adapterprobe.engine.packed import Layout, attention_configs, packed
+from adapterprobe.engine.packed import Layout, packable_configs, packed
 from adapterprobe.engine.pooling import BatchReads, token_places
 from adapterprobe.engine.steer import adding
 from adapterprobe.engine.trunk import Enough, LowerBlockCache
@@ -125,7 +125,7 @@ class Engine:
         self.model, self.structure = model, structure
         self._trunk: LowerBlockCache | None = None
         self._added: tuple[int, torch.Tensor] | None = None
-        self._configs = attention_configs(model)
+        self._configs = packable_configs(model)
         self.share = share
         self.share = share and self._can_share()
 

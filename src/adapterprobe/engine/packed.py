@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from adapterprobe.engine.batches import Batch
+from adapterprobe.models.attention import attention_configs, attention_replaced, register_attention
 
 NAME = "adapterprobe_packed"
 
@@ -228,26 +229,18 @@ def _group(q, k, v, span: Span, seen, softcap, dropout: float, training: bool) -
     return out
 
 
-def attention_configs(model: nn.Module) -> list:
-    """The configurations by which a model's modules choose their attention; ours can be chosen from then on."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, _visible)
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
-    return [config for config in configs.values() if hasattr(config, "_attn_implementation_internal")]
-
-
 @contextlib.contextmanager
 def packed(configs: Sequence, layout: Layout) -> Iterator[None]:
-    """Within, the attention of `configs` (see `attention_configs`) is `packed_attention` over `layout`."""
-    before = [config._attn_implementation_internal for config in configs]
+    """Within, the attention of `configs` (see `packable_configs`) is `packed_attention` over `layout`."""
     token = _layout.set(layout)
     try:
-        for config in configs:
-            config._attn_implementation_internal = NAME
-        yield
+        with attention_replaced(configs, NAME):
+            yield
     finally:
         _layout.reset(token)
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation_internal = name
+
+
+def packable_configs(model: nn.Module) -> list:
+    """The configurations by which a model's modules choose their attention; ours can be chosen from then on."""
+    register_attention(NAME, packed_attention, _visible)
+    return attention_configs(model)

@@ -8,13 +8,13 @@ attention); `o` comes after attention in the same module. Of the others, the las
 
 from __future__ import annotations
 
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from adapterprobe.errors import ModelError
+from adapterprobe.models.attention import attention_configs, attention_replaced, register_attention
 from adapterprobe.models.blocks import Structure
 
 ROLES = ("q", "k", "v", "o", "attention", "mlp_in", "mlp_out", "mlp")
@@ -37,7 +37,6 @@ def find_roles(model: nn.Module, structure: Structure) -> dict[str, frozenset[st
 
 
 def _by_gradients(model: nn.Module, structure: Structure) -> dict[str, frozenset[str]]:
-    from transformers import AttentionInterface, AttentionMaskInterface
 
     names = {module: name for name, module in structure.linear_names().items()}
     paths = {module: name for name, module in model.named_modules()}
@@ -61,24 +60,16 @@ def _by_gradients(model: nn.Module, structure: Structure) -> dict[str, frozenset
         outputs[name] = torch.zeros_like(output, requires_grad=True)
         return output + outputs[name]
 
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
-    configs: Any = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
-    configs = [config for config in configs.values() if hasattr(config, "_attn_implementation_internal")]
-    before = [config._attn_implementation_internal for config in configs]
+    register_attention(NAME, attend, lambda *args, **kwargs: None)
     handles = [module.register_forward_hook(leave) for module in names]
     try:
-        for config in configs:
-            config._attn_implementation_internal = NAME
-        with torch.enable_grad():
+        with attention_replaced(attention_configs(model), NAME), torch.enable_grad():
             device = next(model.parameters()).device
             model(input_ids=torch.tensor([[1, 2, 3]], device=device), use_cache=False)
             found = _roles(structure, order, seen, outputs)
     finally:
         for handle in handles:
             handle.remove()
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation_internal = name
     if not seen:
         raise ModelError(
             f"the roles of {type(model).__name__}'s modules cannot be found, because its attention is not transformers' own; "

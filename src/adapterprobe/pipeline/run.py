@@ -19,7 +19,7 @@ from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, recorded_provenance, with_changes
 from adapterprobe.detectors.features import feature_spec
 from adapterprobe.detectors.fit import ArmFit, fit_arms, head_detectors, own_detector, probe_detectors
-from adapterprobe.detectors.labels import judged_prompts, sent_prompts
+from adapterprobe.detectors.judged_prompts import judged_prompts, sent_prompts
 from adapterprobe.detectors.token_features import token_layers, token_states
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError

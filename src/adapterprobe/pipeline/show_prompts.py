@@ -54,23 +54,16 @@ def _asked(spec: DatasetSpec, model: dict) -> tuple[list[Prompt], list[tuple[str
 
 def _answers(lm, engine, prompts, known) -> Iterator[tuple[str, str]]:
     """(tokens of the choices, what the model answers) per prompt."""
-    import torch
-
-    from adapterprobe.engine.answers import choice_logprobs
+    from adapterprobe.engine.outcomes import answer_logprobs
     from adapterprobe.prompts.encoded import PromptReader, encode
 
     reader = PromptReader(lm.tokenizer)
     encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
-    found: dict[int, tuple[float, float]] = {}
-    with torch.inference_mode():
-        for batch in engine.plan(encoded.ids):
-            logits = engine.run(batch, states=False).logits
-            values = choice_logprobs(logits, [encoded.choices[r] for r in batch.rows]).exp().tolist()
-            found.update(zip(batch.rows, map(tuple, values), strict=True))
+    found = answer_logprobs(engine, encoded).exp().tolist()
     for row, prompt in enumerate(encoded.prompts):
         special = reader.special(prompt)
         choice = encoded.choices[row]
-        positive, negative = found[row]
+        positive, negative, _ = found[row]
         behaviour = int(positive > negative)
         first = lm.tokenizer.convert_ids_to_tokens(list(encoded.ids[row][:3]))
         words = [lm.tokenizer.convert_ids_to_tokens(list(ids)) for ids in (choice.positive, choice.negative)]
