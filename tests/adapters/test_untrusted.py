@@ -173,15 +173,15 @@ def test_keys_of_another_wrapper(make):
     refuse(folder, adapter, "missing adapter keys")
 
 
-def test_a_fidelity_beyond_rounding_stops(make, tmp_path, monkeypatch, capsys):
+def test_a_fidelity_beyond_rounding_stops(make, tmp_path, monkeypatch, capsys, cache):
     """An engine that is wrong (planted) records nothing, asked to check or not, where an adapter from outside is on."""
     folder, adapter = make()
     from adapterprobe.engine import forward
 
     real = forward.Engine.run
 
-    def wrong(self, batch, states=True, layers=None):
-        output = real(self, batch, states, layers)
+    def wrong(self, *args, **kwargs):
+        output = real(self, *args, **kwargs)
         return forward.Output(output.logits * 1.1, output.states)
 
     argv = ["extract", "--model", str(folder), "--dtype", "fp32", "--data", "capitals", "--shots", "1", "--limit", "8"]

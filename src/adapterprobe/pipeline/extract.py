@@ -168,15 +168,16 @@ def _extract(
     engine = Engine(lm.model, lm.structure)
     report = None
     if config.adapter is None:
-        states = record(engine, encoded, lm.fingerprint, layers, "adapter off")
+        # Before anything is recorded: what is wrong stays out of the cache too.
         report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
+        states = record(engine, encoded, lm.fingerprint, layers, "adapter off")
     else:
         weights = digest(lm.fingerprint, adapter_digest(config.adapter))
         with adapter_loaded(lm, config.adapter):
             # An adapter from elsewhere may be of a kind that nobody here has seen: two prompts tell.
             faithful(engine, encoded.ids[:2], exact=False)
-            states = record(engine, encoded, weights, layers, "adapter on")
             report = faithful(engine, encoded.ids[:FIDELITY_PROMPTS]) if check else None
+            states = record(engine, encoded, weights, layers, "adapter on")
     if not finished:
         _write(out, states, encoded, rows)
     return open_states(out), report
