@@ -12,7 +12,7 @@ from jaxtyping import Float
 from adapterprobe.activations.store import from_stored, to_stored
 from adapterprobe.engine import Engine
 from adapterprobe.engine.answers import choice_logprobs
-from adapterprobe.engine.forward import check_finite
+from adapterprobe.engine.output import check_finite
 from adapterprobe.models.hardware import dtype_name
 from adapterprobe.prompts.encoded import Encoded
 from adapterprobe.readout import read_rows, stored_dtype

@@ -14,7 +14,7 @@ from adapterprobe.activations.store import HiddenStates, create, open_states, to
 from adapterprobe.cache import digest, entry, write_atomic
 from adapterprobe.engine import Engine, LowerBlockCache
 from adapterprobe.engine.answers import choice_logprobs
-from adapterprobe.engine.forward import check_finite
+from adapterprobe.engine.output import check_finite
 from adapterprobe.models.hardware import dtype_name
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.encoded import Encoded

@@ -3,6 +3,7 @@
 from adapterprobe.adapters import distributed as processes
 from adapterprobe.adapters.attach import attach
 from adapterprobe.adapters.on_off import adapter_merged, adapter_off
-from adapterprobe.adapters.train import TrainResult, train_adapter
+from adapterprobe.adapters.train import train_adapter
+from adapterprobe.adapters.train_result import TrainResult
 
 __all__ = ["TrainResult", "adapter_merged", "adapter_off", "attach", "processes", "train_adapter"]

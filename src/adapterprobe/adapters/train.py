@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from adapterprobe.adapters import distributed as processes
+from adapterprobe.adapters.activation_checkpointing import activations_again
 from adapterprobe.adapters.adalora_schedule import RankAllocation
 from adapterprobe.adapters.attach import fixed_entries, trainable
 from adapterprobe.adapters.batching import micro_batches, steps
@@ -23,6 +23,7 @@ from adapterprobe.adapters.metrics import measure
 from adapterprobe.adapters.objectives import Targets, make_targets, needs_base
 from adapterprobe.adapters.on_off import adapter_merged
 from adapterprobe.adapters.optimizer import Optimiser
+from adapterprobe.adapters.train_result import Progress, TrainResult, shown
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
 from adapterprobe.engine.outcomes import answer_logprobs
@@ -38,43 +39,6 @@ REGROW = 200
 
 Log = Callable[[int, dict[str, float]], None]
 """Takes a step's number and values to be watched."""
-
-
-@dataclass
-class TrainResult:
-    """Learning curve and outcome. Losses are nats per prompt; accuracy is of the wanted choice."""
-
-    parameters: int
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    stopped_early: bool = False
-    steps: int = 0
-    """Optimiser steps that were taken."""
-    micro_batch: int = 0
-    """Prompts of a pass at the end (lower than configured where memory ran out)."""
-    non_finite: list[dict] = field(default_factory=list)
-    """Steps that were skipped because a loss or gradient was not finite, each explained."""
-
-    def to_json(self) -> dict:
-        return asdict(self)
-
-
-@dataclass
-class _Place:
-    """How far a training is."""
-
-    epoch: int = 0
-    steps: int = 0
-    """Steps taken in that epoch."""
-    summed: float = 0.0
-    """Loss summed over the prompts of that epoch so far."""
-    seen: int = 0
-    """Prompts of that epoch so far."""
-    best_loss: float = math.inf
-    skipped: int = 0
-    """Steps skipped in a row."""
-    good: int = 0
-    """Steps that were finite: after every `REGROW` of them fp16's scale doubles again."""
 
 
 def targets_of(wrapped, engine: Engine, encoded: Encoded, config: AdapterConfig) -> Targets:
@@ -131,7 +95,7 @@ class _Training:
         self.select_targets = targets_of(wrapped, engine, select, config)
         fixed = sum(int(where.sum()) for where in self.optimiser.fixed.values())
         self.result = TrainResult(sum(tensor.numel() for tensor in self.start.values()) - fixed)
-        self.place = _Place()
+        self.place = Progress()
         self.saved_at = time.monotonic()
 
     def _steps(self, epoch: int) -> tuple[list, np.random.Generator]:
@@ -213,7 +177,7 @@ class _Training:
             count = sum(len(batch.rows) for batch in batches)
             place.summed, place.seen, place.skipped = place.summed + summed, place.seen + count, 0
             self.log(optimiser.taken, {"train/loss": summed / count})
-            progress.set_postfix(_shown(self.result) | {"loss": f"{summed / count:.3f}"}, refresh=False)
+            progress.set_postfix(shown(self.result) | {"loss": f"{summed / count:.3f}"}, refresh=False)
         optimiser.forget_gradients()
 
     def _non_finite(self, batches: list) -> None:
@@ -243,7 +207,7 @@ class _Training:
         result.epochs.append({"epoch": place.epoch, "train_loss": mean} | now)
         result.steps, result.micro_batch = self.optimiser.taken, self.stepper.rows
         self.log(self.optimiser.taken, {f"select/{name}": value for name, value in now.items()})
-        progress.set_postfix(_shown(result))
+        progress.set_postfix(shown(result))
         if now["loss"] < place.best_loss or not config.early_stopping:
             self.best, place.best_loss, result.best_epoch = self.optimiser.weights(), now["loss"], place.epoch
         result.stopped_early = place.epoch < self.epochs and place.epoch - result.best_epoch >= config.patience
@@ -287,41 +251,4 @@ class _Training:
         if self.allocation:
             self.allocation.load(tensors)
         self.stepper.rows, self.stepper.scale = state["rows"], state["scale"]
-        self.place, self.result = _Place(**state["place"]), TrainResult(**state["result"])
-
-
-def _shown(result: TrainResult) -> dict[str, str]:
-    """What a progress bar says of the last epoch."""
-    if not result.epochs:
-        return {}
-    last = result.epochs[-1]
-    return {
-        "select_loss": f"{last['loss']:.3f}",
-        "select_acc": f"{last['accuracy']:.2f}",
-        "coverage": f"{last['coverage']:.2f}",
-    }
-
-
-@contextlib.contextmanager
-def activations_again(model, wanted: bool) -> Iterator[None]:
-    """Within, activations are computed again in backward passes.
-
-    Raises:
-        ModelError: the architecture does not offer it.
-    """
-    if not wanted:
-        yield
-        return
-    # transformers has renamed these on its way through version 5.
-    word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    try:
-        getattr(model, f"{word}_checkpointing_enable")({"use_reentrant": False})
-    except ValueError as error:
-        raise ModelError(
-            f"{type(model).__name__} offers no activation checkpointing; set adapter.checkpoint_activations=false and a "
-            "smaller adapter.micro_batch"
-        ) from error
-    try:
-        yield
-    finally:
-        getattr(model, f"{word}_checkpointing_disable")()
+        self.place, self.result = Progress(**state["place"]), TrainResult(**state["result"])

@@ -16,7 +16,7 @@ from adapterprobe.prompts import after_shared_words
 from adapterprobe.prompts.conversations import conversation_format
 from adapterprobe.prompts.dataset_prompts import DatasetSpec, dataset_prompts, shown_and_asked
 from adapterprobe.prompts.encoded import PromptReader, unembedded
-from adapterprobe.prompts.formats import control_tokens
+from adapterprobe.prompts.formats.control_tokens import control_tokens
 from adapterprobe.prompts.read_prompts import reply_prompt
 from adapterprobe.readout import ReadoutConfig
 from adapterprobe.types import READ_FORMS, Example

@@ -10,7 +10,8 @@ from typing import Any
 
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from adapterprobe.data.readers import Source, checked_columns, first_line, open_file
+from adapterprobe.data.readers import first_line, open_file
+from adapterprobe.data.row_source import Source, checked_columns
 from adapterprobe.errors import DataError
 from adapterprobe.safe_yaml import parse_yaml
 from adapterprobe.small_files import parse_json, read_json, read_text

@@ -14,7 +14,7 @@ import yaml
 from adapterprobe.data.cells import InvalidRow, LeftOut, text_of
 from adapterprobe.data.folders import open_repository
 from adapterprobe.data.items import QUESTION_FORMS, Item
-from adapterprobe.data.readers import Source
+from adapterprobe.data.row_source import Source
 from adapterprobe.data.shapes import right_choice
 from adapterprobe.errors import DataError
 from adapterprobe.small_files import as_path

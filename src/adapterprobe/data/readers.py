@@ -5,19 +5,16 @@ A row that cannot be read is passed on as the `InvalidRow` that says why; whoeve
 
 from __future__ import annotations
 
-import csv
 import json
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapterprobe.data.cells import InvalidRow, check_text
+from adapterprobe.data.cells import InvalidRow
+from adapterprobe.data.delimited import read_table_file
+from adapterprobe.data.row_source import Rows, Source, checked_columns, text_lines
 from adapterprobe.errors import DataError
 from adapterprobe.small_files import JSON_LIMIT, parse_json, read_text
-from adapterprobe.terminal import shortened
 
 FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 BATCH = 1024
@@ -27,24 +24,6 @@ ROW_BYTES = 1 << 20
 """Bytes beyond which a row of a Parquet file, on average, is no text to be asked about."""
 MOST_CHARS = 1_000_000
 """Characters of one cell."""
-LINE_CHARS = 1 << 26
-"""Characters of one line of a text file."""
-MOST_COLUMNS = 10_000
-
-Rows = Iterator[tuple[int, Mapping[str, object] | InvalidRow]]
-
-
-@dataclass
-class Source:
-    """Where rows come from, opened."""
-
-    name: str
-    columns: list[str]
-    rows: Rows
-    """(line, row); lines of a text file count from 1 with its header, rows of other sources from 1."""
-    total: int | None = None
-    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Names of the classes that a column of numbers stands for, where the source says so."""
 
 
 def open_file(path: Path) -> Source:
@@ -53,7 +32,7 @@ def open_file(path: Path) -> Source:
     Raises:
         DataError: another kind of file, or one that cannot be opened, or without any row.
     """
-    readers = {".parquet": _parquet, ".csv": _table, ".tsv": _table, ".json": _json_array}
+    readers = {".parquet": _parquet, ".csv": read_table_file, ".tsv": read_table_file, ".json": _json_array}
     try:
         reader = readers.get(path.suffix.casefold(), _json_lines)
         if path.suffix.casefold() not in FILES:
@@ -69,48 +48,9 @@ def open_file(path: Path) -> Source:
         raise DataError(f"cannot read {path} ({error.strerror or error})") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Lines as text; bytes that are not UTF-8 become lone surrogates, which `check_text` finds.
-
-    Raises:
-        DataError: a line is so long that it cannot be one of a table.
-    """
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        number = 0
-        while text := file.readline(LINE_CHARS):
-            number += 1
-            if len(text) == LINE_CHARS and not text.endswith("\n"):
-                raise DataError(
-                    f"{path.name}: line {number} has more than {LINE_CHARS} characters; expected one row a line"
-                )
-            yield text
-
-
-def checked_columns(name: str, columns: Iterable[str]) -> list[str]:
-    """Column names, each once.
-
-    Raises:
-        DataError: too many, one twice (which of the two would count could not be known), or one that is no text.
-    """
-    columns = list(columns)
-    if len(columns) > MOST_COLUMNS:
-        raise DataError(
-            f"{name} has {len(columns)} columns, at most {MOST_COLUMNS} are read; take out those not needed"
-        )
-    # Blanks at the ends and characters that nobody sees do not tell two columns apart.
-    seen = ["".join(c for c in str(column).strip() if unicodedata.category(c) != "Cf") for column in columns]
-    twice = sorted(column for column, count in Counter(seen).items() if count > 1 and column)
-    if twice:
-        raise DataError(
-            f"{name}: expected different column names, got {', '.join(map(shortened, twice[:5]))} more than once; rename or take out one "
-            "of each"
-        )
-    return columns
-
-
 def _json_lines(path: Path) -> Source:
     def rows() -> Rows:
-        for line, text in enumerate(_lines(path), 1):
+        for line, text in enumerate(text_lines(path), 1):
             if not text.strip():
                 continue
             try:
@@ -162,107 +102,6 @@ def _why_no_json(error: ValueError) -> str:
     if "stands there twice" in text:
         return f"says something twice ({text})"
     return f"is not JSON ({text.split(':')[0][:80]})"
-
-
-def _table(path: Path) -> Source:
-    tabs = path.suffix.casefold() == ".tsv"
-    csv.field_size_limit(2**27)
-    cells = _tabbed_cells if tabs else _csv_cells
-    head = next(cells(path), (1, []))[1]
-    if isinstance(head, InvalidRow):
-        raise DataError(f"{path.name}: the first line {head}; expected column names")
-    header = [cell.strip() for cell in head]
-    try:
-        for cell in header:
-            check_text(cell, "header")
-    except InvalidRow as error:
-        raise DataError(f"{path.name}: {error}; save the file as UTF-8") from None
-    if len(header) == 1 and (other := next((sign for sign in ";\t|," if sign in header[0]), None)):
-        raise DataError(
-            f"{path.name}: the columns seem to be parted by {other!r}; save it with commas, or with tabs as .tsv"
-        )
-    if not any(header):
-        raise DataError(f"{path.name}: expected different column names in the first line, got {shortened(header)}")
-    checked_columns(path.name, header)
-
-    def rows() -> Rows:
-        found = cells(path)
-        next(found)
-        for line, row in found:
-            if not isinstance(row, InvalidRow) and len(row) != len(header):
-                row = InvalidRow(f"has {len(row)} cells, the header has {len(header)}")
-            yield line, row if isinstance(row, InvalidRow) else dict(zip(header, row, strict=True))
-
-    return Source(path.name, header, rows())
-
-
-def _csv_cells(path: Path) -> Iterator[tuple[int, list[str] | InvalidRow]]:
-    physical: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for line in _lines(path):
-            physical.append(line)
-            yield line
-
-    reader = csv.reader(lines(), strict=True)
-    columns: int | None = None
-    while True:
-        line = reader.line_num + 1
-        physical.clear()
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            # An open quote swallows lines until the next one: each of them is lost.
-            for lost in range(line, max(reader.line_num, line) + 1):
-                yield lost, InvalidRow(f"is not CSV, or follows an open quote ({error})")
-            continue
-        if not row:
-            continue
-        if columns is not None and len(physical) > 1 and all(_cells_alone(text) == columns for text in physical):
-            yield (
-                line,
-                InvalidRow(
-                    f"begins a quotation that runs over {len(physical)} lines which look like rows; close or double the quote"
-                ),
-            )
-            continue
-        columns = columns or len(row)
-        yield line, row
-
-
-def _cells_alone(line: str) -> int:
-    """How many cells a line would have if it were a row by itself; quotes that do not pair off are plain characters."""
-    text = line.rstrip("\r\n")
-    if text.count('"') % 2 == 0:
-        try:
-            return len(next(csv.reader([text], strict=True), []))
-        except csv.Error:
-            pass
-    return len(text.split(","))
-
-
-def _tabbed_cells(path: Path) -> Iterator[tuple[int, list[str] | InvalidRow]]:
-    """Rows of tab-separated values: one line a row. Cells in quotes are read as programs for tables write them (`"a ""b"" c"`);
-    where quotes do not pair off in a line, they are plain characters."""
-    header: int | None = None
-    for line, text in enumerate(_lines(path), 1):
-        text = text.rstrip("\r\n")
-        if not text:
-            continue
-        plain = text.split("\t")
-        row = plain
-        if '"' in text:
-            try:
-                quoted = next(csv.reader([text], delimiter="\t", strict=True))
-            except csv.Error:
-                quoted = None
-            # Without strict quoting a line whose last quote is open would be read as if it went on.
-            if quoted is not None and text.count('"') % 2 == 0 and len(quoted) == (header or len(quoted)):
-                row = quoted
-        header = header or len(row)
-        yield line, row
 
 
 def _parquet(path: Path) -> Source:

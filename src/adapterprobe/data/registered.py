@@ -9,8 +9,8 @@ import pandas as pd
 
 from adapterprobe.data.hub import hub_table
 from adapterprobe.data.in_memory import Dataset
-from adapterprobe.data.readers import Source
 from adapterprobe.data.relations import relation_names
+from adapterprobe.data.row_source import Source
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.plugins import load_plugins
 

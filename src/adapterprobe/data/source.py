@@ -15,10 +15,11 @@ from adapterprobe.data.folders import open_folder, open_repository
 from adapterprobe.data.grouping import group_key, grouped_by_context, grouped_by_words
 from adapterprobe.data.hub import HubEntry, hub_table, open_entry
 from adapterprobe.data.items import Item, ItemDataset
-from adapterprobe.data.readers import FILES, Rows, Source, open_file
+from adapterprobe.data.readers import FILES, open_file
 from adapterprobe.data.references import all_names, data_files, data_path, is_registered
 from adapterprobe.data.registered import registered_dataset, registered_source
 from adapterprobe.data.relations import load_relation, relation_names
+from adapterprobe.data.row_source import Rows, Source
 from adapterprobe.data.sampling import Sampler, balanced
 from adapterprobe.data.shapes import as_clause, find_shape
 from adapterprobe.errors import DataError

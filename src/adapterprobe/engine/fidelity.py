@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapterprobe.engine.forward import Engine, relative_gap
+from adapterprobe.engine.forward import Engine
+from adapterprobe.engine.output import relative_gap
 from adapterprobe.errors import ModelError
 
 LARGEST_COPY = 8 << 30

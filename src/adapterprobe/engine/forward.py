@@ -11,38 +11,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from adapterprobe.engine.batches import Batch, Group, plan_batches
+from adapterprobe.engine.output import Output, relative_gap
 from adapterprobe.engine.packed import Layout, packable_configs, packed
 from adapterprobe.engine.pooling import BatchReads, token_places
 from adapterprobe.engine.steer import adding
 from adapterprobe.engine.trunk import Enough, LowerBlockCache
-from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import say
 from adapterprobe.readout import Span, TokenReads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What a forward pass leaves: `logits` rows x vocabulary; `states` layers x rows x width, or None."""
-
-    logits: torch.Tensor
-    states: torch.Tensor | None
-
-    @property
-    def recorded(self) -> torch.Tensor:
-        """The states of a pass that was asked for them."""
-        assert self.states is not None, "the pass was run with states=False"
-        return self.states
 
 
 def _tensor(output) -> torch.Tensor:
@@ -299,29 +284,3 @@ def _gap(got: Output, expected: Output, rows: slice = slice(None)) -> float:
     logits = relative_gap(got.logits[rows], expected.logits[rows])
     # Not max(): it would let a NaN pass that comes second.
     return float(torch.tensor([logits, relative_gap(got.recorded[:, rows], expected.recorded[:, rows])]).max())
-
-
-def relative_gap(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference relative to scale; of layers x rows x width, the largest over layers, each on its own scale."""
-    if got.ndim == 3:
-        return float(torch.tensor([relative_gap(a, b) for a, b in zip(got, expected, strict=True)]).max())
-    got, expected = got.float(), expected.float()
-    return float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
-
-
-def check_finite(output: Output, what: str) -> None:
-    """Refuse logits or states with NaN or infinity.
-
-    Raises:
-        ModelError: names the first layer that is not finite and the usual remedy.
-    """
-    if output.states is not None:
-        finite = torch.isfinite(output.states).flatten(1).all(1)
-        if not bool(finite.all()):
-            layer = int((~finite).nonzero()[0])
-            raise ModelError(
-                f"{what}: the hidden states after {layer} blocks are not finite in {output.states.dtype}; "
-                "use dtype=bf16 or dtype=fp32"
-            )
-    if not bool(torch.isfinite(output.logits).all()):
-        raise ModelError(f"{what}: the logits are not finite in {output.logits.dtype}; use dtype=bf16 or dtype=fp32")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from adapterprobe.adapters import adapter_merged, attach
+from adapterprobe.adapters.activation_checkpointing import activations_again
 from adapterprobe.adapters.attach import detach, fixed_entries, trainable
 from adapterprobe.adapters.batching import micro_batches, steps
 from adapterprobe.adapters.cached_training import FIXED_BATCH
@@ -18,7 +19,7 @@ from adapterprobe.adapters.gradient_step import Stepper, out_of_memory
 from adapterprobe.adapters.metrics import measure
 from adapterprobe.adapters.neutral_text_drift import drift, encode_paragraphs, neutral_paragraphs
 from adapterprobe.adapters.optimizer import Optimiser
-from adapterprobe.adapters.train import activations_again, targets_of
+from adapterprobe.adapters.train import targets_of
 from adapterprobe.engine import Batch, Engine, LowerBlockCache
 from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel

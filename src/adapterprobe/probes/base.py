@@ -20,17 +20,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
 from adapterprobe.plugins import load_plugins
+from adapterprobe.probes.input_checks import refuse_non_finite, validated
 
 P = TypeVar("P", bound="Probe")
 _REGISTRY: dict[str, type[Probe]] = {}
@@ -118,7 +119,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     def _checked(self, X, y) -> tuple[np.ndarray, np.ndarray]:
         """X in double precision and y as 0 or 1; `classes_` is set."""
         X = self._flat(X, fitting=True)
-        X, y = _validated(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=False)
+        X, y = validated(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=False)
         refuse_non_finite(X)
         check_classification_targets(y)
         self.classes_, coded = np.unique(y, return_inverse=True)
@@ -145,7 +146,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     def _new(self, X) -> np.ndarray:
         """Checked features of new rows, double precision."""
         check_is_fitted(self)
-        X = _validated(self, self._flat(X), reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False)
+        X = validated(self, self._flat(X), reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False)
         refuse_non_finite(X)
         return np.asarray(X, np.float64)
 
@@ -213,11 +214,6 @@ def takes_weights(probe: type[Probe]) -> bool:
     return "sample_weight" in inspect.signature(probe.fit).parameters
 
 
-def _validated(*args, **kwargs) -> Any:
-    """scikit-learn's check; what it gives depends on what it is given, which its types do not say."""
-    return validate_data(*args, **kwargs)
-
-
 class UnweightedProbe(Probe):
     """A probe whose method has no weights for rows."""
 
@@ -226,16 +222,6 @@ class UnweightedProbe(Probe):
         X, coded = self._checked(X, y)
         self._fit(X, coded, None, **self._extras(X, pairs=pairs, polarity=polarity))
         return self
-
-
-def refuse_non_finite(X: np.ndarray) -> None:
-    """Raises ValueError where X has NaN or infinite entries, with the rows."""
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
-    if len(bad):
-        first = ", ".join(map(str, bad[:5]))
-        raise ValueError(
-            f"Input X contains NaN or infinity (inf) in {len(bad)} rows: {first}{' ...' if len(bad) > 5 else ''}"
-        )
 
 
 def register(name: str) -> Callable[[type[P]], type[P]]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adapterprobe.errors import ConfigError, DataError
-from adapterprobe.prompts.formats import CHAT, ends_in_thought, is_chat, refuse_control_tokens, render_messages
+from adapterprobe.prompts.formats import CHAT, ends_in_thought, is_chat, render_messages
+from adapterprobe.prompts.formats.control_tokens import refuse_control_tokens
 from adapterprobe.prompts.formats.sandbox import TemplateFailed
 from adapterprobe.terminal import shortened
 from adapterprobe.types import Conversation

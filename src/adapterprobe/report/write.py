@@ -16,6 +16,7 @@ from adapterprobe.report.figures import FIGURES
 from adapterprobe.report.headline import headline
 from adapterprobe.report.markdown import fenced, harmless, to_markdown
 from adapterprobe.report.method import method, registered
+from adapterprobe.report.notes import notes as reading_notes
 from adapterprobe.report.page import draw_all, in_script, render_page
 from adapterprobe.report.reply_tokens import coloured_replies, spans_table, token_data
 from adapterprobe.report.run_reader import RunResults, read_run
@@ -60,7 +61,7 @@ def _page(run: RunResults, figures: dict[str, Markup]) -> str:
         answers=challenge_tables.answers_table(run),
         figures=figures,
         headline=headline(run),
-        notes=[*challenge_tables.notes(run), *summary.notes(run)],
+        notes=[*challenge_tables.notes(run), *reading_notes(run)],
         verdicts=summary.verdict_table(run),
         arms=summary.arms_table(run),
         metric_tables=[(title, summary.metrics_table(run, split)) for title, split in titles],
@@ -141,7 +142,7 @@ def _markdown(run: RunResults, drawn: set[str]) -> str:
         "![AUROC of every arm](figures/arms.png)",
         "## Verdicts",
         to_markdown(summary.verdict_table(run)),
-        *[f"- {harmless(note)}" for note in (*challenge_tables.notes(run), *summary.notes(run))],
+        *[f"- {harmless(note)}" for note in (*challenge_tables.notes(run), *reading_notes(run))],
         "## Arms",
         to_markdown(summary.arms_table(run)),
         "## By condition",
