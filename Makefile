@@ -19,7 +19,7 @@ test-all: $(STAMP) check
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --warnings
+	$(BIN)/pyright --project pyproject.toml --warnings
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Half an hour. The peers' pins clash with ours, so each has an environment of its own.

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from adapterprobe.evaluate.calibration import calibration_records, calibrator, halves, reliability
 from adapterprobe.evaluate.conformal import alarm_threshold, conformal_records, needed, one_row_per_group, sets
@@ -24,7 +24,7 @@ def frame(rng, shift=0.0, groups=40, sharpness=1.0):
     parts = []
     for split, dataset in (("calibrate", "capitals"), ("test", "capitals"), ("ood", "elements")):
         score, label, group = drawn(rng, groups, sharpness=sharpness)
-        moved = expit(np.log(score) - np.log1p(-score) + (shift if split == "ood" else 0))
+        moved = expit(logit(score) + (shift if split == "ood" else 0))
         parts.append(
             pd.DataFrame({"split": split, "dataset": dataset, "group": group + split, "label": label, "score": moved})
         )
