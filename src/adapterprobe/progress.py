@@ -44,14 +44,17 @@ def messages_shown() -> Iterator[None]:
     if any(isinstance(handler, _BesideBars) for handler in LOGGER.handlers):
         yield
         return
-    handler, before = _BesideBars(), LOGGER.level
+    handler, before, passed_on = _BesideBars(), LOGGER.level, LOGGER.propagate
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
+    # Some libraries give the root logger a handler of theirs, which would say every line again.
+    LOGGER.propagate = False
     try:
         yield
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(before)
+        LOGGER.propagate = passed_on
 
 
 class Timings:
