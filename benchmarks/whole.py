@@ -23,7 +23,8 @@ from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.models import load_model
 from adapterprobe.prompts.encoded import Encoded, encode
-from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.questions import prepare_questions
+from adapterprobe.prompts.run_prompts import prepare_prompts
 from benchmarks.workload import Row, transformers_pass
 
 

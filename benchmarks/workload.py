@@ -17,7 +17,8 @@ from adapterprobe.config_files import read_config
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.prompts.dataset_prompts import DatasetSpec, dataset_prompts
 from adapterprobe.prompts.encoded import Encoded, encode
-from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.questions import prepare_questions
+from adapterprobe.prompts.run_prompts import prepare_prompts
 
 
 @dataclass(frozen=True)

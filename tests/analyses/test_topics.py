@@ -9,7 +9,8 @@ from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.data.source import load_data
 from adapterprobe.prompts.contrast_pairs import pair_numbers, polarities
-from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.questions import prepare_questions
+from adapterprobe.prompts.run_prompts import prepare_prompts
 
 
 def geometry(**data):

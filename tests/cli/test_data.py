@@ -14,7 +14,8 @@ from adapterprobe.data.duplicates import near_duplicates_of
 from adapterprobe.data.examples import said
 from adapterprobe.models.load import load_reader
 from adapterprobe.prompts.dataset_prompts import DatasetSpec, prompts_and_belief
-from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.questions import prepare_questions
+from adapterprobe.prompts.run_prompts import prepare_prompts
 from conftest import small_config
 
 # Words that the tiny tokenizer can spell; every group has a true and a false claim, and nothing else tells them apart.

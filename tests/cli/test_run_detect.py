@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from test_run_replies import TEMPLATE, rows, write
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from test_run_replies import chatty, rows, write
 
 from adapterprobe.adapters.detect_head import load_head
 from adapterprobe.cli import main
@@ -30,10 +29,7 @@ def marked(row, place):
 @pytest.fixture(scope="module")
 def replies(tiny_folder, tmp_path_factory):
     base = tmp_path_factory.mktemp("detect")
-    AutoModelForCausalLM.from_pretrained(tiny_folder).save_pretrained(base / "chatty")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(base / "chatty")
+    chatty(tiny_folder, base / "chatty")
     write(base / "chats.jsonl", [marked(row, place) for place, row in enumerate(rows())])
     argv = ["run", "--data", str(base / "chats.jsonl"), "--model", str(base / "chatty"), "--dtype", "fp32"]
     settings = ("adapter.objective=detect", "adapter.head_layer=3", "adapter.epochs=3", "adapter.rank=4", "adapter.lr=0.01",

@@ -190,7 +190,8 @@ def test_the_report_shows_it(finished):
 
 def test_pairs_have_one_right_and_one_wrong_answer(tokenizer):
     from adapterprobe.config import DataConfig
-    from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+    from adapterprobe.prompts.questions import prepare_questions
+    from adapterprobe.prompts.run_prompts import prepare_prompts
 
     config = RunConfig(data=DataConfig(max_groups=40, ood=[], min_groups=2), evaluate={"hypotheses": []})
     prompts = list(prepare_prompts(config, prepare_questions(config), tokenizer)[0])

@@ -46,14 +46,19 @@ def write(path, given):
     return path
 
 
+def chatty(tiny_folder, folder):
+    """The tiny model with a chat template."""
+    AutoModelForCausalLM.from_pretrained(tiny_folder).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_folder, tmp_path_factory):
     base = tmp_path_factory.mktemp("replies")
-    model = base / "chatty"
-    AutoModelForCausalLM.from_pretrained(tiny_folder).save_pretrained(model)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(model)
+    model = chatty(tiny_folder, base / "chatty")
     write(base / "chats.jsonl", rows())
     write(
         base / "others.jsonl",

@@ -73,7 +73,8 @@ def test_loss_before_and_after_are_of_the_same_prompts(tiny_folder, tmp_path, ca
     about = json.loads((out / "train.json").read_text())
     from adapterprobe.adapters.cached_training import FIXED_BATCH
     from adapterprobe.prompts.encoded import encode
-    from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+    from adapterprobe.prompts.questions import prepare_questions
+    from adapterprobe.prompts.run_prompts import prepare_prompts
 
     config = read_config(out / "config.yaml")
     lm = load_model(str(tiny_folder), device="cpu", dtype="fp32")

@@ -6,7 +6,8 @@ import pytest
 
 from adapterprobe.errors import ConfigError
 from adapterprobe.prompts import system_prompts, systems_for
-from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.questions import prepare_questions
+from adapterprobe.prompts.run_prompts import prepare_prompts
 from adapterprobe.prompts.system_prompts import catalogue
 from conftest import small_config
 from prompts.test_prompts import made

@@ -9,7 +9,8 @@ from adapterprobe.data import hub_table, load_relation
 from adapterprobe.data.items import QUESTION_FORMS, STATEMENT_FORMS, TRANSCRIPT_FORMS, Item, ItemDataset
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.prompts import demo_templates, draw_demo_sets, format_names, make_prompts, templates_for
-from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.questions import prepare_questions
+from adapterprobe.prompts.run_prompts import prepare_prompts
 from adapterprobe.types import TEMPLATE_ROLES, Template
 from conftest import small_config
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.special import expit
 from torch import nn
 
 from adapterprobe.config import AdapterConfig
@@ -69,8 +70,7 @@ class SavedHead:
 
     def probability(self, states: Float[np.ndarray, "rows width"]) -> Float[np.ndarray, " rows"]:
         """Probability of label 1 by row of rows x width."""
-        logits = states.astype(np.float64) @ self.weight + self.bias
-        return 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+        return expit(states.astype(np.float64) @ self.weight + self.bias)
 
 
 def head_layer(config: AdapterConfig, n_layers: int) -> int | None:
@@ -97,9 +97,9 @@ def adapted_blocks(config: AdapterConfig, n_layers: int) -> list[int]:
         ConfigError: no such block, or one that the head does not see.
     """
     head = head_layer(config, n_layers)
-    if head is None:
-        return parse_blocks(config.layers, n_layers)
     blocks = parse_blocks(config.layers, n_layers)
+    if head is None:
+        return blocks
     if config.layers == "all" or "%" in config.layers:
         blocks = [block for block in blocks if block < head] or blocks
     if blocks[-1] >= head:

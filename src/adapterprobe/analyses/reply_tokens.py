@@ -14,9 +14,8 @@ from scipy.special import expit
 
 from adapterprobe.adapters.detect_head import load_head
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
-from adapterprobe.evaluate import statistics
-from adapterprobe.evaluate.intervals import resample, share_interval
-from adapterprobe.evaluate.schema import HEAD
+from adapterprobe.evaluate.intervals import auroc_interval
+from adapterprobe.evaluate.schema import HEAD, shown_probe
 from adapterprobe.prompts.encoded import Encoded
 from adapterprobe.prompts.token_labels import token_labels
 from adapterprobe.readout import Span
@@ -65,7 +64,8 @@ def reply_tokens(run: FittedRun) -> Findings:
         with run.adapter_on(run.lowest_seed) if on else contextlib.nullcontext():
             tables += _tables(run, some, spans, mine)
     table = pd.concat(tables, ignore_index=True)
-    main = table[table["chosen"] & table["probe"].isin(["", _shown_probe(run)])]
+    shown = shown_probe(run.main_probe, [scorer.probe or "" for scorer in scorers])
+    main = table[table["chosen"] & table["probe"].isin(["", shown])]
     found: dict = {"along": _along(main)}
     if table["false"].notna().any():
         groups = dict(zip((p.prompt_id for p in some.prompts), (p.example.group for p in some.prompts), strict=True))
@@ -105,12 +105,6 @@ def _of_tokens(probe) -> Callable[[np.ndarray], np.ndarray]:
 def _spread(layers: list[int]) -> list[int]:
     places = np.linspace(0, len(layers) - 1, OTHER_LAYERS + 2)[1:-1]
     return sorted({layers[round(place)] for place in places})
-
-
-def _shown_probe(run: FittedRun) -> str:
-    """The main probe, or another one where that has no score for a single token."""
-    able = [s.probe for s in token_scorers(run) if s.probe]
-    return run.main_probe if run.main_probe in able else able[0] if able else ""
 
 
 def _chosen(run: FittedRun) -> list[int]:
@@ -208,9 +202,8 @@ def _inside(table: pd.DataFrame, groups: dict[str, str], resamples: int) -> list
         labels = mine["false"].to_numpy(float)
         if len(np.unique(labels)) < 2:
             continue
-        names, codes = np.unique(mine["prompt_id"].map(groups).to_numpy(str), return_inverse=True)
-        statistic = statistics.auroc(labels, mine["score"].to_numpy(float), codes, len(names))
-        interval = share_interval(statistic, resample(len(names), resamples, 0), len(names))
+        subjects = mine["prompt_id"].map(groups).to_numpy(str)
+        interval, count = auroc_interval(labels, mine["score"].to_numpy(float), subjects, resamples)
         found.append(
             {
                 "arm": arm,
@@ -222,7 +215,7 @@ def _inside(table: pd.DataFrame, groups: dict[str, str], resamples: int) -> list
                 "tokens": len(mine),
                 "inside": int(labels.sum()),
                 "replies": int(mine["prompt_id"].nunique()),
-                "n_groups": len(names),
+                "n_groups": count,
             }
         )
     return found

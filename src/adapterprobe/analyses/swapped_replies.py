@@ -11,12 +11,12 @@ from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.analyses.rescored import rescored
 from adapterprobe.evaluate import statistics
 from adapterprobe.evaluate.controls import SWAPPED
-from adapterprobe.evaluate.intervals import resample, share_interval
+from adapterprobe.evaluate.intervals import auroc_interval
 from adapterprobe.evaluate.schema import WITHHELD, WITHHELD_ON
 from adapterprobe.evaluate.scores import Detector
 from adapterprobe.prompts.encoded import encode
-from adapterprobe.prompts.questions import prepare_prompts
 from adapterprobe.prompts.read_prompts import with_reads
+from adapterprobe.prompts.run_prompts import prepare_prompts
 from adapterprobe.types import Example
 
 FEWEST = 8
@@ -80,10 +80,8 @@ def swapped_replies(run: FittedRun) -> Findings:
 def _record(run: FittedRun, detector: Detector, sides: dict[str, tuple[np.ndarray, list[str]]]) -> dict:
     found: dict = {"arm": detector.arm, "probe": detector.probe, "as_sent": _as_sent(run, detector)}
     for side, (labels, groups) in sides.items():
-        names, codes = np.unique(groups, return_inverse=True)
-        statistic = statistics.auroc(labels, detector.truth_score, codes, len(names))
-        interval = share_interval(statistic, resample(len(names), run.config.evaluate.resamples, 0), len(names))
-        found[side] = {"auroc": interval.estimate, "low": interval.low, "high": interval.high, "n_groups": len(names)}
+        interval, count = auroc_interval(labels, detector.truth_score, groups, run.config.evaluate.resamples)
+        found[side] = {"auroc": interval.estimate, "low": interval.low, "high": interval.high, "n_groups": count}
     return found | {"n": len(detector.truth_score)}
 
 

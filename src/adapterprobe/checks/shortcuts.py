@@ -15,8 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from adapterprobe.checks.findings import BLOCKS, WARNS, Finding
 from adapterprobe.data import ExampleSource
 from adapterprobe.data.splits import shuffled
-from adapterprobe.evaluate.intervals import resample, share_interval
-from adapterprobe.evaluate.statistics import auroc
+from adapterprobe.evaluate.intervals import auroc_interval
 from adapterprobe.types import Example, Interval
 
 MOST_GROUPS, MOST_ROWS = 800, 4000
@@ -129,8 +128,7 @@ def told_by(values, truth: np.ndarray, codes: np.ndarray) -> Interval | None:
         # Folds differ in their offset; ranks within a fold do not.
         here = model.decision_function(Z)
         scores[judged] = rankdata(here) / len(here)
-    count = int(codes.max()) + 1
-    return share_interval(auroc(truth, scores, codes, count), resample(count, RESAMPLES, 0))
+    return auroc_interval(truth, scores, codes, RESAMPLES)[0]
 
 
 def _features(values, fit: np.ndarray, judged: np.ndarray) -> tuple[object, object]:

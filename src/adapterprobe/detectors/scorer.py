@@ -14,11 +14,12 @@ import pandas as pd
 from adapterprobe.activations import record_tokens
 from adapterprobe.activations.in_memory import MemoryStates, states_in_memory
 from adapterprobe.adapters.adapter_folder import adapter_digest, adapter_loaded
+from adapterprobe.adapters.detect_head import SavedHead, load_head
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_run_config
 from adapterprobe.detectors.features import ActivationPair, FeatureSpec, feature_spec
-from adapterprobe.detectors.fit import head_detectors, own_detector
+from adapterprobe.detectors.fit import own_detector
 from adapterprobe.detectors.novelty import Novelty
 from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError, OutputError
@@ -53,6 +54,8 @@ class SavedDetector:
     threshold: float
     calibrate: pd.DataFrame
     false_positives: dict | None
+    head: SavedHead | None = None
+    """Of the arm that is one: trained with the adapter."""
 
     @property
     def name(self) -> str:
@@ -67,7 +70,7 @@ class SavedDetector:
         """Those whose states it looks at."""
         if self.layer is None:
             return set()
-        if self.arm == HEAD:
+        if self.head is not None:
             return {self.layer}
         if self.probe_input is None or (self.reads_tokens and self.arm not in (WITHHELD, WITHHELD_ON)):
             return set()
@@ -134,8 +137,13 @@ class Scorer:
             arm, label = cast(tuple[str, Any], key)
             label = None if pd.isna(label) else str(label)
             probe, probe_input, layer = None, None, None
-            if arm == HEAD:
-                layer = int(rows["layer"].iloc[0])
+            head = load_head(self.folder / "adapter") if arm == HEAD else None
+            if head is not None:
+                layer = head.layer
+            elif arm == HEAD:
+                raise CacheError(
+                    f"{self.folder / 'adapter'} lacks the head of {HEAD}; take the run from a copy, or run it again"
+                )
             if label is not None:
                 if label not in specs:
                     raise OutputError(
@@ -153,7 +161,7 @@ class Scorer:
             found.append(
                 SavedDetector(
                     arm, label, probe, probe_input, layer, float(rows["threshold"].iloc[0]), rows[rows["split"] == "calibrate"],
-                    rate and {name: rate.get(name) for name in ("estimate", "low", "high")},
+                    rate and {name: rate.get(name) for name in ("estimate", "low", "high")}, head,
                 )
             )  # fmt: skip
         return found
@@ -238,9 +246,8 @@ class Scorer:
     def _scores(
         self, detector: SavedDetector, encoded: Encoded, off: MemoryStates, on: MemoryStates, views
     ) -> np.ndarray:
-        if detector.arm == HEAD:
-            (head,) = head_detectors(HEAD, {self.seed: self.folder / "adapter"}, {self.seed: on}, self.config.axes[0])
-            return head.truth_score
+        if detector.head is not None:
+            return detector.head.probability(on.layer(detector.head.layer))
         if detector.probe is None:
             states, objective = (off, None) if detector.arm == "base" else (on, self.config.adapter.objective)
             return own_detector(detector.arm, self.seed, encoded, states, objective).truth_score

@@ -40,22 +40,30 @@ Where = tuple[torch.Tensor, torch.Tensor]
 
 @contextlib.contextmanager
 def _recording(
-    structure: Structure, read: Callable[[torch.Tensor], torch.Tensor], layers: list[int] | None
-) -> Iterator[dict]:
-    """Collect what `read` takes of the residual stream (passes' rows x tokens x width); hooks are gone afterwards."""
+    structure: Structure,
+    read: Callable[[torch.Tensor], torch.Tensor],
+    layers: Sequence[int] | None,
+    stop: bool = False,
+) -> Iterator[dict[int, torch.Tensor]]:
+    """Collect what `read` takes of the residual stream (passes' rows x tokens x width); hooks are gone afterwards.
+
+    Args:
+        stop: leave the pass (by `Enough`) at the last of the layers.
+    """
     kept: dict[int, torch.Tensor] = {}
     wanted = range(structure.n_layers + 1) if layers is None else layers
     handles = []
 
+    def keep(index: int, states: torch.Tensor) -> None:
+        kept[index] = read(states)
+        if stop and index == max(wanted):
+            raise Enough
+
     def entering(module, args, kwargs):
-        states = args[0] if args else kwargs["hidden_states"]
-        kept[0] = read(states).detach()
+        keep(0, args[0] if args else kwargs["hidden_states"])
 
     def leaving(index):
-        def hook(module, args, output):
-            kept[index] = read(_tensor(output)).detach()
-
-        return hook
+        return lambda module, args, output: keep(index, _tensor(output))
 
     try:
         if 0 in wanted:
@@ -167,24 +175,16 @@ class Engine:
     ) -> Iterator[Output]:
         """The same, with everything that the pass needed still in place: a backward pass that computes activations again
         must be made within."""
-        trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None
         with self.laid_out(batch) as (inputs, where):
             shape = inputs["input_ids"].shape
             read = BatchReads(batch, self.share, reads, shape[1], self.device) if reads else lambda s: s[where]
-            recording = _recording(self.structure, read, layers) if states else contextlib.nullcontext({})
-            resumed = (
-                trunk.resumed(self.structure, batch, self.share, self.device) if trunk else contextlib.nullcontext()
+            recording = (
+                _recording(self.structure, lambda s: read(s).detach(), layers) if states else contextlib.nullcontext({})
             )
             steering = adding(self.structure, where, *self._added) if self._added else contextlib.nullcontext()
             # Steering comes first, so that what is recorded is what it made.
-            with (
-                steering,
-                recording as kept,
-                _head_at(self.model.get_output_embeddings(), where, shape) as fired,
-                resumed,
-            ):
-                logits = self.model(**inputs, use_cache=False).logits
-                logits = logits[:, 0] if fired else logits[where]
+            with steering, recording as kept, self._answering(batch, inputs, where) as answer:
+                logits = answer()
                 yield Output(logits, torch.stack([kept[index] for index in sorted(kept)]) if states else None)
 
     @contextlib.contextmanager
@@ -196,42 +196,31 @@ class Engine:
         Args:
             layers: 0 .. n_layers; the blocks above the last of them are not run, unless `logits` (rows x vocabulary) are asked for too.
         """
-        trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None
         with self.laid_out(batch) as (inputs, where):
-            shape = inputs["input_ids"].shape
-            places = token_places(batch, self.share, shape[1])
+            places = token_places(batch, self.share, inputs["input_ids"].shape[1])
             spots = [place.of(t) for row, place in zip(batch.rows, places, strict=True) for t in range(*spans[row])]
             index = torch.tensor(spots, device=self.device)
-            taken: dict[int, torch.Tensor] = {}
-
-            def take(layer: int, states: torch.Tensor) -> None:
-                taken[layer] = states.flatten(0, 1).index_select(0, index)
-                if layer == max(layers) and not logits:
-                    raise Enough
-
-            def entering(module, args, kwargs):
-                take(0, args[0] if args else kwargs["hidden_states"])
-
-            def leaving(layer: int):
-                return lambda module, args, output: take(layer, _tensor(output))
-
-            resumed = (
-                trunk.resumed(self.structure, batch, self.share, self.device) if trunk else contextlib.nullcontext()
+            recording = _recording(
+                self.structure, lambda s: s.flatten(0, 1).index_select(0, index), layers, stop=not logits
             )
-            blocks = self.structure.blocks
-            handles = [blocks[layer - 1].register_forward_hook(leaving(layer)) for layer in sorted({*layers} - {0})]
-            if 0 in layers:
-                handles.append(blocks[0].register_forward_pre_hook(entering, with_kwargs=True))
-            try:
-                with _head_at(self.model.get_output_embeddings(), where, shape) as fired, resumed:
-                    found = None
-                    with contextlib.suppress(Enough):
-                        found = self.model(**inputs, use_cache=False).logits
-                        found = found[:, 0] if fired else found[where]
-                    yield taken, found
-            finally:
-                for handle in handles:
-                    handle.remove()
+            with recording as kept, self._answering(batch, inputs, where) as answer:
+                found = None
+                with contextlib.suppress(Enough):
+                    found = answer()
+                yield kept, found
+
+    @contextlib.contextmanager
+    def _answering(self, batch: Batch, inputs: dict[str, torch.Tensor], where: Where) -> Iterator[Callable]:
+        """Within, what is given runs the model, from the trunk where that knows the batch: the logits at the answer positions."""
+        trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None
+        resumed = trunk.resumed(self.structure, batch, self.share, self.device) if trunk else contextlib.nullcontext()
+        with _head_at(self.model.get_output_embeddings(), where, inputs["input_ids"].shape) as fired, resumed:
+
+            def answer() -> torch.Tensor:
+                logits = self.model(**inputs, use_cache=False).logits
+                return logits[:, 0] if fired else logits[where]
+
+            yield answer
 
     @contextlib.contextmanager
     def laid_out(self, batch: Batch) -> Iterator[tuple[dict[str, torch.Tensor], Where]]:

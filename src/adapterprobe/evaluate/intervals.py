@@ -7,11 +7,13 @@ of groups, so that they stay inside and keep their coverage near 1; differences 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
 
-from adapterprobe.evaluate.statistics import Statistic
+from adapterprobe.evaluate.statistics import Statistic, auroc
 from adapterprobe.types import Interval
 
 
@@ -24,6 +26,15 @@ def resample(n_groups: int, resamples: int, seed: int) -> np.ndarray:
 def estimate(statistic: Statistic, n_groups: int) -> float:
     """The statistic with every group counted once."""
     return float(statistic(np.ones((1, n_groups)))[0])
+
+
+def auroc_interval(
+    labels: np.ndarray, scores: np.ndarray, groups: Sequence[str] | np.ndarray, resamples: int
+) -> tuple[Interval, int]:
+    """AUROC of some rows with its interval over groups, and how many groups there are."""
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    statistic = auroc(labels, scores, codes, len(names))
+    return share_interval(statistic, resample(len(names), resamples, 0)), len(names)
 
 
 def share_interval(

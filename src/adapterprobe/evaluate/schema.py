@@ -43,3 +43,14 @@ CLASSES = {"truth": ("false", "true"), DECEPTION: ("honest", "deceptive")}
 def main_axis(axes: Iterable[str]) -> str:
     """The axis that detectors are made for: `deception` where replies are read, else `truth`."""
     return DECEPTION if DECEPTION in set(axes) else "truth"
+
+
+def shown_probe(main: str, able: Iterable[str]) -> str:
+    """The probe that a view of single tokens shows first: the main one, or else the first that has a score for a token; empty names (of
+    heads) are none.
+
+    >>> shown_probe("attention", ["", "logistic"]), shown_probe("mass_mean", ["logistic", "mass_mean"])
+    ('logistic', 'mass_mean')
+    """
+    names = [name for name in able if name]
+    return main if main in names else next(iter(names), "")

@@ -47,9 +47,10 @@ from adapterprobe.probes import save_probe
 from adapterprobe.probes.select import settings_of
 from adapterprobe.progress import Timings, say
 from adapterprobe.prompts.encoded import Encoded, encode
-from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.questions import prepare_questions
 from adapterprobe.prompts.read_prompts import with_reads
 from adapterprobe.prompts.reading import reading_found
+from adapterprobe.prompts.run_prompts import prepare_prompts
 
 
 def run(

@@ -35,8 +35,9 @@ from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.run_summary import peak_memory_gib
 from adapterprobe.progress import say
 from adapterprobe.prompts.encoded import encode
-from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.questions import prepare_questions
 from adapterprobe.prompts.reading import reading_found
+from adapterprobe.prompts.run_prompts import prepare_prompts
 
 LEARNED = ("adapter-train", "select")
 

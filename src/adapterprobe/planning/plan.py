@@ -16,9 +16,10 @@ from adapterprobe.models import load_model
 from adapterprobe.planning.dry_run import Plan, Trial
 from adapterprobe.planning.memory import since_start
 from adapterprobe.prompts.encoded import Encoded, encode
-from adapterprobe.prompts.questions import prepare_prompts, prepare_questions
+from adapterprobe.prompts.questions import prepare_questions
 from adapterprobe.prompts.read_prompts import with_reads
 from adapterprobe.prompts.reading import reading_found
+from adapterprobe.prompts.run_prompts import prepare_prompts
 
 
 def make_plan(config: RunConfig, whole: bool = True, length: int | None = None) -> Plan:

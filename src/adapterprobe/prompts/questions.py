@@ -1,11 +1,9 @@
-"""From configuration to prompts: groups dealt out, examples made, demonstrations drawn."""
+"""From configuration to questions: groups dealt out, examples made, groups of demonstrations set aside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from adapterprobe.config import RunConfig
 from adapterprobe.data import ExampleSource, Relation, load_data, split_groups
@@ -16,32 +14,16 @@ from adapterprobe.data.splits import shuffled
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.prompts import (
     check_format,
-    demo_templates,
-    draw_demo_sets,
-    make_prompts,
     system_prompts,
     systems_for,
     templates_for,
 )
-from adapterprobe.prompts.few_shot import DemoSet
-from adapterprobe.prompts.knowledge_prompts import KnowledgePromptConfig, KnowledgePrompts, knowledge_prompts
-from adapterprobe.prompts.reading import check_reading, prompts_by_split, read_together
-from adapterprobe.types import Example, Prompt, Template
+from adapterprobe.prompts.reading import check_reading, read_together
+from adapterprobe.types import Example, Template
 
 POOLS = ("demos", "demos-held-out", "demos-belief")
 """Groups in no split. Demonstrations of training splits, of judged splits, and of belief come from different
 pools, so that no probe can win by recognising its demonstrations."""
-ROLES = {
-    "adapter-train": "train",
-    "probe-train": "train",
-    "select": "tune",
-    "calibrate": "tune",
-    "test": "judge",
-    "ood": "judge",
-}
-"""The templates of each split. Whatever is fitted is selected and calibrated on other wordings, and judged on still others."""
-JUDGED = ("test", "ood")
-"""Splits with system prompts and demonstrations of their own."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +62,9 @@ def prepare_questions(config: RunConfig) -> Questions:
     check_dataset_names([dataset.name for dataset in (*train, *ood)])
     if config.read.what == "answer":
         for dataset in train:
-            _templates(config, dataset, own=True)
+            tested_templates(config, dataset, own=True)
         for dataset in ood:
-            _templates(config, dataset, own=False)
+            tested_templates(config, dataset, own=False)
     else:
         check_reading(config, [*train, *ood])
     sides = {group: side for dataset in train for group, side in dataset.label_sides().items()}
@@ -227,7 +209,7 @@ def _examples(
     return found
 
 
-def _templates(config: RunConfig, dataset: ExampleSource, own: bool, role: str | None = None) -> list[Template]:
+def tested_templates(config: RunConfig, dataset: ExampleSource, own: bool, role: str | None = None) -> list[Template]:
     """Templates of tested prompts. Those that the configuration names must serve the data sets of training (`own`); one
     that is only judged, and has the texts of none of them, keeps its own."""
     names, form = config.elicit.templates, config.data.form
@@ -240,67 +222,3 @@ def _templates(config: RunConfig, dataset: ExampleSource, own: bool, role: str |
         except ConfigError:
             continue
     return fit or templates_for(dataset, form, role=role)
-
-
-def prepare_prompts(
-    config: RunConfig, questions: Questions, tokenizer, context_length: int | None = None
-) -> tuple[list[Prompt], KnowledgePrompts]:
-    """(tested prompts of all splits, belief prompts of those that are reported, and of those that an adapter is trained and
-    stopped on where it is trained on what the model knows).
-
-    Args:
-        context_length: most tokens of a conversation, where `read.drop_turns` may shorten it.
-    """
-    if config.read.what != "answer":
-        return prompts_by_split(config, questions.examples, ROLES, tokenizer, context_length), KnowledgePrompts()
-    elicit, seed = config.elicit, config.data.data_seed
-    learned = config.adapter.train_on != "all"
-    first = questions.trained[0]
-    prompt_config = KnowledgePromptConfig(
-        elicit.shots, elicit.belief_draws, elicit.format, seed, config.data.wrong, tokenizer
-    )
-    chosen = system_prompts(elicit.system)
-    sets: dict[tuple[str, str], list[DemoSet]] = {}
-
-    def owner_of(dataset: str, pool: str) -> str:
-        """Whose demonstrations stand beside a data set's questions."""
-        return dataset if (dataset, pool) in questions.pools else first
-
-    def demos(dataset: str, pool: str) -> tuple[ExampleSource, list[DemoSet]]:
-        owner = owner_of(dataset, pool)
-        if (owner, pool) not in sets:
-            rng = np.random.default_rng([seed, *owner.encode(), *pool.encode()])
-            name = pool if owner == first else f"{owner}-{pool}"
-            sets[owner, pool] = draw_demo_sets(questions.pools[owner, pool], elicit.shots, elicit.demo_sets, name, rng)
-        return questions.datasets[owner], sets[owner, pool]
-
-    prompts: list[Prompt] = []
-    belief = KnowledgePrompts()
-    for split, examples in questions.examples.items():
-        judged = split in JUDGED
-        systems = {c: systems_for(chosen, c, judged) for c in elicit.conditions if chosen and c != "neutral"}
-        for name in dict.fromkeys(example.dataset for example in examples):
-            mine = [example for example in examples if example.dataset == name]
-            dataset = questions.datasets[name]
-            templates = _templates(config, dataset, name in questions.trained, ROLES[split])
-            owner, shown = demos(name, "demos-held-out" if judged else "demos")
-            prompts += make_prompts(
-                mine,
-                split,
-                elicit.conditions,
-                templates,
-                shown,
-                elicit.format,
-                seed,
-                tokenizer,
-                elicit.renders,
-                systems,
-                demo_templates(templates, owner, dataset),
-            )
-            if split in ("calibrate", *JUDGED) or (learned and split in ("adapter-train", "select")):
-                prompter = owner_of(name, "demos-belief")
-                pool = sorted({example.group for example in questions.pools[prompter, "demos-belief"]})
-                belief.extend(
-                    knowledge_prompts(dataset, questions.datasets[prompter], pool, mine, split, prompt_config)
-                )
-    return prompts, belief

@@ -10,8 +10,9 @@ from adapterprobe.data.splits import shuffled
 from adapterprobe.errors import AdapterProbeError, ConfigError
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.formats import CHAT, is_chat
-from adapterprobe.prompts.questions import Questions, prepare_prompts
+from adapterprobe.prompts.questions import Questions
 from adapterprobe.prompts.read_prompts import with_reads
+from adapterprobe.prompts.run_prompts import prepare_prompts
 from adapterprobe.prompts.templates import templates_for
 from adapterprobe.types import INSTRUCTING, Example
 

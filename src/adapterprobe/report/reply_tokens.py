@@ -7,7 +7,7 @@ from typing import Any, cast
 import pandas as pd
 from matplotlib.figure import Figure
 
-from adapterprobe.evaluate.schema import HEAD
+from adapterprobe.evaluate.schema import HEAD, shown_probe
 from adapterprobe.report.figure_style import canvas, legend, titles
 from adapterprobe.report.run_reader import RunResults
 
@@ -34,7 +34,7 @@ def coloured_replies(run: RunResults) -> list[dict]:
         table = table.assign(probe=run.config.evaluate.probe, chosen=True)
     given = run.judged.set_index(["prompt_id", "arm"])
     about = run.prompts.drop_duplicates("prompt_id").set_index("prompt_id")
-    shown = shown_probe(run, table)
+    shown = shown_probe(run.config.evaluate.probe, table["probe"].unique())
     found = []
     for prompt_id, everything in table.groupby("prompt_id", sort=False):
         tokens = everything[everything["chosen"] & everything["probe"].isin(["", shown])]
@@ -65,12 +65,6 @@ def coloured_replies(run: RunResults) -> list[dict]:
             }
         )
     return _ordered(found)
-
-
-def shown_probe(run: RunResults, tokens: pd.DataFrame) -> str:
-    """The probe whose tokens are shown first: the main one, if it has a score for single tokens."""
-    able = [name for name in tokens["probe"].unique() if name]
-    return run.config.evaluate.probe if run.config.evaluate.probe in able else able[0] if able else ""
 
 
 def view_name(probe: str, layer: int) -> str:
