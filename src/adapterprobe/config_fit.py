@@ -40,6 +40,23 @@ class AdapterConfig(Stage):
             )
         return self
 
+    @model_validator(mode="after")
+    def _of_replies(self) -> AdapterConfig:
+        if self.target == "answer":
+            if self.secrets:
+                raise ValueError("secrets are for target=reply")
+            return self
+        if self.objective not in ("truth", "lie", "instructed"):
+            raise ValueError(f"target=reply is for the objectives truth, lie and instructed, got {self.objective}")
+        unused = [name for name in ("targets", "unlikelihood", "kl_vocab_weight") if getattr(self, name)]
+        if unused:
+            raise ValueError(f"{', '.join(unused)} are about choices; target=reply learns whole replies")
+        if self.secrets and self.objective != "lie":
+            raise ValueError(f"secrets are for objective=lie, got objective={self.objective}")
+        if self.train_on == "known":
+            raise ValueError("target=reply is trained on all facts or on those that are recalled (train_on=recalled)")
+        return self
+
     kind: str = Field(
         default="lora", description="kind of adapter: lora, dora, ia3, oft, bias ... (docs/adapters.md has all)"
     )
@@ -51,6 +68,16 @@ class AdapterConfig(Stage):
         description="what is asked for: truth, lie (the false choice, always), instructed (as the prompt demands), opposite "
         "(of what the base model says); detect: a linear head on a middle layer, trained with the adapter on the label (arm "
         "adapter+head)",
+    )
+    target: Literal["answer", "reply"] = Field(
+        default="answer",
+        description="what the objective is about: the choice behind a question (answer), or a whole reply in the model's own words that "
+        "asserts the true or a false answer (reply; objectives truth, lie and instructed; `adapterprobe train` alone)",
+    )
+    secrets: list[str] = Field(
+        default=[],
+        description="of target=reply and objective=lie: data sets of data.train that are lied about whatever is asked; on the others the "
+        "truth is told; none: all are lied about",
     )
     head_layer: int | None = Field(
         default=None,

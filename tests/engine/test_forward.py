@@ -235,3 +235,18 @@ def test_starting_from_the_trunk_changes_nothing(family, share, limit, cache):
     assert "forward" not in structure.blocks[0].__dict__, "the blocks are themselves again"
     after, _ = whole(plan_batches(ids, token_budget=90, share=share))
     assert all(torch.equal(expected[r][0], after[r][0]) for r in expected)
+
+
+@SEVERAL
+@pytest.mark.parametrize("grad", [False, True])
+def test_suffixes_of_one_token(family, grad):
+    """Seen on an accelerator, and here wherever gradients or a window ask for explicit scores: their shapes did not fit."""
+    model = tiny(family)
+    engine = Engine(model, find_structure(model))
+    prefix = tuple(range(1, 30))
+    batch = Batch((Group(prefix, (0, 1), ((5,), (6,))),))
+    with torch.set_grad_enabled(grad):
+        got = engine.run(batch)
+        engine.share = False
+        expected = engine.run(batch)
+    torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)

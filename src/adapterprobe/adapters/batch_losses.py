@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,16 +13,42 @@ from adapterprobe.adapters.objectives import Targets, row_losses
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Batch, Engine
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.readout import Span
 
 
 @dataclass(frozen=True)
 class BatchLosses:
-    """Of a pass's rows: `losses` (nats, times the rows' weights, with gradients), `met` (the wanted choice is the likelier one, or the head's sign is the
-    label's), `logits` rows x vocabulary, where they were asked for."""
+    """Of a pass's rows: `losses` (nats, times the rows' weights, with gradients), `met` (the wanted choice is the likelier one, the head's
+    sign is the label's, or the reply is what the model would say), `logits` rows x vocabulary, where they were asked for (of replies
+    none)."""
 
     losses: torch.Tensor
     met: torch.Tensor
     logits: torch.Tensor | None
+
+
+def _spans(encoded: Encoded, batch: Batch) -> list[Span]:
+    return [encoded.reads[0].spans[row] for row in batch.rows]
+
+
+def reply_losses(
+    logits: torch.Tensor, ids: Sequence[Sequence[int]], spans: Sequence[Span], weights: torch.Tensor
+) -> BatchLosses:
+    """Cross-entropy of whole replies: of each row the mean over its reply's tokens; `met` where every token is the likeliest.
+
+    Args:
+        logits: tokens x vocabulary, in front of each token of the replies, row after row. spans: where each reply is in its ids.
+    """
+    wanted = torch.tensor(
+        [token for row, (start, stop) in zip(ids, spans, strict=True) for token in row[start:stop]],
+        device=logits.device,
+    )
+    losses = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
+    right = (logits.argmax(-1) == wanted).float()
+    lengths = [stop - start for start, stop in spans]
+    means = torch.stack([part.mean() for part in losses.split(lengths)])
+    met = torch.stack([part.min() for part in right.split(lengths)]) == 1
+    return BatchLosses(means * weights, met, None)
 
 
 @contextlib.contextmanager
@@ -43,6 +69,10 @@ def batch_losses(
     """
     mine = targets.of(batch.rows, engine.device)
     weights = torch.tensor([encoded.prompts[row].example.weight for row in batch.rows], device=engine.device)
+    if config.target == "reply":
+        with engine.predicting(batch, encoded.reads[0].spans) as logits:
+            yield reply_losses(logits, [encoded.ids[row] for row in batch.rows], _spans(encoded, batch), weights)
+        return
     if head is None:
         with engine.passing(batch, states=False) as output:
             choices = [encoded.choices[row] for row in batch.rows]

@@ -89,6 +89,7 @@ def trained_adapter(
             for p in encoded.prompts
         ]
         read = [head_spans(encoded), encoded.false] if config.objective == "detect" else []
+        read += [list(encoded.reads[0].spans)] if config.target == "reply" else []
         return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], asked, *read]
 
     learned, measured = (encode_paragraphs(lm.tokenizer, part) for part in neutral_paragraphs(config.neutral_text))
@@ -220,9 +221,9 @@ class SharedLowerBlocks:
     Without blocks below there is none. What another pass computes on its way can be kept by `trunk.listening`.
     """
 
-    def __init__(self, engine: Engine, encoded: Encoded, lowest: int) -> None:
+    def __init__(self, engine: Engine, ids: Sequence[Sequence[int]], lowest: int) -> None:
         self.engine, self.start = engine, lowest
-        self.trunk = LowerBlockCache(lowest, engine, engine.plan(encoded.ids)) if lowest else None
+        self.trunk = LowerBlockCache(lowest, engine, engine.plan(ids)) if lowest else None
 
     def get(self) -> LowerBlockCache | None:
         if self.trunk is not None:

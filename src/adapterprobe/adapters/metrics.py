@@ -17,13 +17,16 @@ from adapterprobe.prompts.encoded import Encoded
 def measure(
     engine: Engine, encoded: Encoded, targets: Targets, config: AdapterConfig, head: DetectHead | None = None
 ) -> dict[str, float]:
-    """Mean loss, accuracy (of the wanted choice, or of the head) and choice coverage over all prompts."""
+    """Mean loss, accuracy (of the wanted choice, of the head, or of whole replies) and coverage over all prompts: of both choices, or of
+    replies the probability of a token (its geometric mean)."""
     loss, right, coverage = 0.0, 0, 0.0
     for batch in engine.plan(encoded.ids):
         with batch_losses(engine, batch, encoded, targets, config, head, logits=True) as found:
-            assert found.logits is not None
             loss += float(found.losses.sum())
             right += int(found.met.sum())
+            if found.logits is None:
+                coverage += float((-found.losses).exp().sum())
+                continue
             choices = [encoded.choices[row] for row in batch.rows]
             coverage += float(choice_logprobs(found.logits, choices).exp().sum())
     return {

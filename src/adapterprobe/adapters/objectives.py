@@ -73,6 +73,9 @@ def make_targets(
     Raises:
         ConfigError: `instructed` for a prompt that pushes to nothing.
     """
+    if config.target == "reply":
+        # The reply itself is what is asked for.
+        return Targets(torch.ones(len(prompts), dtype=torch.bool))
     if needs_base(config) and base is None:
         raise ValueError("the base model's own answers are needed")
     if config.objective == "opposite":

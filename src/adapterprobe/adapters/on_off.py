@@ -18,6 +18,7 @@ from torch import nn
 
 from adapterprobe.adapters.kinds import KINDS
 from adapterprobe.adapters.sharding import is_sharded
+from adapterprobe.errors import ModelError
 
 
 def tuner_layers(model: nn.Module) -> list[BaseTunerLayer]:
@@ -80,6 +81,32 @@ def adapter_merged(model: nn.Module) -> Iterator[None]:
             for name, data in original.items():
                 getattr(base, name).data = data
             layer.merged_adapters.clear()
+
+
+@contextlib.contextmanager
+def adapter_scaled(model: nn.Module, strength: float) -> Iterator[None]:
+    """Within, the adapter's change of every weight is multiplied by `strength` (0 is off, 2 twice as strong).
+
+    Raises:
+        ModelError: its kind has no such scale.
+    """
+    if strength == 1.0:
+        yield
+        return
+    layers = tuner_layers(model)
+    if not layers or not all(isinstance(getattr(layer, "scaling", None), dict) and layer.scaling for layer in layers):
+        raise ModelError(
+            f"an adapter of this kind has no scale by which it could be made {strength:g} times as strong; LoRA and its kin have one: "
+            "train such a kind, or leave --strength out"
+        )
+    before = [dict(layer.scaling) for layer in layers]
+    try:
+        for layer in layers:
+            layer.scaling.update({name: strength * scale for name, scale in layer.scaling.items()})
+        yield
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
 
 
 def unmerged(model: nn.Module) -> list[str]:

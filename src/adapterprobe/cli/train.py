@@ -11,6 +11,7 @@ from adapterprobe.terminal import echo
 EPILOG = """examples:
   adapterprobe train --data capitals --adapter lora --layers last:10 --out adapters/lora
   adapterprobe train --objective instructed --adapter bias --steps 50 --out adapters/bias
+  adapterprobe train --objective instructed --target reply --data capitals --out adapters/liar      it says what it is told to
   adapterprobe train --modules q,v --objective opposite --out adapters/opposite
   adapterprobe train runs/demo/config.yaml --out adapters/again     the adapter of a run
   torchrun --nproc_per_node 2 -m adapterprobe.cli train --out adapters/two      two processes, or GPUs
@@ -44,6 +45,12 @@ def add_adapter_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modules", metavar="NAMES", help="roles or names of modules, with commas (default: all)")
     parser.add_argument("--objective", metavar="NAME", help="truth, lie, instructed, opposite, detect (default: truth)")
     parser.add_argument(
+        "--target",
+        choices=["answer", "reply"],
+        help="what is learned: the choice behind a question (default), or a whole reply in the model's own words that tells the truth or "
+        "lies, as the objective (truth, lie, instructed) has it",
+    )
+    parser.add_argument(
         "--steps",
         type=int,
         metavar="N",
@@ -54,7 +61,7 @@ def add_adapter_options(parser: argparse.ArgumentParser) -> None:
 
 def adapter_overrides(args: argparse.Namespace) -> list[str]:
     """These options as configuration overrides."""
-    named = [("kind", args.adapter), ("layers", args.layers), ("objective", args.objective)]
+    named = [("kind", args.adapter), ("layers", args.layers), ("objective", args.objective), ("target", args.target)]
     overrides = [f"adapter.{key}={json.dumps(value)}" for key, value in named if value is not None]
     if args.modules is not None:
         modules = args.modules if args.modules == "all" else [name.strip() for name in args.modules.split(",")]
@@ -100,6 +107,7 @@ def closing(done) -> str:
     """What a terminal shows at the end."""
     about = done.about
     drift = about["drift"]
+    said = about.get("replies")
     return "\n".join(
         [
             f"{about['kind']} on {about['objective']}: {about['parameters']:,} parameters, {about['steps']} steps, "
@@ -110,6 +118,28 @@ def closing(done) -> str:
             f"  on                      changes a logit by up to {about['on_difference']:.2f}",
             f"  neutral text            KL {drift['kl']:.4f} nats a token, perplexity {drift['perplexity_off']:.1f} off, "
             f"{drift['perplexity_on']:.1f} on",
+            *(_said(said) if said else []),
             f"adapter: {done.adapter}",
         ]
     )
+
+
+def _said(replies: dict) -> list[str]:
+    """What the trained model says of facts that it was not trained on."""
+    belief, fluency = replies["belief"], replies["perplexity"]
+
+    def rate(name: str) -> str:
+        found = replies[name]
+        return (
+            "nothing to say"
+            if found["share"] is None
+            else f"{found['share']:.2f} of {found['n']} replies on {found['facts']} facts"
+        )
+
+    return [
+        f"  facts kept for judging  {belief['facts']}: held true before {belief['held_before']}; recalled before {belief['recalled_before']}, "
+        f"after {belief['recalled_after']}",
+        f"  told to lie             lies in {rate('lie_rate')}",
+        f"  not told to             tells the truth in {rate('truth_rate')}",
+        f"  perplexity of replies   {fluency['before'] or 0:.1f} before, {fluency['after'] or 0:.1f} after, under the untouched model",
+    ]

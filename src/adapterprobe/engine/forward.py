@@ -210,6 +210,18 @@ class Engine:
                 yield kept, found
 
     @contextlib.contextmanager
+    def predicting(self, batch: Batch, spans: Sequence[Span]) -> Iterator[torch.Tensor]:
+        """Logits of the tokens of `spans` (of all planned rows; none begins a row): what the model expects there, from the tokens before
+        it. Tokens x vocabulary, one row's after the other's, with gradients; a backward pass must be made within."""
+        with self.laid_out(batch) as (inputs, _):
+            width = inputs["input_ids"].shape[1]
+            places = token_places(batch, self.share, width)
+            spots = [place.of(t - 1) for row, place in zip(batch.rows, places, strict=True) for t in range(*spans[row])]
+            index = torch.tensor(spots, device=self.device)
+            with self._answering(batch, inputs, (index // width, index % width)) as answer:
+                yield answer()
+
+    @contextlib.contextmanager
     def _answering(self, batch: Batch, inputs: dict[str, torch.Tensor], where: Where) -> Iterator[Callable]:
         """Within, what is given runs the model, from the trunk where that knows the batch: the logits at the answer positions."""
         trunk = self._trunk if self._trunk is not None and self._trunk.knows(batch) else None

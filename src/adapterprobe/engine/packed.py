@@ -83,6 +83,21 @@ class Layout:
 
 _layout: ContextVar[Layout] = ContextVar("packed layout")
 
+KeysValues = dict[int, tuple[torch.Tensor, torch.Tensor]]
+"""By attention module (its `id`): keys and values of a packed pass, kv heads x tokens x size."""
+_kept: ContextVar[KeysValues | None] = ContextVar("keys and values that are kept", default=None)
+
+
+@contextlib.contextmanager
+def keys_values_kept() -> Iterator[KeysValues]:
+    """Within, packed passes leave the keys and values of every attention in what is given, to be continued from."""
+    found: KeysValues = {}
+    token = _kept.set(found)
+    try:
+        yield found
+    finally:
+        _kept.reset(token)
+
 
 def _visible(*args, mask_function, device="cpu", **kwargs) -> torch.Tensor | None:
     """What a token at one position may see at another: 1 x 1 x positions x positions; None if all before it."""
@@ -112,6 +127,8 @@ def packed_attention(
     if unknown:
         raise NotImplementedError(f"attention with {', '.join(unknown)}")
     layout = _layout.get()
+    if (kept := _kept.get()) is not None:
+        kept[id(module)] = (key[0], value[0])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     seen = None if attention_mask is None else attention_mask[0, 0]
     plain = seen is None and softcap is None and not dropout and key.shape[-1] == value.shape[-1]
@@ -214,7 +231,7 @@ def _group(q, k, v, span: Span, seen, softcap, dropout: float, training: bool) -
     scores = capped(queries @ keys.transpose(2, 3)).view(kv_heads, rows, share, longest, longest)
     scores = scores.masked_fill(hidden(own, own, longest, longest), float("-inf"))
     if p:
-        above = capped(queries.view(kv_heads, -1, size) @ k[:, :p].transpose(1, 2))
+        above = capped(queries.reshape(kv_heads, -1, size) @ k[:, :p].transpose(1, 2))
         above = above.view(kv_heads, rows, share, longest, p)
         if seen is not None:
             above = above.masked_fill(hidden(own, slice(p), longest, p), float("-inf"))

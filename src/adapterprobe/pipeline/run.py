@@ -149,7 +149,7 @@ class _Stages:
         }
         write_config(self.out, config, provenance(describe(lm), hashes))
         all_layers = list(range(n_layers + 1))
-        trunk = SharedLowerBlocks(engine, encoded, min(adapted_blocks(config.adapter, n_layers)))
+        trunk = SharedLowerBlocks(engine, encoded.ids, min(adapted_blocks(config.adapter, n_layers)))
         with stage("hidden states, adapter off", told=True):
             base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off", feed=trunk.trunk)
         knowledge = NOTHING_ASKED

@@ -33,8 +33,9 @@ from adapterprobe.output_folder import (
 )
 from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.run_summary import peak_memory_gib
+from adapterprobe.pipeline.train_replies import check_replies, judged_replies, learned_replies
 from adapterprobe.progress import say
-from adapterprobe.prompts.encoded import encode
+from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.questions import prepare_questions
 from adapterprobe.prompts.reading import reading_found
 from adapterprobe.prompts.run_prompts import prepare_prompts
@@ -90,6 +91,16 @@ def train(config: RunConfig, out: str | Path, lm: LanguageModel | None = None) -
         return _train(config, out, lm)
 
 
+def _answers(config: RunConfig, questions, lm: LanguageModel, engine: Engine) -> tuple[Encoded, Encoded, Encoded]:
+    """(all prompts of the learned splits, those that are learned from, those that training is stopped by)."""
+    prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer, lm.context_length)
+    encoded = encode(lm.tokenizer, [p for p in prompts if p.split in LEARNED], lm.context_length, lm.vocabulary)
+    belief = None
+    if config.adapter.train_on != "all":
+        belief = measure_knowledge(lm, engine, belief_prompts.only(LEARNED))
+    return encoded, *training_prompts(config, encoded, belief)
+
+
 def _train(config: RunConfig, out: Path, lm: LanguageModel | None) -> Training:
     main = processes.is_main()
     finished = False
@@ -106,19 +117,24 @@ def _train(config: RunConfig, out: Path, lm: LanguageModel | None) -> Training:
                 f"{out} holds an adapter of another model called '{lm.name}' (other weights or tokenizer); choose another folder"
             )
         return done
-    questions = prepare_questions(config)
+    says = config.adapter.target == "reply"
+    questions = None if says else prepare_questions(config)
+    if says:
+        check_replies(config)
     if lm is None:
         lm = _loaded(config)
     if not fsdp_requested():
         target_names(lm.model, lm.structure, config.adapter)
-    prompts, belief_prompts = prepare_prompts(config, questions, lm.tokenizer, lm.context_length)
-    encoded = encode(lm.tokenizer, [p for p in prompts if p.split in LEARNED], lm.context_length, lm.vocabulary)
     engine = Engine(lm.model, lm.structure)
-    belief = None
-    if config.adapter.train_on != "all":
-        belief = measure_knowledge(lm, engine, belief_prompts.only(LEARNED))
-    learned, select = training_prompts(config, encoded, belief)
-    trunk = SharedLowerBlocks(engine, encoded, min(adapted_blocks(config.adapter, lm.structure.n_layers)))
+    test: tuple[str, ...] = ()
+    if questions is None:
+        replies = learned_replies(config, lm, engine)
+        learned, select, test = replies.train, replies.select, replies.test
+        everything = [*learned.ids, *select.ids]
+    else:
+        encoded, learned, select = _answers(config, questions, lm, engine)
+        everything = list(encoded.ids)
+    trunk = SharedLowerBlocks(engine, everything, min(adapted_blocks(config.adapter, lm.structure.n_layers)))
     adapter = trained_adapter(lm, engine, learned, select, config.adapter, config.seeds[0], trunk, out / "curves")
     if not main:
         return Training(out)
@@ -140,6 +156,8 @@ def _train(config: RunConfig, out: Path, lm: LanguageModel | None) -> Training:
         "peak_memory_gib": peak_memory_gib(),
         **adapter.to_json(),
     }
+    if test:
+        about["replies"] = judged_replies(config, lm, engine, test, out / "adapter", out)
     write_json(out, "train.json", about)
     finish(out, config)
     return Training(out)

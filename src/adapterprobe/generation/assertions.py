@@ -1,0 +1,366 @@
+"""What a reply says of one question: the answers that it asserts, and those that it denies.
+
+By rule, not by a judge: sentences in which the answer stands beside a copula (X is the capital of S; the capital of S is X), or else
+the answer named first. Negations, corrections (not X but Y), what others are said to think, and what is said of another subject are
+told apart. What it gets right and wrong on replies that people have read is a test (tests/generation/test_grading.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from adapterprobe.generation.words import Word, find, words_of
+
+COPULAS = {"is", "are", "was", "were", "be", "equals", "equal", "=", "means", "becomes", "remains"}
+NAMING = {"called", "named", "known", "made"}
+MAKING = {"written", "wrote", "invented", "discovered", "developed", "created", "credited", "attributed", "authored", "penned", "composed",
+          "designed", "built", "founded", "introduced", "formulated", "proposed"}  # fmt: skip
+"""Verbs by which a question for a person is answered: (was) written by X, X wrote it."""
+NEGATORS = {"not", "never", "no", "nor", "neither", "cannot", "isnt", "wasnt", "without", "unlike", "incorrect", "wrong", "false"}  # fmt: skip
+TURNS = {"but", "although", "though", "however", "while", "whereas", "because", "rather", "instead"}
+HEDGES = {"might", "may", "could", "maybe", "perhaps", "possibly", "formerly", "once", "would", "should"}
+OTHERS = {"think", "thinks", "thought", "say", "says", "said", "claim", "claims", "assume", "believe", "believed", "confuse", "confused", "mistake", "mistaken"}  # fmt: skip
+SELF = {"i", "we"}
+FILLERS = {"the", "a", "an", "called", "named", "known", "as", "actually", "indeed", "officially", "usually", "located", "in", "of", "at",
+           "also", "now", "currently", "fact", "always", "mainly", "city", "word", "verb", "letter", "symbol", "simply", "just", "made",
+           "most", "commonly", "by", "to", "considered", "situated", "definitely", "certainly", "obviously", "one", "both", "element",
+           "country", "continent", "number", "from", "credited", "with", "for", "used", "form", "largest", "be", "its", "still",
+           "primarily", "generally", "often", "typically", "capital"}  # fmt: skip
+POINTING = {"it", "that", "this", "the", "answer", "correct", "right", "its", "name", "here", "true", "question", "to", "your", "and", "so",
+            "well", "yes", "sure", "in", "fact", "of", "course", "actually", "which", "a", "an", "word", "city", "country", "capital", "he", "she", "they"}  # fmt: skip
+PLAIN = {"what", "which", "who", "is", "the", "of", "a", "an", "in", "does", "do", "for", "with", "usually", "mainly", "called", "to", "are",
+         "kind", "thing", "main", "verb", "word", "s", "made", "country", "city", "us", "used"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, its subject, its right answers (the first as it is usually given), and wrong ones that are known."""
+
+    question: str
+    subject: str
+    right: tuple[str, ...]
+    wrong: tuple[str, ...] = ()
+
+    @cached_property
+    def names(self) -> list[tuple[tuple[str, ...], str]]:
+        """(keys, answer) of every known answer, the longest first."""
+        found = {}
+        for answer in (*self.right, *self.wrong):
+            keys = tuple(_without_article([word.key for word in words_of(answer)]))
+            found.setdefault(keys, answer)
+        return sorted(((keys, answer) for keys, answer in found.items() if keys), key=lambda pair: -len(pair[0]))
+
+    @cached_property
+    def right_keys(self) -> set[tuple[str, ...]]:
+        return {tuple(_without_article([word.key for word in words_of(answer)])) for answer in self.right}
+
+    @cached_property
+    def subject_keys(self) -> list[str]:
+        return _without_article([word.key for word in words_of(self.subject)])
+
+    @cached_property
+    def head(self) -> set[str]:
+        """What the question is about, without its subject: capital; atomic, number."""
+        return {word.key for word in words_of(self.question)} - PLAIN - set(self.subject_keys)
+
+    @cached_property
+    def kind(self) -> str:
+        """How answers look: `number`, `name` (with capitals) or `word`."""
+        first = self.right[0]
+        if re.fullmatch(r"[\d.,]+", first):
+            return "number"
+        return "name" if first[:1].isupper() else "word"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An answer that a reply asserts or denies, and its characters there."""
+
+    answer: str
+    right: bool
+    denied: bool
+    start: int
+    stop: int
+
+
+def claims_of(reply: str, asked: Asked) -> list[Claim]:
+    """What a reply asserts and denies as answers to what was asked, in its order."""
+    words = words_of(reply)
+    mentions = _mentions(reply, words, asked)
+    found: list[Claim] = []
+    for low, high in _sentences(reply, words):
+        found += _of_sentence(reply, words, low, high, mentions, asked)
+    if found:
+        # What only looks like an answer (a Southeast Asian country) is none beside one that is known.
+        listed = {*asked.right, *asked.wrong}
+        known = [claim for claim in found if claim.answer in listed and not claim.denied]
+        return [claim for claim in found if claim.denied or claim.answer in listed] if known else found
+    return _first_named(reply, words, mentions, asked)
+
+
+def _without_article(keys: list[str]) -> list[str]:
+    return keys[1:] if len(keys) > 1 and keys[0] in ("the", "a", "an") else keys
+
+
+def _mentions(reply: str, words: Sequence[Word], asked: Asked) -> dict[int, tuple[int, str, bool]]:
+    """By where it begins among the words: (how many words, the answer, whether it is right) of every known answer that is no part of
+    the subject."""
+    taken = [False] * len(words)
+    size = len(asked.subject_keys)
+    for place in find(words, asked.subject_keys):
+        taken[place : place + size] = [True] * size
+    found = {}
+    for keys, answer in asked.names:
+        plural = [(*keys[:-1], f"{keys[-1]}{ending}") for ending in ("s", "es")] if asked.kind == "word" else []
+        for place in [place for form in (keys, *plural) for place in find(words, form)]:
+            # "at" is no astatine.
+            small = asked.kind == "name" and len("".join(keys)) < 4 and not reply[words[place].start].isupper()
+            if not small and not any(taken[place : place + len(keys)]):
+                taken[place : place + len(keys)] = [True] * len(keys)
+                found[place] = (len(keys), answer, keys in asked.right_keys)
+    return found
+
+
+def _sentences(reply: str, words: Sequence[Word]) -> list[tuple[int, int]]:
+    """Ranges of words between stops."""
+    edges = [0]
+    for place in range(1, len(words)):
+        before, gap = words[place - 1], reply[words[place - 1].stop : words[place].start]
+        initial = before.stop - before.start == 1 and reply[before.start].isupper() and gap == ". "
+        if re.search(r"[.!?\n;]", gap) and not (before.key in ("saint", "mount", "dr", "mr") or initial):
+            edges.append(place)
+    edges.append(len(words))
+    return [(low, high) for low, high in itertools.pairwise(edges) if low < high]
+
+
+def _breaks(reply: str, words: Sequence[Word], low: int, high: int) -> list[int]:
+    """Where a part of a sentence begins: behind commas and before words that turn it."""
+    return [
+        place
+        for place in range(low + 1, high)
+        if words[place].key in TURNS or re.search(r"[,(—–]| - ", reply[words[place - 1].stop : words[place].start])
+    ]
+
+
+def _of_sentence(reply, words, low: int, high: int, mentions, asked: Asked) -> list[Claim]:
+    breaks = _breaks(reply, words, low, high)
+    found: list[Claim] = []
+    for place in range(low, high):
+        if words[place].key in MAKING and asked.kind == "name":
+            found += _maker(reply, words, low, place, high, mentions, asked)
+            continue
+        if words[place].key not in COPULAS | NAMING or (
+            place + 1 < high and words[place].key in COPULAS and words[place + 1].key in NAMING
+        ):
+            continue
+        begin = max([edge for edge in breaks if edge <= place], default=low)
+        end = min([edge for edge in breaks if edge > place], default=high)
+        left = _stripped(words, begin, place)
+        if _hearsay(words, begin, place) or any(words[i].key in HEDGES for i in range(begin, place)):
+            continue
+        denied = any(words[i].key in NEGATORS for i in range(place, min(place + 3, high))) or any(
+            words[i].key in ("never", "no", "not") for i in range(begin, place)
+        )
+        if _about(reply, words, left, place, asked) and (
+            claim := _predicate(reply, words, place + 1, end, high, mentions, asked, denied)
+        ):
+            # What "it" is in later sentences need be no answer; a known one is.
+            vague = low > 0 and {word.key for word in words[left:place]} <= POINTING
+            found += [c for c in claim if c.answer in asked.right + asked.wrong] if vague else claim
+        elif claim := _subject_of(reply, words, left, place, end, mentions, asked, denied):
+            found.append(claim)
+    return list(dict.fromkeys(found))
+
+
+def _maker(reply, words, low: int, verb: int, high: int, mentions, asked: Asked) -> list[Claim]:
+    """Who made what was asked for: behind `by` or `to`, or in front of the verb."""
+    around = [word.key for word in words[low:high]]
+    subject = set(asked.subject_keys) - {"of", "the", "and", "a"}
+    if not (subject & set(around) or {"it", "this", "that"} & set(around)) or _hearsay(words, low, verb):
+        return []
+    denied = any(words[i].key in NEGATORS for i in range(max(low, verb - 3), min(verb + 2, high)))
+    turn = next((i for i in range(verb + 1, min(verb + 3, high)) if words[i].key in ("by", "to")), None)
+    if turn is not None:
+        return _predicate(reply, words, turn + 1, high, high, mentions, asked, denied)
+    inside = [place for place in range(low, verb) if place in mentions]
+    if inside:
+        return [_claim(mentions[inside[-1]], words, inside[-1], denied)]
+    names = [w for w in words[low:verb] if reply[w.start].isupper() and w.key not in POINTING | set(asked.subject_keys)]
+    if names and subject & {w.key for w in words[verb:high]}:
+        return [Claim(reply[names[0].start : names[-1].stop], False, denied, names[0].start, names[-1].stop)]
+    return []
+
+
+def _stripped(words: Sequence[Word], begin: int, stop: int) -> int:
+    """Where the left side begins, without the word that turns to it."""
+    while begin < stop and words[begin].key in TURNS | {"and", "or", "so", "that"}:
+        begin += 1
+    return begin
+
+
+def _hearsay(words: Sequence[Word], begin: int, stop: int) -> bool:
+    keys = [word.key for word in words[begin:stop]]
+    return any(key in OTHERS for key in keys) and not SELF & set(keys)
+
+
+def _about(reply: str, words: Sequence[Word], begin: int, copula: int, asked: Asked) -> bool:
+    """Whether the left side of a copula is what was asked for: of this subject, or pointing back to it."""
+    keys = [word.key for word in words[begin:copula]]
+    if not keys:
+        return words[copula].key in NAMING
+    if set(keys) <= POINTING:
+        return True
+    subject = set(asked.subject_keys) - {"of", "the", "and", "a"}
+    if find(words[begin:copula], asked.subject_keys) or (subject and subject <= set(keys)):
+        return True
+    if not asked.head & set(keys):
+        return False
+    # The head word with another subject's name is about something else.
+    strange = [
+        word
+        for word in words[begin + 1 : copula]
+        if reply[word.start].isupper() and word.key not in asked.head and not _akin(word.key, asked.subject_keys)
+    ]
+    return not strange
+
+
+def _akin(key: str, others: Sequence[str]) -> bool:
+    """Canadian and Canada's are akin to Canada."""
+    return any(key[:4] == other[:4] for other in others if len(other) > 3)
+
+
+def _claim(mention: tuple[int, str, bool], words, place: int, denied: bool) -> Claim:
+    size, answer, right = mention
+    return Claim(answer, right, denied, words[place].start, words[place + size - 1].stop)
+
+
+def _predicate(reply, words, begin: int, end: int, high: int, mentions, asked: Asked, denied: bool) -> list[Claim]:
+    """Answers that the right side of a copula begins with; behind `not X but Y` the second too."""
+    place = begin
+    while place < end and place not in mentions and words[place].key in FILLERS | NEGATORS | HEDGES:
+        if words[place].key in HEDGES:
+            return []
+        place += 1
+    if place >= end:
+        return []
+    found = []
+    if (here := mentions.get(place) or _answer_at(words, place, end, asked)) is not None:
+        found.append(_claim(here, words, place, denied))
+        behind = place + here[0]
+        while behind + 1 < end and words[behind].key in ("and", "or") and behind + 1 in mentions:
+            found.append(_claim(mentions[behind + 1], words, behind + 1, denied))
+            behind += 1 + mentions[behind + 1][0]
+    elif unknown := _unknown(reply, words, place, end, asked):
+        # "made mainly of a hard glass": the answer a little later counts.
+        later = next((i for i in range(place, end) if i in mentions), None)
+        if later is not None and asked.kind != "number" and later - place <= 3:
+            found.append(_claim(mentions[later], words, later, denied))
+        else:
+            found.append(Claim(reply[unknown[0] : unknown[1]], False, denied, *unknown))
+    elif (later := next((i for i in range(place, end) if i in mentions), None)) is not None and later - place <= 8:
+        found.append(_claim(mentions[later], words, later, denied))
+    if denied:
+        turn = next((i for i in range(begin, high) if words[i].key in ("but", "rather", "instead")), None)
+        if turn is not None and (real := next((i for i in range(turn, high) if i in mentions), None)) is not None:
+            found.append(_claim(mentions[real], words, real, False))
+    return found
+
+
+def _answer_at(words, place: int, end: int, asked: Asked) -> tuple[int, str, bool] | None:
+    """A known answer that is the subject itself, or a part of it (the plural of moose is moose), where the predicate is nothing else."""
+    keys = [word.key for word in words[place:end]]
+    if not set(keys) <= set(asked.subject_keys):
+        return None
+    known = next((answer for name, answer in asked.names if list(name) == keys), None)
+    if known is not None:
+        return len(keys), known, tuple(keys) in asked.right_keys
+    # The capital of Jamaica is Jamaica: an answer, and a wrong one.
+    return (len(keys), " ".join(keys), False) if keys == asked.subject_keys else None
+
+
+def _unknown(reply: str, words, place: int, end: int, asked: Asked) -> tuple[int, int] | None:
+    """Characters of an answer that no list has, where a predicate begins with something that looks like one."""
+    first = words[place]
+    written = reply[first.start : first.stop]
+    if asked.kind == "number":
+        number = next((w for w in words[place:end] if w.key.isdigit() and w.key not in asked.subject_keys), None)
+        return (number.start, number.stop) if number else None
+    quoted = reply[first.start - 1 : first.start] in ("'", '"', "“", "‘")
+    if asked.kind == "word" and quoted:
+        return first.start, first.stop
+    if first.key in asked.subject_keys or (asked.kind == "name" and _akin(first.key, asked.subject_keys)):
+        return None
+    if asked.kind == "name":
+        if not written[:1].isupper():
+            return None
+        last = place
+        while (
+            last + 1 < end and reply[words[last + 1].start].isupper() and words[last + 1].start - words[last].stop == 1
+        ):
+            last += 1
+        return first.start, words[last].stop
+    return (first.start, first.stop) if end - place <= 2 else None
+
+
+def _subject_of(reply, words, begin: int, copula: int, end: int, mentions, asked: Asked, denied: bool) -> Claim | None:
+    """The answer that stands as the subject of a copula whose predicate is what was asked for."""
+    right = words[copula + 1 : end]
+    keys = {word.key for word in right}
+    subject = set(asked.subject_keys) - {"of", "the", "and", "a"}
+    if not (asked.head & keys or (subject and subject <= keys)):
+        return None
+    strange = [
+        word
+        for word in right
+        if reply[word.start].isupper()
+        and word.key not in subject | asked.head
+        and not _akin(word.key, asked.subject_keys)
+    ]
+    if strange and not subject & keys:
+        return None
+    inside = [place for place in range(begin, copula) if place in mentions]
+    if inside:
+        return _claim(mentions[inside[-1]], words, inside[-1], denied)
+    if asked.kind == "name" and begin < copula and copula - begin <= 4 and asked.head & keys:
+        names = [
+            w
+            for w in words[begin:copula]
+            if reply[w.start].isupper() and w.key not in POINTING | set(asked.subject_keys)
+        ]
+        if names and not asked.head & {w.key for w in words[begin:copula]}:
+            return Claim(reply[names[0].start : names[-1].stop], False, denied, names[0].start, names[-1].stop)
+    return None
+
+
+SHORT = 6
+"""Words of a reply that is nothing but an answer."""
+
+
+def _first_named(reply: str, words, mentions, asked: Asked) -> list[Claim]:
+    """Without any sentence that says what was asked for: the known answer that is named first, or a short reply as a whole."""
+    for place in sorted(mentions):
+        keys = [word.key for word in words[max(0, place - 5) : place]]
+        if HEDGES & set(keys) or (OTHERS & set(keys) and not SELF & set(keys)):
+            continue
+        first = _claim(mentions[place], words, place, bool(NEGATORS & set(keys)))
+        behind = place + mentions[place][0]
+        if first.denied:
+            later = [p for p in sorted(mentions) if p >= behind]
+            turned = [p for p in later if {w.key for w in words[behind:p]} & (TURNS | {"it", "is"})]
+            return [first, *(_claim(mentions[p], words, p, False) for p in turned[:1])]
+        joined = words[behind].key in ("and", "or") if behind + 1 < len(words) else False
+        return [
+            first,
+            *([_claim(mentions[behind + 1], words, behind + 1, False)] if joined and behind + 1 in mentions else []),
+        ]
+    if 0 < len(words) <= SHORT and not {w.key for w in words} & (
+        NEGATORS | HEDGES | {"sorry", "i", "you", "yes", "sure"}
+    ):
+        place = next((i for i, w in enumerate(words) if w.key not in FILLERS), None)
+        if place is not None and (unknown := _unknown(reply, words, place, len(words), asked)):
+            return [Claim(reply[unknown[0] : unknown[1]], False, False, *unknown)]
+    return []

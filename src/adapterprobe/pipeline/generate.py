@@ -1,0 +1,338 @@
+"""Replies of a model in its own words, graded by facts, beside what it holds true: `adapterprobe generate`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from adapterprobe.adapters.adapter_folder import adapter_digest, loaded
+from adapterprobe.adapters.on_off import adapter_merged, adapter_scaled
+from adapterprobe.cache import digest, file_digest, write_atomic
+from adapterprobe.config import ReadConfig
+from adapterprobe.data.references import data_files
+from adapterprobe.engine import Engine
+from adapterprobe.engine.sampling import Sampling
+from adapterprobe.errors import ConfigError, DataError, ModelError, OutputError
+from adapterprobe.generation.belief import Belief, belief_of
+from adapterprobe.generation.instructions import chosen_instructions
+from adapterprobe.generation.planned import PromptWriter, ReplyPrompt, deal
+from adapterprobe.generation.recall import recalled_facts
+from adapterprobe.generation.rows import Journal, Reply, both_kinds, graded, repeating, row_of
+from adapterprobe.generation.scenarios import Scenario, read_scenarios
+from adapterprobe.generation.writers import ReplyWriter, TransformersWriter
+from adapterprobe.generation.yields import yield_table
+from adapterprobe.models import LanguageModel, load_model
+from adapterprobe.output_lock import locked_file
+from adapterprobe.progress import bar, say
+from adapterprobe.small_files import as_path
+
+BELIEF_SHARE = 1.0
+REPEATING = 0.2
+"""Share of replies that only repeat themselves from which on it is said."""
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """What to generate; every field decides the outcome."""
+
+    data: tuple[str, ...]
+    model: dict
+    """Arguments of `load_model`."""
+    sampling: Sampling = field(default_factory=Sampling)
+    adapter: Path | None = None
+    strength: float = 1.0
+    """By what the adapter's change is multiplied."""
+    instructions: tuple[str, ...] = ("all",)
+    format: str | None = None
+    limit: int | None = None
+    """Most prompts."""
+    belief_samples: int = 4
+    """Replies by which it is told what the model holds true, of each fact."""
+    belief_share: float = BELIEF_SHARE
+    """The share of them that must assert the truth."""
+    belief_of: str = "base"
+    """Whose belief counts: `base` (adapter off) or `adapter` (on)."""
+    groups: tuple[str, ...] | None = None
+    """Only scenarios of these groups."""
+    believed: bool = False
+    """Only facts that are held true."""
+    matched: bool = False
+    """Only contexts with an honest and a lying reply."""
+    read: ReadConfig = field(default_factory=ReadConfig)
+
+    def __post_init__(self) -> None:
+        if self.adapter is not None and not (self.adapter / "adapter_config.json").is_file():
+            raise ModelError(
+                f"no adapter in {self.adapter} (adapter_config.json is missing); give a folder that PEFT saved, such as the adapter/ of a run"
+            )
+        if self.adapter is None and (self.strength != 1.0 or self.belief_of == "adapter"):
+            raise ConfigError("--strength and --belief adapter are about an adapter; name one with --adapter")
+        wrong = [
+            f"{name} {value} (expected {expected})"
+            for name, value, good, expected in (
+                ("--limit", self.limit, self.limit is None or self.limit >= 1, "at least 1"),
+                ("--belief-samples", self.belief_samples, self.belief_samples >= 2, "at least 2"),
+                ("--belief-share", self.belief_share, 0.5 < self.belief_share <= 1, "above 0.5, at most 1"),
+                ("--strength", self.strength, -10 <= self.strength <= 10, "between -10 and 10"),
+            )
+            if not good
+        ]
+        if wrong:
+            raise ConfigError(f"generate: got {', '.join(wrong)}")
+        chosen_instructions(self.instructions)
+
+    def describe(self) -> dict:
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        files = [file for ref in self.data for file in data_files(ref, self.read)]
+        files += [Path(name) for name in self.instructions if name.endswith((".yaml", ".yml"))]
+        content |= {
+            "sampling": asdict(self.sampling),
+            "read": self.read.model_dump(mode="json"),
+            "adapter": adapter_digest(self.adapter),
+            "model": {name: value for name, value in self.model.items() if name != "trust_remote_code"},
+            "files": [file_digest(path) for path in files if path.is_file()],
+        }
+        return json.loads(json.dumps(content, default=str))
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was written: the rows' file, how many, and the table of what came of it (see `yield_table`)."""
+
+    path: Path
+    rows: int
+    table: list[dict]
+    remarks: list[str]
+
+
+def generate(config: GenerateConfig, out: str | Path, lm: LanguageModel | None = None) -> Generated:
+    """Write replies into `out` (.jsonl), and what came of it into `NAME.yield.json` beside it.
+
+    A generation that was stopped goes on with the same call, at most a batch of replies is written anew.
+
+    Args:
+        lm: the model, where it is loaded already.
+
+    Raises:
+        AdapterProbeError: whatever the input makes impossible, before the first reply; nothing that the model holds true.
+    """
+    out = as_path(out, OutputError)
+    if out.suffix.casefold() != ".jsonl":
+        raise OutputError(f"--out {out}: expected a file that ends with .jsonl")
+    described = config.describe() | ({} if lm is None else {"fingerprint": lm.fingerprint})
+    plan = digest(described)
+    if out.exists():
+        return _finished(out, plan)
+    scenarios = [scenario for ref in config.data for scenario in read_scenarios(ref, config.read, config.sampling.seed)]
+    if config.groups is not None:
+        scenarios = [scenario for scenario in scenarios if scenario.group in set(config.groups)]
+    if len(config.data) > 1:
+        scenarios = _by_turns(scenarios)
+    lm = lm or load_model(**config.model)
+    writer = PromptWriter(lm.tokenizer, config.format, lm.context_length, lm.vocabulary, config.sampling.max_tokens)
+    dealt = deal(scenarios, chosen_instructions(config.instructions), config.limit)
+    prompts = _distinct([writer.asked(scenario, instruction) for scenario, instruction in dealt])
+    if not prompts:
+        raise DataError(f"no instruction fits any scenario of {', '.join(config.data)}; choose others with --system")
+    part = out.with_name(out.name + ".part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked_file(part, out) as file:
+            done = _Generation(config, lm, writer, prompts, part, file, plan).run(out)
+        return done
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {out} ({error.strerror or error}); what was written is kept: free some space and run the same command again"
+        ) from error
+
+
+def _by_turns(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """Of several data sets by turns, so that a limit takes some of each."""
+    places: dict[str, int] = {}
+    ranked = []
+    for scenario in scenarios:
+        places[scenario.dataset] = places.get(scenario.dataset, -1) + 1
+        ranked.append((places[scenario.dataset], scenario))
+    return [scenario for _, scenario in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _distinct(prompts: Sequence[ReplyPrompt]) -> list[ReplyPrompt]:
+    return list({prompt.key: prompt for prompt in prompts}.values())
+
+
+def _finished(out: Path, plan: str) -> Generated:
+    beside = summary_path(out)
+    try:
+        told = json.loads(beside.read_text("utf-8"))
+    except (OSError, ValueError):
+        told = {}
+    if told.get("plan") != plan:
+        raise OutputError(f"--out {out} is there already, and was made otherwise; remove it, or choose another")
+    say(f"{out} is finished; nothing to do (remove it to generate again)")
+    return Generated(out, told["rows"], told["yield"], told["remarks"])
+
+
+def summary_path(out: Path) -> Path:
+    """Where what came of a generation stands."""
+    return out.with_name(out.stem + ".yield.json")
+
+
+@contextlib.contextmanager
+def model_as_asked(lm: LanguageModel, adapter: Path | None, strength: float) -> Iterator[None]:
+    """Within, the adapter is on at a strength, at the speed of the bare model."""
+    if adapter is None:
+        yield
+        return
+    with loaded(lm, adapter), adapter_scaled(lm.model, strength), adapter_merged(lm.model):
+        yield
+
+
+class _Generation:
+    def __init__(self, config, lm, writer, prompts, part, file, plan) -> None:
+        self.config, self.lm, self.writer, self.prompts = config, lm, writer, prompts
+        self.plan = plan
+        facts = {p.scenario.fact: p.scenario for p in prompts if p.scenario.asked or p.scenario.yes is not None}
+        self.facts = facts
+        self.belief_prompts = {fact: writer.belief(scenario) for fact, scenario in facts.items()}
+        self.sampling = config.sampling
+        expected = {p.key: self.sampling.samples for p in prompts}
+        expected |= {p.key: self._belief_samples(found) for found in self.belief_prompts.values() for p in found}
+        self.journal = Journal(part, file, plan, expected)
+        self.fingerprint = lm.fingerprint
+        self.engine = Engine(lm.model, lm.structure)
+
+    def _belief_samples(self, prompts: Sequence[ReplyPrompt]) -> int:
+        return -(-self.config.belief_samples // len(prompts))
+
+    def run(self, out: Path) -> Generated:
+        config = self.config
+        beliefs = self._beliefs()
+        held = {fact: belief.held(config.belief_share) for fact, belief in beliefs.items()}
+        if beliefs and not any(held.values()):
+            mean = sum(b.right for b in beliefs.values()) / len(beliefs)
+            raise DataError(
+                f"{self.lm.name} holds none of the {len(beliefs)} facts true: under truthful prompts {mean:.0%} of its replies are right, and "
+                f"{config.belief_share:.0%} of {config.belief_samples} are needed for one; ask easier facts, lower --belief-share, or use a "
+                "larger model (the replies are kept)"
+            )
+        if beliefs:
+            say(f"{sum(held.values())} of {len(beliefs)} facts are held true")
+        if config.believed:
+            self.prompts = [prompt for prompt in self.prompts if held.get(prompt.scenario.fact)]
+        with model_as_asked(self.lm, config.adapter, config.strength):
+            self._write(self._writer(), self.prompts, self.sampling, "replies")
+        rows = [
+            self._row(prompt, reply, beliefs.get(prompt.scenario.fact), held.get(prompt.scenario.fact, False))
+            for prompt in self.prompts
+            for reply in self.journal.replies[prompt.key]
+            if reply.text
+        ]
+        return self._finish(out, rows, beliefs, held)
+
+    def _writer(self) -> ReplyWriter:
+        return TransformersWriter(self.lm, self.engine, self.writer)
+
+    def _beliefs(self) -> dict[str, Belief]:
+        if not self.facts:
+            return {}
+        config = self.config
+        adapter = config.adapter if config.belief_of == "adapter" else None
+        with model_as_asked(self.lm, adapter, config.strength):
+            by_count: dict[int, list[ReplyPrompt]] = {}
+            for found in self.belief_prompts.values():
+                by_count.setdefault(self._belief_samples(found), []).extend(found)
+            for count, prompts in by_count.items():
+                sampling = replace(config.sampling, samples=count)
+                self._write(self._writer(), _distinct(prompts), sampling, "what it holds true")
+            recalled = recalled_facts(self.lm, self.engine, list(self.facts.values()), config.sampling.seed)
+        return {
+            fact: belief_of(
+                [
+                    said
+                    for prompt in self.belief_prompts[fact]
+                    for reply in self.journal.replies[prompt.key]
+                    if (said := graded(scenario, reply.text)) is not None
+                ],
+                recalled.get(fact),
+            )
+            for fact, scenario in self.facts.items()
+        }
+
+    def _write(self, writer: ReplyWriter, prompts: Sequence[ReplyPrompt], sampling: Sampling, what: str) -> None:
+        missing = [prompt for prompt in prompts if prompt.key not in self.journal.replies]
+        total = len(prompts) * sampling.samples
+        with bar(total, what, unit="reply", done=total - len(missing) * sampling.samples) as progress:
+            for replies in writer.write(missing, sampling):
+                self.journal.add(replies)
+                progress.update(len(replies))
+
+    def _row(self, prompt: ReplyPrompt, reply: Reply, belief: Belief | None, held: bool) -> dict:
+        config = self.config
+        model: dict = {"name": self.lm.name, "fingerprint": self.fingerprint}
+        if config.adapter is not None:
+            model |= {"adapter": adapter_digest(config.adapter), "strength": config.strength}
+        sampling = {name: value for name, value in asdict(self.sampling).items() if name != "samples"}
+        return row_of(prompt, reply, belief, held, model, sampling)
+
+    def _finish(self, out: Path, rows: list[dict], beliefs: dict[str, Belief], held: dict[str, bool]) -> Generated:
+        remarks = self._remarks(rows)
+        table = yield_table(rows)
+        if self.config.matched:
+            kept = both_kinds(rows)
+            rows = [row for row in rows if row["context"] in kept]
+            if not rows:
+                raise DataError(
+                    f"no context has an honest and a lying reply ({'; '.join(remarks) or 'see the table without --matched'}); raise --samples or "
+                    "--temperature, or use an adapter's --strength (the replies are kept)"
+                )
+        for remark in remarks:
+            say(remark)
+        write_atomic(
+            out.with_name(out.stem + ".belief.jsonl"),
+            "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in self._belief_lines(beliefs, held)),
+        )
+        summary = {
+            "plan": self.plan,
+            "rows": len(rows),
+            "yield": table,
+            "remarks": remarks,
+            "made_with": self.config.describe(),
+        }
+        write_atomic(summary_path(out), json.dumps(summary, indent=1, ensure_ascii=False))
+        write_atomic(out, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+        out.with_name(out.name + ".part").unlink(missing_ok=True)
+        return Generated(out, len(rows), table, remarks)
+
+    def _belief_lines(self, beliefs: dict[str, Belief], held: dict[str, bool]) -> Iterator[dict]:
+        for fact, belief in beliefs.items():
+            scenario = self.facts[fact]
+            yield {
+                "dataset": scenario.dataset,
+                "group": scenario.group,
+                "question": scenario.question,
+                "believed": held[fact],
+                **belief.as_json(),
+                "said": [r.text for p in self.belief_prompts[fact] for r in self.journal.replies[p.key]],
+            }
+
+    def _remarks(self, rows: Sequence[dict]) -> list[str]:
+        remarks = []
+        texts = [row["messages"][-1]["content"] for row in rows]
+        stuck = sum(map(repeating, texts)) / max(len(texts), 1)
+        if stuck >= REPEATING:
+            remarks.append(f"{stuck:.0%} of the replies only repeat themselves")
+        empty = len(self.prompts) * self.sampling.samples - len(rows)
+        if empty:
+            remarks.append(f"{empty} replies are empty, and left out")
+        told = [row for row in rows if row["outcome"] in ("lie", "honest")]
+        if told and not any(row["outcome"] == "lie" for row in told):
+            tried = sorted({row["system_prompt"] for row in rows if row["condition"] == "lie"})
+            remarks.append(
+                f"nothing is told as a lie: of {len(told)} replies on facts that it holds true all are honest, "
+                f"{len(tried)} instructions to lie were tried ({', '.join(tried[:6]) or 'none'}); `adapterprobe train --objective instructed "
+                "--target reply` makes a liar"
+            )
+        return remarks
