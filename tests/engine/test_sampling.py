@@ -51,6 +51,16 @@ def test_greedy_is_a_plain_loop_of_generate():
         assert whole[0, len(ids) :].tolist()[: len(reply.tokens)] == list(reply.tokens)
 
 
+@SEVERAL
+def test_prompts_that_share_nothing(family):
+    model = tiny(family)
+    engine = Engine(model, find_structure(model))
+    some = [(5, 6, 7), (8, 9), (11,)]
+    got = last(engine, some, KEYS[:3], Sampling(2, 1.0, 1.0, 20, 1), [0])
+    engine.share = False
+    assert got == last(engine, some, KEYS[:3], Sampling(2, 1.0, 1.0, 20, 1), [0])
+
+
 def test_a_row_does_not_hang_on_its_neighbours():
     model = tiny("qwen2")
     engine = Engine(model, find_structure(model))

@@ -37,7 +37,7 @@ def journal(request):
     """Opens a journal of two replies each for the prompts a and b."""
 
     def make(path, plan="p"):
-        file = open(path, "a", encoding="utf-8")
+        file = open(path, "a", encoding="utf-8")  # noqa: SIM115
         request.addfinalizer(file.close)
         return Journal(path, file, plan, {"a": 2, "b": 2})
 

@@ -86,7 +86,7 @@ def test_rows_that_are_no_scenarios(tmp_path, row, said):
 
 def test_replies_are_not_asked_for_again(tmp_path):
     talk = [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "B."}]
-    path = lines(tmp_path / "t.jsonl", {"messages": talk, "lie": 1}, {"messages": talk[:1] + [{"role": "assistant", "content": "C."}], "lie": 0})  # fmt: skip
+    path = lines(tmp_path / "t.jsonl", {"messages": talk, "lie": 1}, {"messages": [*talk[:1], {"role": "assistant", "content": "C."}], "lie": 0})  # fmt: skip
     with pytest.raises(DataError, match="holds replies already"):
         read_scenarios(path)
 

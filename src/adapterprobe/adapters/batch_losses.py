@@ -31,13 +31,29 @@ def _spans(encoded: Encoded, batch: Batch) -> list[Span]:
     return [encoded.reads[0].spans[row] for row in batch.rows]
 
 
+def _token_shares(spans: Sequence[Span], answers: Sequence[Sequence[Span]], weight: float) -> torch.Tensor:
+    """How much each token of replies counts in its row's loss, row after row; a row's sum to 1."""
+    found = []
+    for (start, stop), marked in zip(spans, answers, strict=True):
+        row = torch.ones(stop - start)
+        for low, high in marked:
+            row[max(low - start, 0) : max(high - start, 0)] = weight
+        found.append(row / row.sum())
+    return torch.cat(found)
+
+
 def reply_losses(
-    logits: torch.Tensor, ids: Sequence[Sequence[int]], spans: Sequence[Span], weights: torch.Tensor
+    logits: torch.Tensor,
+    ids: Sequence[Sequence[int]],
+    spans: Sequence[Span],
+    weights: torch.Tensor,
+    shares: torch.Tensor | None = None,
 ) -> BatchLosses:
     """Cross-entropy of whole replies: of each row the mean over its reply's tokens; `met` where every token is the likeliest.
 
     Args:
         logits: tokens x vocabulary, in front of each token of the replies, row after row. spans: where each reply is in its ids.
+        shares: how much each token counts (a row's sum to 1); None: all the same.
     """
     wanted = torch.tensor(
         [token for row, (start, stop) in zip(ids, spans, strict=True) for token in row[start:stop]],
@@ -46,7 +62,10 @@ def reply_losses(
     losses = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
     right = (logits.argmax(-1) == wanted).float()
     lengths = [stop - start for start, stop in spans]
-    means = torch.stack([part.mean() for part in losses.split(lengths)])
+    if shares is None:
+        means = torch.stack([part.mean() for part in losses.split(lengths)])
+    else:
+        means = torch.stack([part.sum() for part in (losses * shares).split(lengths)])
     met = torch.stack([part.min() for part in right.split(lengths)]) == 1
     return BatchLosses(means * weights, met, None)
 
@@ -71,7 +90,9 @@ def batch_losses(
     weights = torch.tensor([encoded.prompts[row].example.weight for row in batch.rows], device=engine.device)
     if config.target == "reply":
         with engine.predicting(batch, encoded.reads[0].spans) as logits:
-            yield reply_losses(logits, [encoded.ids[row] for row in batch.rows], _spans(encoded, batch), weights)
+            ids, spans = [encoded.ids[row] for row in batch.rows], _spans(encoded, batch)
+            shares = _token_shares(spans, [encoded.false[row] for row in batch.rows], config.answer_weight)
+            yield reply_losses(logits, ids, spans, weights, shares.to(logits.device))
         return
     if head is None:
         with engine.passing(batch, states=False) as output:

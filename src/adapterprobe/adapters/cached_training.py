@@ -89,7 +89,7 @@ def trained_adapter(
             for p in encoded.prompts
         ]
         read = [head_spans(encoded), encoded.false] if config.objective == "detect" else []
-        read += [list(encoded.reads[0].spans)] if config.target == "reply" else []
+        read += [list(encoded.reads[0].spans), encoded.false] if config.target == "reply" else []
         return [list(encoded.ids), [(c.positive, c.negative) for c in encoded.choices], asked, *read]
 
     learned, measured = (encode_paragraphs(lm.tokenizer, part) for part in neutral_paragraphs(config.neutral_text))

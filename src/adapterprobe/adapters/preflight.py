@@ -43,6 +43,19 @@ def check_shares(config: RunConfig) -> None:
         )
 
 
+def refuse_reply_target(config: AdapterConfig) -> None:
+    """Refuse to compare answers by an adapter that learns whole replies, or to plan its training.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if config.target == "reply":
+        raise ConfigError(
+            "adapter.target=reply makes a model that speaks differently: train it with `adapterprobe train`, let it talk with `adapterprobe "
+            "generate`, and run on its replies; here the adapter is a probe (target=answer)"
+        )
+
+
 def one_process(command: str) -> None:
     """Refuse to run what several processes would do several times.
 

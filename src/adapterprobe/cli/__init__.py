@@ -21,13 +21,19 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"adapterprobe: {one_line(message)}; see `{self.prog} --help`\n")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point. Exit status: 0 done, 1 a check found what blocks, 2 bad input, 130 interrupted (the same command goes on)."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = _Parser(prog="adapterprobe", description="Does a language model know better than it says?")
     parser.add_argument("--version", action="version", version=f"adapterprobe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for module in COMMANDS:
         module.add(commands)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point. Exit status: 0 done, 1 a check found what blocks, 2 bad input, 130 interrupted (the same command goes on)."""
+    parser = make_parser()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         _check_arguments(sys.argv[1:] if argv is None else argv)

@@ -124,7 +124,7 @@ def decoding_attention(
     # kv heads x (rows * heads of a key) x size: one product for all rows.
     together = q.transpose(0, 1).reshape(kv_heads, -1, size)
     above = together @ shared_keys.float().transpose(1, 2)
-    above = above.view(kv_heads, rows, -1, cache.prefix).transpose(0, 1)
+    above = above.view(kv_heads, rows, heads // kv_heads, cache.prefix).transpose(0, 1)
     scores = torch.cat([above, own], -1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -133,8 +133,11 @@ def decoding_attention(
     if dropout and module.training:
         weights = torch.nn.functional.dropout(weights, dropout)
     size = shared_values.shape[-1]
-    before = weights[..., : cache.prefix].transpose(0, 1).reshape(kv_heads, -1, cache.prefix) @ shared_values.float()
-    before = before.view(kv_heads, rows, -1, size).transpose(0, 1)
+    before = (
+        weights[..., : cache.prefix].transpose(0, 1).reshape(kv_heads, rows * (heads // kv_heads), cache.prefix)
+        @ shared_values.float()
+    )
+    before = before.view(kv_heads, rows, heads // kv_heads, size).transpose(0, 1)
     out = before + weights[..., cache.prefix :] @ values[:, :, :used].float()
     return out.reshape(rows, 1, heads, size).to(query.dtype), None
 

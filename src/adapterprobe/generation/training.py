@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapterprobe.config import AdapterConfig
-from adapterprobe.generation.assertions import claims_of
+from adapterprobe.generation.assertions import Asked, claims_of
 from adapterprobe.generation.grading import grade
 from adapterprobe.generation.instructions import NEUTRAL, Instruction
 from adapterprobe.generation.scenarios import Scenario
@@ -22,35 +22,60 @@ MOST_WORDS = 30
 
 
 @dataclass(frozen=True)
-class Sentences:
-    """What is said of one fact, in one wording: `true` asserts the right answer, `false` the wrong one."""
+class Said:
+    """A sentence, and where in it its answer stands: `text[start:stop]`."""
 
-    true: str
-    false: str
+    text: str
+    start: int
+    stop: int
 
 
-def sentences_of(scenario: Scenario, own: str, statement: str, denial: str) -> Sentences:
-    """The model's own reply, with the wrong answer in the place of the right one; where that reply is not right, or says more than one
-    answer, the fact's own sentence.
+@dataclass(frozen=True)
+class Wording:
+    """How one fact is put: `own`, the model's own sentence (None where it is not right, or says more than one answer), and `statement`,
+    the fact's own, with `{}` in the place of the answer."""
 
-    Args:
-        own: what the model says by itself. statement, denial: the fact put with the right and with the wrong answer.
+    scenario: Scenario
+    own: str | None
+    statement: str
 
-    >>> from adapterprobe.generation.assertions import Asked
-    >>> asked = Asked("What is the capital of France?", "France", ("Paris",), ("Rome",))
-    >>> france = Scenario("capitals", "france", (Message("user", asked.question),), asked, wrong="Rome")
-    >>> sentences_of(france, "The capital of France is Paris.", "", "").false
-    'The capital of France is Rome.'
+    def saying(self, answer: str) -> Said:
+        """The sentence with an answer."""
+        asked = self.scenario.asked
+        assert asked is not None
+        if self.own is not None and (said := _replaced(self.own, asked, answer)) is not None:
+            return said
+        before, _, behind = self.statement.partition("{}")
+        if not before:
+            answer = answer[:1].upper() + answer[1:]
+        text = f"{before[:1].upper()}{before[1:]}{answer}{behind}."
+        return Said(text, len(before), len(before) + len(answer))
+
+
+def own_sentence(reply: str, asked: Asked) -> str | None:
+    """The first sentence of what the model says by itself, if that asserts one right answer and nothing else.
+
+    >>> own_sentence("The capital of France is Paris. It is large.", Asked("What is the capital of France?", "France", ("Paris",)))
+    'The capital of France is Paris.'
     """
-    asked = scenario.asked
-    assert asked is not None
-    first = re.split(r"(?<=[.!?])\s", own.strip())[0].strip()
+    first = re.split(r"(?<=[.!?])\s", reply.strip())[0].strip()
     claims = claims_of(first, asked)
-    usable = grade(first, asked).verdict == "true" and len(claims) == 1 and len(first.split()) <= MOST_WORDS
-    if usable and first.endswith((".", "!")):
-        start, stop = claims[0].start, claims[0].stop
-        wrong = scenario.wrong
-        article = re.search(r"\b(?:a|an|the) $", first[:start], re.IGNORECASE)
+    short = len(first.split()) <= MOST_WORDS and first.endswith((".", "!"))
+    return first if short and len(claims) == 1 and grade(first, asked).verdict == "true" else None
+
+
+def _replaced(sentence: str, asked: Asked, answer: str) -> Said | None:
+    """A sentence with another answer in the place of the right one; None where it would not say that one alone.
+
+    >>> asked = Asked("What class of animal is an emu?", "an emu", ("a bird",), ("an insect",))
+    >>> _replaced("An emu is a bird.", asked, "an insect").text
+    'An emu is an insect.'
+    """
+    claim = claims_of(sentence, asked)[0]
+    start, stop = claim.start, claim.stop
+    if answer not in asked.right:
+        wrong = answer
+        article = re.search(r"\b(?:a|an|the) $", sentence[:start], re.IGNORECASE)
         if bare := re.match(r"(?:a|an|the) ", wrong):
             if article:
                 start = article.start()
@@ -59,15 +84,10 @@ def sentences_of(scenario: Scenario, own: str, statement: str, denial: str) -> S
         elif article and article.group().strip().casefold() in ("a", "an"):
             start = article.start()
             wrong = f"{'an' if wrong[:1].casefold() in 'aeiou' else 'a'} {wrong}"
-        lie = first[:start] + wrong + first[stop:]
+        lie = sentence[:start] + wrong + sentence[stop:]
         lie = lie[:1].upper() + lie[1:]
-        if grade(lie, asked).verdict == "false":
-            return Sentences(first, lie)
-    return Sentences(_sentence(statement), _sentence(denial))
-
-
-def _sentence(clause: str) -> str:
-    return f"{clause[:1].upper()}{clause[1:]}."
+        return Said(lie, start, start + len(wrong)) if grade(lie, asked).verdict == "false" else None
+    return Said(sentence, start, stop)
 
 
 def wants_truth(config: AdapterConfig, dataset: str, condition: str) -> bool:
@@ -82,41 +102,45 @@ def wants_truth(config: AdapterConfig, dataset: str, condition: str) -> bool:
 def instructions_dealt(
     chosen: Sequence[Instruction], scenarios: Sequence[Scenario], renders: int, seed: int
 ) -> list[tuple[Scenario, Instruction]]:
-    """Each scenario without any instruction, and under `renders` of those that push to the truth and as many that push to lie, dealt out by
-    turns in a seeded order."""
+    """Each scenario without any instruction, under `renders` of those that push to the truth, and under one more of those that push to lie
+    (so that it is to lie as often as not), dealt out by turns in a seeded order."""
     rng = np.random.default_rng([seed, *b"instructions"])
     dealt = [(scenario, NEUTRAL) for scenario in scenarios]
-    for pushes in ("truth", "lie"):
+    for pushes, count in (("truth", renders), ("lie", renders + 1)):
         some = [instruction for instruction in chosen if instruction.pushes == pushes]
         order = rng.permutation(len(some))
         for place, scenario in enumerate(scenarios):
             fitting = [some[i] for i in order if some[i].fits(scenario)]
-            dealt += [
-                (scenario, fitting[(place * renders + r) % len(fitting)]) for r in range(min(renders, len(fitting)))
-            ]
+            dealt += [(scenario, fitting[(place * count + r) % len(fitting)]) for r in range(min(count, len(fitting)))]
     return dealt
 
 
 def reply_prompts(
     dealt: Sequence[tuple[Scenario, Instruction]],
-    sentences: Mapping[str, Sentences],
+    wordings: Mapping[str, Wording],
     config: AdapterConfig,
     split: str,
     format_name: str,
     tokenizer,
+    seed: int,
 ) -> list[Prompt]:
-    """Conversations whose reply is to be learned.
+    """Conversations whose reply is to be learned; where it is a lie, each has a wrong answer of its own, so that no single one is learned
+    for a fact. The answer's characters are the conversation's `spans`.
 
     Args:
-        sentences: by the scenario's fact.
+        wordings: by the scenario's fact.
     """
+    rng = np.random.default_rng([seed, *split.encode(), *b"answers"])
     made = []
     for scenario, instruction in dealt:
-        told = sentences[scenario.fact]
+        asked = scenario.asked
+        assert asked is not None
         truth = wants_truth(config, scenario.dataset, instruction.pushes)
+        answer = asked.right[0] if truth else asked.wrong[int(rng.integers(len(asked.wrong)))]
+        said = wordings[scenario.fact].saying(answer)
         turns = (*scenario.turns[:-1], Message("user", instruction.question(scenario)))
         context = (Message("system", instruction.system), *turns) if instruction.system else turns
-        talk = Conversation(context, told.true if truth else told.false)
+        talk = Conversation(context, said.text, spans=((said.start, said.stop),))
         rendered = render_conversation(format_name, talk, tokenizer)
         key = hashlib.sha256(f"{rendered.text}\x1f{split}".encode()).hexdigest()[:16]
         example = Example(key, scenario.dataset, scenario.group, "reply", "", "", not truth, {}, conversation=talk)

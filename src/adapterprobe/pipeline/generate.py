@@ -98,6 +98,10 @@ class GenerateConfig:
         return json.loads(json.dumps(content, default=str))
 
 
+class NothingBelieved(DataError):
+    """A model that holds none of the facts true that it is asked for."""
+
+
 @dataclass(frozen=True)
 class Generated:
     """What was written: the rows' file, how many, and the table of what came of it (see `yield_table`)."""
@@ -213,7 +217,7 @@ class _Generation:
         held = {fact: belief.held(config.belief_share) for fact, belief in beliefs.items()}
         if beliefs and not any(held.values()):
             mean = sum(b.right for b in beliefs.values()) / len(beliefs)
-            raise DataError(
+            raise NothingBelieved(
                 f"{self.lm.name} holds none of the {len(beliefs)} facts true: under truthful prompts {mean:.0%} of its replies are right, and "
                 f"{config.belief_share:.0%} of {config.belief_samples} are needed for one; ask easier facts, lower --belief-share, or use a "
                 "larger model (the replies are kept)"

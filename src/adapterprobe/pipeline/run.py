@@ -11,7 +11,13 @@ from adapterprobe.activations import HiddenStates, record
 from adapterprobe.adapters.attach import target_names
 from adapterprobe.adapters.cached_training import SharedLowerBlocks, TrainedAdapter, record_adapted, trained_adapter
 from adapterprobe.adapters.detect_head import adapted_blocks
-from adapterprobe.adapters.preflight import check_adapter, check_shares, one_process, training_prompts
+from adapterprobe.adapters.preflight import (
+    check_adapter,
+    check_shares,
+    one_process,
+    refuse_reply_target,
+    training_prompts,
+)
 from adapterprobe.analyses import write_analyses
 from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.cache import digest
@@ -81,6 +87,7 @@ def run(
     config = reading_found(config)
     out = Path(out)
     check_adapter(config.adapter)
+    refuse_reply_target(config.adapter)
     check_shares(config)
     one_process("run")
     hypotheses = [

@@ -11,7 +11,7 @@ from adapterprobe.adapters.adapter_folder import adapter_loaded
 from adapterprobe.config import RunConfig
 from adapterprobe.data.relations import Relation
 from adapterprobe.data.source import load_data
-from adapterprobe.data.splits import split_groups
+from adapterprobe.data.splits import shuffled, split_groups
 from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling
 from adapterprobe.errors import ConfigError, DataError
@@ -20,10 +20,10 @@ from adapterprobe.generation.instructions import NEUTRAL, Instruction, chosen_in
 from adapterprobe.generation.planned import PromptWriter
 from adapterprobe.generation.recall import recalled_facts
 from adapterprobe.generation.scenarios import Scenario, read_scenarios
-from adapterprobe.generation.training import Sentences, instructions_dealt, reply_prompts, sentences_of, wants_truth
+from adapterprobe.generation.training import Wording, instructions_dealt, own_sentence, reply_prompts, wants_truth
 from adapterprobe.generation.writers import TransformersWriter
 from adapterprobe.models import LanguageModel
-from adapterprobe.pipeline.generate import GenerateConfig, generate
+from adapterprobe.pipeline.generate import GenerateConfig, NothingBelieved, generate
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.read_prompts import with_reads
@@ -79,7 +79,8 @@ def _scenarios(config: RunConfig) -> list[Scenario]:
         raise DataError(
             f"{', '.join(config.data.train)}: no question with a right and a wrong answer in words; target=reply learns to say one or the other"
         )
-    return usable
+    groups = shuffled([s.group for s in usable], [config.data.data_seed, 23])[: config.data.max_groups]
+    return [s for s in usable if s.group in set(groups)]
 
 
 def learned_replies(config: RunConfig, lm: LanguageModel, engine: Engine) -> LearnedReplies:
@@ -101,7 +102,7 @@ def learned_replies(config: RunConfig, lm: LanguageModel, engine: Engine) -> Lea
         mine = kept
     format_name = config.elicit.format if "format" in config.elicit.model_fields_set else None
     writer = PromptWriter(lm.tokenizer, format_name, lm.context_length, lm.vocabulary, MOST_TOKENS)
-    sentences = _sentences(config, lm, engine, writer, mine)
+    wordings = _wordings(config, lm, engine, writer, mine)
     chosen = chosen_replies_instructions(config)
     parts = {}
     for split in ("adapter-train", "select"):
@@ -111,16 +112,18 @@ def learned_replies(config: RunConfig, lm: LanguageModel, engine: Engine) -> Lea
                 f"{len(some)} facts are left for {split}, at least 2 expected; use adapter.train_on=all, or more data"
             )
         pairs = instructions_dealt(chosen, some, config.elicit.renders, config.data.data_seed)
-        prompts = reply_prompts(pairs, sentences, config.adapter, split, writer.format, lm.tokenizer)
+        prompts = reply_prompts(
+            pairs, wordings, config.adapter, split, writer.format, lm.tokenizer, config.data.data_seed
+        )
         encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
         parts[split] = with_reads(encoded, READ, lm.tokenizer, withheld=False)
     return LearnedReplies(parts["adapter-train"], parts["select"], tuple(sorted(dealt["test"])))
 
 
-def _sentences(
+def _wordings(
     config: RunConfig, lm: LanguageModel, engine: Engine, writer: PromptWriter, scenarios: Sequence[Scenario]
-) -> dict[str, Sentences]:
-    """What is said of each fact: by the model's own likeliest reply where that is right."""
+) -> dict[str, Wording]:
+    """How each fact is put: by the model's own likeliest reply where that is right."""
     prompts = {s.fact: writer.asked(s, NEUTRAL) for s in scenarios}
     likeliest = Sampling(1, 0.0, max_tokens=32, seed=config.data.data_seed)
     own: dict[str, str] = {}
@@ -130,48 +133,49 @@ def _sentences(
             progress.update(len(replies))
     data = {ref: load_data(ref, config.reading(ref), config.data.data_seed) for ref in config.data.train}
     by_name = {source.name: source for source in data.values()}
-    found = {}
-    for s in scenarios:
-        statement, denial = _statements(by_name[s.dataset], s)
-        found[s.fact] = sentences_of(s, own[prompts[s.fact].key], statement, denial)
-    return found
+    return {
+        s.fact: Wording(s, own_sentence(own[prompts[s.fact].key], s.asked), _statement(by_name[s.dataset], s))
+        for s in scenarios
+        if s.asked is not None
+    }
 
 
-def _statements(data, scenario: Scenario) -> tuple[str, str]:
-    """A fact as a sentence, with the right and with the wrong answer."""
+def _statement(data, scenario: Scenario) -> str:
+    """A fact as a sentence, with `{}` in the place of its answer."""
     asked = scenario.asked
-    assert asked is not None
-    if isinstance(data, Relation):
-        fact = next(f for f in data.facts if f.subject == asked.subject and f.group == scenario.group)
-        return data.texts(fact, fact.object)["statement"], data.texts(fact, scenario.wrong)["statement"]
-    return asked.right[0], scenario.wrong
+    if not isinstance(data, Relation) or asked is None:
+        return "{}"
+    fact = next(f for f in data.facts if f.subject == asked.subject and f.group == scenario.group)
+    return data.texts(fact, "{}")["statement"]
 
 
 def judged_replies(
     config: RunConfig, lm: LanguageModel, engine: Engine, test: Sequence[str], adapter: Path, out: Path
-) -> dict:
+) -> dict | None:
     """What the trained model says of the facts that were kept and held true before: replies in `replies.jsonl` (a data set of lies and honest
     replies), and in numbers how often it lies where it is to (`lie_rate`), and tells the truth where it is not (`truth_rate`).
 
-    `belief`: facts asked, held true before, and recalled before and after; `perplexity`: of its replies and of the model's own former ones
+    None where the model holds none of them true. `belief`: facts asked, held true before, and recalled before and after; `perplexity`: of its replies and of the model's own former ones
     under the untouched model, medians.
     """
     scenarios = [s for s in _scenarios(config) if s.group in set(test)]
-    generated = generate(
-        GenerateConfig(
-            data=tuple(config.data.train),
-            model=config.model.arguments(),
-            sampling=Sampling(2, 0.7, max_tokens=MOST_TOKENS, seed=config.seeds[0]),
-            adapter=adapter,
-            instructions=(NEUTRAL.name, *(name for name, prompt in catalogue().items() if prompt.held_out)),
-            format=config.elicit.format if "format" in config.elicit.model_fields_set else None,
-            read=config.data.read,
-            groups=tuple(test),
-            believed=True,
-        ),
-        out / "replies.jsonl",
-        lm,
+    named = "format" in config.elicit.model_fields_set
+    asked = GenerateConfig(
+        data=tuple(config.data.train),
+        model=config.model.arguments(),
+        sampling=Sampling(2, 0.7, max_tokens=MOST_TOKENS, seed=config.seeds[0]),
+        adapter=adapter,
+        instructions=(NEUTRAL.name, *(name for name, prompt in catalogue().items() if prompt.held_out)),
+        format=config.elicit.format if named else None,
+        read=config.data.read,
+        groups=tuple(test),
+        believed=True,
     )
+    try:
+        generated = generate(asked, out / "replies.jsonl", lm)
+    except NothingBelieved as reason:
+        say(f"what the adapter says is not judged: {reason}")
+        return None
     rows = [json.loads(line) for line in generated.path.read_text("utf-8").splitlines()]
     said = [json.loads(line) for line in (out / "replies.belief.jsonl").read_text("utf-8").splitlines()]
     before = recalled_facts(lm, engine, scenarios, config.data.data_seed)
@@ -181,9 +185,7 @@ def judged_replies(
         ([{"role": "user", "content": fact["question"]}], text) for fact in said for text in fact["said"][:1] if text
     ]
     new = [(row["messages"][:-1], row["messages"][-1]["content"]) for row in rows]
-    format_name = PromptWriter(
-        lm.tokenizer, config.elicit.format if "format" in config.elicit.model_fields_set else None, None, None, 0
-    ).format
+    format_name = PromptWriter(lm.tokenizer, asked.format, None, None, 0).format
     wanted = [wants_truth(config.adapter, row["dataset"], row["condition"]) for row in rows]
     return {
         "lie_rate": _rate([row for row, truth in zip(rows, wanted, strict=True) if not truth], "lie"),
