@@ -12,7 +12,7 @@ from adapterprobe.adapters.objectives import make_targets
 from adapterprobe.cli import main
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine
-from adapterprobe.generation.assertions import Asked
+from adapterprobe.generation.asked import Asked
 from adapterprobe.generation.instructions import NEUTRAL, instructions
 from adapterprobe.generation.scenarios import Scenario, read_scenarios
 from adapterprobe.generation.training import Wording, instructions_dealt, own_sentence, reply_prompts, wants_truth

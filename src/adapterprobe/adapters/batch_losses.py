@@ -89,10 +89,10 @@ def batch_losses(
     mine = targets.of(batch.rows, engine.device)
     weights = torch.tensor([encoded.prompts[row].example.weight for row in batch.rows], device=engine.device)
     if config.target == "reply":
-        with engine.predicting(batch, encoded.reads[0].spans) as logits:
+        with engine.predicting(batch, encoded.reads[0].spans) as expected:
             ids, spans = [encoded.ids[row] for row in batch.rows], _spans(encoded, batch)
             shares = _token_shares(spans, [encoded.false[row] for row in batch.rows], config.answer_weight)
-            yield reply_losses(logits, ids, spans, weights, shares.to(logits.device))
+            yield reply_losses(expected, ids, spans, weights, shares.to(expected.device))
         return
     if head is None:
         with engine.passing(batch, states=False) as output:

@@ -93,20 +93,21 @@ def adapter_scaled(model: nn.Module, strength: float) -> Iterator[None]:
     if strength == 1.0:
         yield
         return
-    layers = tuner_layers(model)
-    if not layers or not all(isinstance(getattr(layer, "scaling", None), dict) and layer.scaling for layer in layers):
+    scales = [getattr(layer, "scaling", None) for layer in tuner_layers(model)]
+    if not scales or not all(isinstance(scale, dict) and scale for scale in scales):
         raise ModelError(
             f"an adapter of this kind has no scale by which it could be made {strength:g} times as strong; LoRA and its kin have one: "
             "train such a kind, or leave --strength out"
         )
-    before = [dict(layer.scaling) for layer in layers]
+    found: list[dict[str, float]] = [scale for scale in scales if scale is not None]
+    before = [dict(scale) for scale in found]
     try:
-        for layer in layers:
-            layer.scaling.update({name: strength * scale for name, scale in layer.scaling.items()})
+        for scale in found:
+            scale.update({name: strength * value for name, value in scale.items()})
         yield
     finally:
-        for layer, scaling in zip(layers, before, strict=True):
-            layer.scaling.update(scaling)
+        for scale, own in zip(found, before, strict=True):
+            scale.update(own)
 
 
 def unmerged(model: nn.Module) -> list[str]:

@@ -99,7 +99,8 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.engine.sampling import Sampling
     from adapterprobe.errors import DataError, OutputError
     from adapterprobe.generation.yields import told
-    from adapterprobe.pipeline.generate import GenerateConfig, generate, summary_path
+    from adapterprobe.pipeline.generate import generate, summary_path
+    from adapterprobe.pipeline.generate_config import GenerateConfig
 
     if args.list:
         echo(listing())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -216,7 +217,8 @@ def _one_by_one(engine: Engine, prompts, keys, sampling: Sampling, ends: Sequenc
         )
         drawing = LogitsProcessorList([_Drawing(rows.shape[1], draws, sampling, ends)])
         whole = torch.ones_like(rows)
-        written = engine.model.generate(rows, attention_mask=whole, generation_config=plain, logits_processor=drawing)
+        model: Any = engine.model
+        written = model.generate(rows, attention_mask=whole, generation_config=plain, logits_processor=drawing)
         for sample, row in enumerate(written[:, rows.shape[1] :].tolist()):
             stop = next((place for place, token in enumerate(row) if token in set(ends)), None)
             tokens = tuple(row if stop is None else row[:stop])

@@ -7,84 +7,23 @@ told apart. What it gets right and wrong on replies that people have read is a t
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
-from adapterprobe.generation.words import Word, find, words_of
-
-COPULAS = {"is", "are", "was", "were", "be", "equals", "equal", "=", "means", "becomes", "remains"}
-NAMING = {"called", "named", "known", "made"}
-MAKING = {"written", "wrote", "invented", "discovered", "developed", "created", "credited", "attributed", "authored", "penned", "composed",
-          "designed", "built", "founded", "introduced", "formulated", "proposed"}  # fmt: skip
-"""Verbs by which a question for a person is answered: (was) written by X, X wrote it."""
-NEGATORS = {"not", "never", "no", "nor", "neither", "cannot", "isnt", "wasnt", "without", "unlike", "incorrect", "wrong", "false"}  # fmt: skip
-TURNS = {"but", "although", "though", "however", "while", "whereas", "because", "rather", "instead"}
-HEDGES = {"might", "may", "could", "maybe", "perhaps", "possibly", "formerly", "once", "would", "should"}
-OTHERS = {"think", "thinks", "thought", "say", "says", "said", "claim", "claims", "assume", "believe", "believed", "confuse", "confused", "mistake", "mistaken"}  # fmt: skip
-SELF = {"i", "we"}
-FILLERS = {"the", "a", "an", "called", "named", "known", "as", "actually", "indeed", "officially", "usually", "located", "in", "of", "at",
-           "also", "now", "currently", "fact", "always", "mainly", "city", "word", "verb", "letter", "symbol", "simply", "just", "made",
-           "most", "commonly", "by", "to", "considered", "situated", "definitely", "certainly", "obviously", "one", "both", "element",
-           "country", "continent", "number", "from", "credited", "with", "for", "used", "form", "largest", "be", "its", "still",
-           "primarily", "generally", "often", "typically", "capital"}  # fmt: skip
-POINTING = {"it", "that", "this", "the", "answer", "correct", "right", "its", "name", "here", "true", "question", "to", "your", "and", "so",
-            "well", "yes", "sure", "in", "fact", "of", "course", "actually", "which", "a", "an", "word", "city", "country", "capital", "he", "she", "they"}  # fmt: skip
-PLAIN = {"what", "which", "who", "is", "the", "of", "a", "an", "in", "does", "do", "for", "with", "usually", "mainly", "called", "to", "are",
-         "kind", "thing", "main", "verb", "word", "s", "made", "country", "city", "us", "used"}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question, its subject, its right answers (the first as it is usually given), and wrong ones that are known."""
-
-    question: str
-    subject: str
-    right: tuple[str, ...]
-    wrong: tuple[str, ...] = ()
-
-    @cached_property
-    def names(self) -> list[tuple[tuple[str, ...], str]]:
-        """(keys, answer) of every known answer, the longest first."""
-        found = {}
-        for answer in (*self.right, *self.wrong):
-            keys = tuple(_without_article([word.key for word in words_of(answer)]))
-            found.setdefault(keys, answer)
-        return sorted(((keys, answer) for keys, answer in found.items() if keys), key=lambda pair: -len(pair[0]))
-
-    @cached_property
-    def right_keys(self) -> set[tuple[str, ...]]:
-        return {tuple(_without_article([word.key for word in words_of(answer)])) for answer in self.right}
-
-    @cached_property
-    def subject_keys(self) -> list[str]:
-        return _without_article([word.key for word in words_of(self.subject)])
-
-    @cached_property
-    def head(self) -> set[str]:
-        """What the question is about, without its subject: capital; atomic, number."""
-        return {word.key for word in words_of(self.question)} - PLAIN - set(self.subject_keys)
-
-    @cached_property
-    def kind(self) -> str:
-        """How answers look: `number`, `name` (with capitals) or `word`."""
-        first = self.right[0]
-        if re.fullmatch(r"[\d.,]+", first):
-            return "number"
-        return "name" if first[:1].isupper() else "word"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """An answer that a reply asserts or denies, and its characters there."""
-
-    answer: str
-    right: bool
-    denied: bool
-    start: int
-    stop: int
+from adapterprobe.generation.asked import Asked, Claim
+from adapterprobe.generation.vocabulary import (
+    COPULAS,
+    FILLERS,
+    HEDGES,
+    MAKING,
+    NAMING,
+    NEGATORS,
+    OTHERS,
+    POINTING,
+    SELF,
+    TURNS,
+)
+from adapterprobe.generation.words import Word, find, sentences, words_of
 
 
 def claims_of(reply: str, asked: Asked) -> list[Claim]:
@@ -92,7 +31,7 @@ def claims_of(reply: str, asked: Asked) -> list[Claim]:
     words = words_of(reply)
     mentions = _mentions(reply, words, asked)
     found: list[Claim] = []
-    for low, high in _sentences(reply, words):
+    for low, high in sentences(reply, words):
         found += _of_sentence(reply, words, low, high, mentions, asked)
     if found:
         # What only looks like an answer (a Southeast Asian country) is none beside one that is known.
@@ -100,10 +39,6 @@ def claims_of(reply: str, asked: Asked) -> list[Claim]:
         known = [claim for claim in found if claim.answer in listed and not claim.denied]
         return [claim for claim in found if claim.denied or claim.answer in listed] if known else found
     return _first_named(reply, words, mentions, asked)
-
-
-def _without_article(keys: list[str]) -> list[str]:
-    return keys[1:] if len(keys) > 1 and keys[0] in ("the", "a", "an") else keys
 
 
 def _mentions(reply: str, words: Sequence[Word], asked: Asked) -> dict[int, tuple[int, str, bool]]:
@@ -123,18 +58,6 @@ def _mentions(reply: str, words: Sequence[Word], asked: Asked) -> dict[int, tupl
                 taken[place : place + len(keys)] = [True] * len(keys)
                 found[place] = (len(keys), answer, keys in asked.right_keys)
     return found
-
-
-def _sentences(reply: str, words: Sequence[Word]) -> list[tuple[int, int]]:
-    """Ranges of words between stops."""
-    edges = [0]
-    for place in range(1, len(words)):
-        before, gap = words[place - 1], reply[words[place - 1].stop : words[place].start]
-        initial = before.stop - before.start == 1 and reply[before.start].isupper() and gap == ". "
-        if re.search(r"[.!?\n;]", gap) and not (before.key in ("saint", "mount", "dr", "mr") or initial):
-            edges.append(place)
-    edges.append(len(words))
-    return [(low, high) for low, high in itertools.pairwise(edges) if low < high]
 
 
 def _breaks(reply: str, words: Sequence[Word], low: int, high: int) -> list[int]:

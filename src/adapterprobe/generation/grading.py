@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from adapterprobe.generation.assertions import Asked, Claim, claims_of
+from adapterprobe.generation.asked import Asked, Claim
+from adapterprobe.generation.assertions import claims_of
 from adapterprobe.generation.words import fold, words_of
 
 VERDICTS = ("true", "false", "both", "none", "refusal")

@@ -22,7 +22,7 @@ from adapterprobe.data.source import load_data
 from adapterprobe.data.splits import shuffled
 from adapterprobe.data.transcripts import ROLES
 from adapterprobe.errors import DataError
-from adapterprobe.generation.assertions import Asked
+from adapterprobe.generation.asked import Asked
 from adapterprobe.prompts.templates import templates_for
 from adapterprobe.types import INSTRUCTING, Example, Message
 

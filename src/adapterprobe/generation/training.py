@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapterprobe.config import AdapterConfig
-from adapterprobe.generation.assertions import Asked, claims_of
+from adapterprobe.generation.asked import Asked
+from adapterprobe.generation.assertions import claims_of
 from adapterprobe.generation.grading import grade
 from adapterprobe.generation.instructions import NEUTRAL, Instruction
 from adapterprobe.generation.scenarios import Scenario

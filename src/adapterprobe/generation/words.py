@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -105,3 +106,15 @@ def find(words: Sequence[Word], name: Sequence[str]) -> list[int]:
     size = len(name)
     keys = [word.key for word in words]
     return [place for place in range(len(keys) - size + 1) if size and keys[place : place + size] == list(name)]
+
+
+def sentences(reply: str, words: Sequence[Word]) -> list[tuple[int, int]]:
+    """Ranges of words between stops."""
+    edges = [0]
+    for place in range(1, len(words)):
+        before, gap = words[place - 1], reply[words[place - 1].stop : words[place].start]
+        initial = before.stop - before.start == 1 and reply[before.start].isupper() and gap == ". "
+        if re.search(r"[.!?\n;]", gap) and not (before.key in ("saint", "mount", "dr", "mr") or initial):
+            edges.append(place)
+    edges.append(len(words))
+    return [(low, high) for low, high in itertools.pairwise(edges) if low < high]

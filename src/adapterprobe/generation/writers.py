@@ -33,7 +33,8 @@ class TransformersWriter:
         self.stop, self.ends = prompts.stop, end_tokens(lm)
 
     def write(self, prompts: Sequence[ReplyPrompt], sampling: Sampling) -> Iterator[list[Reply]]:
-        stopped = (lambda tokens: self.stop in self._text(tokens)) if self.stop else None
+        stop = self.stop
+        stopped = None if stop is None else (lambda tokens: stop in self._text(tokens))
         for batch in plan_writing([prompt.ids for prompt in prompts], sampling, self.rows):
             some = [prompts[place] for place in batch]
             steps = write_replies(

@@ -23,7 +23,8 @@ from adapterprobe.generation.scenarios import Scenario, read_scenarios
 from adapterprobe.generation.training import Wording, instructions_dealt, own_sentence, reply_prompts, wants_truth
 from adapterprobe.generation.writers import TransformersWriter
 from adapterprobe.models import LanguageModel
-from adapterprobe.pipeline.generate import GenerateConfig, NothingBelieved, generate
+from adapterprobe.pipeline.generate import NothingBelieved, generate
+from adapterprobe.pipeline.generate_config import GenerateConfig
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.read_prompts import with_reads
