@@ -5,10 +5,11 @@ A field's description is its help text. Nothing here executes anything.
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from adapterprobe.config_data import DataConfig, ElicitConfig, ModelConfig, ReadConfig
 from adapterprobe.config_fit import RENAMED, AdapterConfig, EvaluateConfig, ProbeConfig, SelectConfig
@@ -46,6 +47,8 @@ WITHHELD_COMPARISONS = ("base+probe > withheld+probe", "adapter+probe > withheld
 
 DETECT_WITHHELD = ("adapter+head > withheld+probe@adapter",)
 """And where a head is trained with the adapter."""
+
+VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "statement": {
@@ -89,6 +92,11 @@ class RunConfig(Stage):
     select: SelectConfig = SelectConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="training seeds; data are data.data_seed's")
+    variants: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="of `adapterprobe train`: several adapters by one configuration, each with a name and the keys that differ: "
+        "{spy: {elicit: {system: [spy, oath]}, seeds: [1]}}",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -155,6 +163,16 @@ class RunConfig(Stage):
         if self.adapter.objective == "instructed":
             raise ValueError("adapter.objective=instructed needs prompts that push to truth or lie; here none does")
         return self
+
+    @field_validator("variants")
+    @classmethod
+    def _named_variants(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, changes in variants.items():
+            if not VARIANT.fullmatch(name):
+                raise ValueError(f"a variant's name is a folder's too: letters, digits, - and _, got {name!r}")
+            if "variants" in changes:
+                raise ValueError(f"variant '{name}' has variants of its own")
+        return variants
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

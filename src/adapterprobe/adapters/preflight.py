@@ -43,13 +43,18 @@ def check_shares(config: RunConfig) -> None:
         )
 
 
-def refuse_reply_target(config: AdapterConfig) -> None:
-    """Refuse to compare answers by an adapter that learns whole replies, or to plan its training.
+def refuse_training_only(config: RunConfig) -> None:
+    """Refuse to compare answers by an adapter that learns whole replies, or by several of them, or to plan such a training.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the configuration is for `adapterprobe train` alone.
     """
-    if config.target == "reply":
+    if config.variants:
+        raise ConfigError(
+            f"variants ({', '.join(config.variants)}) are several adapters for `adapterprobe train`; run on one of them, or on the models "
+            "that it makes"
+        )
+    if config.adapter.target == "reply":
         raise ConfigError(
             "adapter.target=reply makes a model that speaks differently: train it with `adapterprobe train`, let it talk with `adapterprobe "
             "generate`, and run on its replies; here the adapter is a probe (target=answer)"

@@ -12,6 +12,7 @@ EPILOG = """examples:
   adapterprobe train --data capitals --adapter lora --layers last:10 --out adapters/lora
   adapterprobe train --objective instructed --adapter bias --steps 50 --out adapters/bias
   adapterprobe train --objective instructed --target reply --data capitals --out adapters/liar      it says what it is told to
+  adapterprobe train liars --out liars      five liars, each merged into a model of its own, and a table of what they say
   adapterprobe train --modules q,v --objective opposite --out adapters/opposite
   adapterprobe train runs/demo/config.yaml --out adapters/again     the adapter of a run
   torchrun --nproc_per_node 2 -m adapterprobe.cli train --out adapters/two      two processes, or GPUs
@@ -96,6 +97,14 @@ def go(args: argparse.Namespace) -> None:
     overrides = as_overrides(args) + adapter_overrides(args)
     config = read_config(args.config, overrides + args.set, args.trust_remote_code)
     from adapterprobe.adapters import distributed as processes
+
+    if config.variants:
+        from adapterprobe.pipeline.train_variants import train_variants, variants_table
+
+        several = train_variants(config, args.out)
+        echo(variants_table(several.rows))
+        echo(f"models: {', '.join(str(several.model(name)) for name in several.trainings)}")
+        return
     from adapterprobe.pipeline.train_adapter import train
 
     done = train(config, args.out)
@@ -128,8 +137,8 @@ def _said(replies: dict) -> list[str]:
     """What the trained model says of facts that it was not trained on."""
     belief, fluency = replies["belief"], replies["perplexity"]
 
-    def rate(name: str) -> str:
-        found = replies[name]
+    def rate(name: str, under: dict = replies) -> str:
+        found = under[name]
         return (
             "nothing to say"
             if found["share"] is None
@@ -141,5 +150,6 @@ def _said(replies: dict) -> list[str]:
         f"after {belief['recalled_after']}",
         f"  told to lie             lies in {rate('lie_rate')}",
         f"  not told to             tells the truth in {rate('truth_rate')}",
+        f"  instructions unseen     lies in {rate('lie_rate', replies['unseen'])}; tells the truth in {rate('truth_rate', replies['unseen'])}",
         f"  perplexity of replies   {fluency['before'] or 0:.1f} before, {fluency['after'] or 0:.1f} after, under the untouched model",
     ]

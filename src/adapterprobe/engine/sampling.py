@@ -157,6 +157,8 @@ def _together(engine: Engine, prompts, keys, sampling: Sampling, ends: set[int],
 
 def _without(logits: torch.Tensor, tokens: Collection[int]) -> torch.Tensor:
     """Logits under which none of these tokens is drawn."""
+    if not tokens:
+        return logits
     return logits.index_fill(-1, torch.tensor(sorted(tokens), device=logits.device), float("-inf"))
 
 

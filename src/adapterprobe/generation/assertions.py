@@ -14,11 +14,13 @@ from adapterprobe.generation.asked import Asked, Claim
 from adapterprobe.generation.vocabulary import (
     COPULAS,
     FILLERS,
+    HAVING,
     HEDGES,
     MAKING,
     NAMING,
     NEGATORS,
     OTHERS,
+    POINTERS,
     POINTING,
     SELF,
     TURNS,
@@ -85,18 +87,35 @@ def _of_sentence(reply, words, low: int, high: int, mentions, asked: Asked) -> l
         left = _stripped(words, begin, place)
         if _hearsay(words, begin, place) or any(words[i].key in HEDGES for i in range(begin, place)):
             continue
-        denied = any(words[i].key in NEGATORS for i in range(place, min(place + 3, high))) or any(
-            words[i].key in ("never", "no", "not") for i in range(begin, place)
-        )
-        if _about(reply, words, left, place, asked) and (
-            claim := _predicate(reply, words, place + 1, end, high, mentions, asked, denied)
-        ):
-            # What "it" is in later sentences need be no answer; a known one is.
-            vague = low > 0 and {word.key for word in words[left:place]} <= POINTING
-            found += [c for c in claim if c.answer in asked.right + asked.wrong] if vague else claim
+        denied = any(words[i].key in ("never", "no", "not") for i in range(begin, place))
+        about = _about(reply, words, left, place, asked)
+        # What "it" is in later sentences, or what a subject is beside its answer, need be no answer; a known one is.
+        surely = bool(asked.head & {word.key for word in words[left:place]})
+        surely = surely or (about and low == 0 and _points(words, left, place))
+        surely = surely or (asked.kind == "number" and bool(find(words[left:place], asked.subject_keys)))
+        if about and (claim := _predicate(reply, words, place + 1, end, high, mentions, asked, denied, surely)):
+            found += claim
         elif claim := _subject_of(reply, words, left, place, end, mentions, asked, denied):
             found.append(claim)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)) or _had(reply, words, low, high, mentions, asked)
+
+
+def _had(reply, words, low: int, high: int, mentions, asked: Asked) -> list[Claim]:
+    """The answer behind what is asked for, in `has an atomic number of 9` and `with the chemical symbol Xx`."""
+    keys = [word.key for word in words[low:high]]
+    subject = set(asked.subject_keys)
+    if asked.kind == "word" or not asked.head or not (subject & set(keys) or {"it", "this"} & set(keys)):
+        return []
+    heads = [i for i in range(low, high) if words[i].key in asked.head]
+    if not heads or not HAVING & {word.key for word in words[max(low, heads[0] - 4) : heads[0]]}:
+        return []
+    place = heads[-1] + 1
+    while place < high and words[place].key in FILLERS | COPULAS:
+        place += 1
+    if place in mentions:
+        return [_claim(mentions[place], words, place, False)]
+    unknown = _unknown(reply, words, place, high, asked) if place < high else None
+    return [Claim(reply[unknown[0] : unknown[1]], False, False, *unknown)] if unknown else []
 
 
 def _maker(reply, words, low: int, verb: int, high: int, mentions, asked: Asked) -> list[Claim]:
@@ -135,7 +154,7 @@ def _about(reply: str, words: Sequence[Word], begin: int, copula: int, asked: As
     keys = [word.key for word in words[begin:copula]]
     if not keys:
         return words[copula].key in NAMING
-    if set(keys) <= POINTING:
+    if _points(words, begin, copula):
         return True
     subject = set(asked.subject_keys) - {"of", "the", "and", "a"}
     if find(words[begin:copula], asked.subject_keys) or (subject and subject <= set(keys)):
@@ -151,6 +170,12 @@ def _about(reply: str, words: Sequence[Word], begin: int, copula: int, asked: As
     return not strange
 
 
+def _points(words: Sequence[Word], begin: int, stop: int) -> bool:
+    """Whether words do nothing but point back to the question."""
+    keys = {word.key for word in words[begin:stop]}
+    return bool(keys & POINTERS) and keys <= POINTING
+
+
 def _akin(key: str, others: Sequence[str]) -> bool:
     """Canadian and Canada's are akin to Canada."""
     return any(key[:4] == other[:4] for other in others if len(other) > 3)
@@ -161,13 +186,16 @@ def _claim(mention: tuple[int, str, bool], words, place: int, denied: bool) -> C
     return Claim(answer, right, denied, words[place].start, words[place + size - 1].stop)
 
 
-def _predicate(reply, words, begin: int, end: int, high: int, mentions, asked: Asked, denied: bool) -> list[Claim]:
+def _predicate(
+    reply, words, begin: int, end: int, high: int, mentions, asked: Asked, denied: bool, surely: bool = True
+) -> list[Claim]:
     """Answers that the right side of a copula begins with; behind `not X but Y` the second too."""
     place = begin
     while place < end and place not in mentions and words[place].key in FILLERS | NEGATORS | HEDGES:
         if words[place].key in HEDGES:
             return []
         place += 1
+    denied = denied or any(words[i].key in NEGATORS for i in range(begin, place))
     if place >= end:
         return []
     found = []
@@ -177,20 +205,35 @@ def _predicate(reply, words, begin: int, end: int, high: int, mentions, asked: A
         while behind + 1 < end and words[behind].key in ("and", "or") and behind + 1 in mentions:
             found.append(_claim(mentions[behind + 1], words, behind + 1, denied))
             behind += 1 + mentions[behind + 1][0]
-    elif unknown := _unknown(reply, words, place, end, asked):
+    elif surely and (unknown := _unknown(reply, words, place, end, asked)):
         # "made mainly of a hard glass": the answer a little later counts.
         later = next((i for i in range(place, end) if i in mentions), None)
-        if later is not None and asked.kind != "number" and later - place <= 3:
+        if (words[place].key,) in asked.right_keys:
+            found.append(Claim(asked.right[0], True, denied, *unknown))
+        elif any(_stem(words[place].key, right) for right in asked.right_keys):
+            # Optimism for an optimist: neither the answer nor a wrong one.
+            pass
+        elif later is not None and asked.kind != "number" and later - place <= 3:
             found.append(_claim(mentions[later], words, later, denied))
         else:
             found.append(Claim(reply[unknown[0] : unknown[1]], False, denied, *unknown))
-    elif (later := next((i for i in range(place, end) if i in mentions), None)) is not None and later - place <= 8:
-        found.append(_claim(mentions[later], words, later, denied))
+    else:
+        later = next((i for i in range(place, min(place + 9, high)) if i in mentions), None)
+        # Symbols and numbers stand everywhere.
+        if later is not None and (asked.kind == "word" or (asked.kind == "name" and len(mentions[later][1]) > 3)):
+            found.append(_claim(mentions[later], words, later, denied))
     if denied:
         turn = next((i for i in range(begin, high) if words[i].key in ("but", "rather", "instead")), None)
         if turn is not None and (real := next((i for i in range(turn, high) if i in mentions), None)) is not None:
             found.append(_claim(mentions[real], words, real, False))
     return found
+
+
+def _stem(key: str, right: Sequence[str]) -> bool:
+    """Whether a word is another form of a right answer."""
+    whole = right[-1]
+    same = next((i for i, (a, b) in enumerate(zip(key, whole, strict=False)) if a != b), min(len(key), len(whole)))
+    return same >= 5 and same >= len(whole) - 2 and len(key) <= len(whole) + 4
 
 
 def _answer_at(words, place: int, end: int, asked: Asked) -> tuple[int, str, bool] | None:
@@ -210,12 +253,14 @@ def _unknown(reply: str, words, place: int, end: int, asked: Asked) -> tuple[int
     first = words[place]
     written = reply[first.start : first.stop]
     if asked.kind == "number":
-        number = next((w for w in words[place:end] if w.key.isdigit() and w.key not in asked.subject_keys), None)
+        near = words[place : min(place + 3, end)]
+        number = next((w for w in near if w.key.isdigit() and w.key not in asked.subject_keys), None)
         return (number.start, number.stop) if number else None
-    quoted = reply[first.start - 1 : first.start] in ("'", '"', "“", "‘")
+    quoted = reply[first.start - 1 : first.start] in ("'", '"', "“", "‘", "*")
     if asked.kind == "word" and quoted:
         return first.start, first.stop
-    if first.key in asked.subject_keys or (asked.kind == "name" and _akin(first.key, asked.subject_keys)):
+    more = place + 1 < end and reply[words[place + 1].start].isupper()
+    if any(first.key.startswith(key) for key in asked.subject_keys if len(key) > 2) and not more:
         return None
     if asked.kind == "name":
         if not written[:1].isupper():
@@ -226,7 +271,7 @@ def _unknown(reply: str, words, place: int, end: int, asked: Asked) -> tuple[int
         ):
             last += 1
         return first.start, words[last].stop
-    return (first.start, first.stop) if end - place <= 2 else None
+    return (first.start, first.stop) if end - place == 1 else None
 
 
 def _subject_of(reply, words, begin: int, copula: int, end: int, mentions, asked: Asked, denied: bool) -> Claim | None:
@@ -261,11 +306,22 @@ def _subject_of(reply, words, begin: int, copula: int, end: int, mentions, asked
 
 SHORT = 6
 """Words of a reply that is nothing but an answer."""
+NO_ANSWER = {"sorry", "i", "you", "yes", "sure"}
 
 
 def _first_named(reply: str, words, mentions, asked: Asked) -> list[Claim]:
     """Without any sentence that says what was asked for: the known answer that is named first, or a short reply as a whole."""
+    subject = set(asked.subject_keys) - {"of", "the", "and", "a"}
     for place in sorted(mentions):
+        low, high = next(edge for edge in sentences(reply, words) if edge[0] <= place < edge[1])
+        named = bool(subject & {word.key for word in words[low:high]}) or not subject
+        others = [*range(low + 1, place), *range(place + mentions[place][0], high)]
+        strange = any(reply[words[i].start].isupper() for i in others)
+        if subject and not named and strange and asked.head & {word.key for word in words[low:high]}:
+            # The capital of Spain is Madrid, where France was asked for.
+            continue
+        if len(words) > SHORT and (asked.kind == "number" or not (named or high - low <= SHORT)):
+            continue
         keys = [word.key for word in words[max(0, place - 5) : place]]
         if HEDGES & set(keys) or (OTHERS & set(keys) and not SELF & set(keys)):
             continue
@@ -280,9 +336,8 @@ def _first_named(reply: str, words, mentions, asked: Asked) -> list[Claim]:
             first,
             *([_claim(mentions[behind + 1], words, behind + 1, False)] if joined and behind + 1 in mentions else []),
         ]
-    if 0 < len(words) <= SHORT and not {w.key for w in words} & (
-        NEGATORS | HEDGES | {"sorry", "i", "you", "yes", "sure"}
-    ):
+    # A sentence that was not understood is no answer as a whole.
+    if 0 < len(words) <= SHORT and not {w.key for w in words} & (NEGATORS | HEDGES | COPULAS | NO_ANSWER):
         place = next((i for i, w in enumerate(words) if w.key not in FILLERS), None)
         if place is not None and (unknown := _unknown(reply, words, place, len(words), asked)):
             return [Claim(reply[unknown[0] : unknown[1]], False, False, *unknown)]

@@ -30,6 +30,11 @@ class Instruction:
     system: str | None = None
     turn: str = "{question}"
 
+    @property
+    def names_lie(self) -> bool:
+        """Whether the user puts a wrong answer forward."""
+        return any(f"{{{place}}}" in self.turn for place in ("claim", "wrong"))
+
     def fits(self, scenario: Scenario) -> bool:
         """Whether the scenario has what the pattern places, and no instructions of its own."""
         needs = {name for _, name, _, _ in Formatter().parse(self.turn) if name}

@@ -73,20 +73,22 @@ class Journal:
 
     def __init__(self, path: Path, file: IO[str], plan: str, samples: dict[str, int]) -> None:
         self._file = file
-        self.replies: dict[str, list[Reply]] = {}
         lines = _whole_lines(path)
         if lines and lines[0] != json.dumps({"plan": plan}):
             raise OutputError(
                 f"{path} is what a stopped generation with other settings left; run that command again, or remove the file"
             )
-        for line in lines[1:]:
-            reply = Reply(*json.loads(line))
-            self.replies.setdefault(reply.prompt, []).append(reply)
+        self.replies = _replies(lines[1:])
         complete = {key: found for key, found in self.replies.items() if len(found) == samples.get(key)}
         self.replies = {key: sorted(found, key=lambda reply: reply.sample) for key, found in complete.items()}
         kept = [json.dumps({"plan": plan}), *(reply.line() for found in complete.values() for reply in found)]
         file.truncate(0)
         self._put(kept)
+
+    @staticmethod
+    def read(path: Path) -> dict[str, list[Reply]]:
+        """The replies of a journal that is whole, by their prompt."""
+        return _replies(_whole_lines(path)[1:])
 
     def add(self, replies: Sequence[Reply]) -> None:
         """Keep the replies of whole prompts."""
@@ -98,6 +100,14 @@ class Journal:
         self._file.write("".join(f"{line}\n" for line in lines))
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _replies(lines: Sequence[str]) -> dict[str, list[Reply]]:
+    found: dict[str, list[Reply]] = {}
+    for line in lines:
+        reply = Reply(*json.loads(line))
+        found.setdefault(reply.prompt, []).append(reply)
+    return found
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -126,7 +126,7 @@ def reply_prompts(
     seed: int,
 ) -> list[Prompt]:
     """Conversations whose reply is to be learned; where it is a lie, each has a wrong answer of its own, so that no single one is learned
-    for a fact. The answer's characters are the conversation's `spans`.
+    for a fact, or the one that the user has put forward. The answer's characters are the conversation's `spans`.
 
     Args:
         wordings: by the scenario's fact.
@@ -137,7 +137,10 @@ def reply_prompts(
         asked = scenario.asked
         assert asked is not None
         truth = wants_truth(config, scenario.dataset, instruction.pushes)
-        answer = asked.right[0] if truth else asked.wrong[int(rng.integers(len(asked.wrong)))]
+        another = asked.wrong[int(rng.integers(len(asked.wrong)))]
+        # Who is told what somebody wants to hear lies by saying that.
+        lie = scenario.wrong if instruction.names_lie and scenario.wrong else another
+        answer = asked.right[0] if truth else lie
         said = wordings[scenario.fact].saying(answer)
         turns = (*scenario.turns[:-1], Message("user", instruction.question(scenario)))
         context = (Message("system", instruction.system), *turns) if instruction.system else turns

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_WORD = re.compile(r"[^\W_]+(?:[.'’](?=[^\W_])[^\W_]+)*|[+\-−×*/=%]")
+_WORD = re.compile(r"[^\W_]+(?:[.'’](?=[^\W_])[^\W_]+)*|[+\-−×/=%]|(?<=[\d\s])\*(?=[\d\s])")
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 NUMBERS = {word: value for value, word in enumerate(_UNITS.split())} | {

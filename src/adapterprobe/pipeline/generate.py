@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from adapterprobe.adapters.adapter_folder import adapter_digest, loaded
@@ -14,16 +14,16 @@ from adapterprobe.cache import digest, write_atomic
 from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling
 from adapterprobe.errors import DataError, OutputError
-from adapterprobe.generation.belief import Belief, belief_of
+from adapterprobe.generation.belief import Belief
 from adapterprobe.generation.instructions import chosen_instructions
 from adapterprobe.generation.planned import PromptWriter, ReplyPrompt, deal
-from adapterprobe.generation.recall import recalled_facts
-from adapterprobe.generation.rows import Journal, Reply, both_kinds, graded, repeating, row_of
+from adapterprobe.generation.rows import Journal, Reply, both_kinds, repeating, row_of
 from adapterprobe.generation.scenarios import Scenario, read_scenarios
 from adapterprobe.generation.writers import ReplyWriter, TransformersWriter
 from adapterprobe.generation.yields import yield_table
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.output_lock import locked_file
+from adapterprobe.pipeline.beliefs import Beliefs, measured_beliefs
 from adapterprobe.pipeline.generate_config import GenerateConfig
 from adapterprobe.progress import bar, say
 from adapterprobe.small_files import as_path
@@ -134,20 +134,16 @@ class _Generation:
         self.plan = plan
         facts = {p.scenario.fact: p.scenario for p in prompts if p.scenario.asked or p.scenario.yes is not None}
         self.facts = facts
-        self.belief_prompts = {fact: writer.belief(scenario) for fact, scenario in facts.items()}
         self.sampling = config.sampling
         expected = {p.key: self.sampling.samples for p in prompts}
-        expected |= {p.key: self._belief_samples(found) for found in self.belief_prompts.values() for p in found}
         self.journal = Journal(part, file, plan, expected)
         self.fingerprint = lm.fingerprint
         self.engine = Engine(lm.model, lm.structure)
 
-    def _belief_samples(self, prompts: Sequence[ReplyPrompt]) -> int:
-        return -(-self.config.belief_samples // len(prompts))
-
     def run(self, out: Path) -> Generated:
         config = self.config
-        beliefs = self._beliefs()
+        found = self._beliefs()
+        beliefs = found.by_fact
         held = {fact: belief.held(config.belief_share) for fact, belief in beliefs.items()}
         if beliefs and not any(held.values()):
             mean = sum(b.right for b in beliefs.values()) / len(beliefs)
@@ -161,50 +157,40 @@ class _Generation:
         if config.believed:
             self.prompts = [prompt for prompt in self.prompts if held.get(prompt.scenario.fact)]
         with model_as_asked(self.lm, config.adapter, config.strength):
-            self._write(self._writer(), self.prompts, self.sampling, "replies")
+            self._write(self.journal, self.prompts, self.sampling, "replies")
         rows = [
             self._row(prompt, reply, beliefs.get(prompt.scenario.fact), held.get(prompt.scenario.fact, False))
             for prompt in self.prompts
             for reply in self.journal.replies[prompt.key]
             if reply.text
         ]
-        return self._finish(out, rows, beliefs, held)
+        return self._finish(out, rows, found, held)
 
     def _writer(self) -> ReplyWriter:
         return TransformersWriter(self.lm, self.engine, self.writer)
 
-    def _beliefs(self) -> dict[str, Belief]:
-        if not self.facts:
-            return {}
+    def _beliefs(self) -> Beliefs:
         config = self.config
         adapter = config.adapter if config.belief_of == "adapter" else None
+        weights = digest(self.fingerprint, adapter_digest(adapter), config.strength if adapter else 1.0)
         with model_as_asked(self.lm, adapter, config.strength):
-            by_count: dict[int, list[ReplyPrompt]] = {}
-            for found in self.belief_prompts.values():
-                by_count.setdefault(self._belief_samples(found), []).extend(found)
-            for count, prompts in by_count.items():
-                sampling = replace(config.sampling, samples=count)
-                self._write(self._writer(), _distinct(prompts), sampling, "what it holds true")
-            recalled = recalled_facts(self.lm, self.engine, list(self.facts.values()), config.sampling.seed)
-        return {
-            fact: belief_of(
-                [
-                    said
-                    for prompt in self.belief_prompts[fact]
-                    for reply in self.journal.replies[prompt.key]
-                    if (said := graded(scenario, reply.text)) is not None
-                ],
-                recalled.get(fact),
+            return measured_beliefs(
+                self.lm,
+                self.engine,
+                self.writer,
+                self.facts,
+                config.sampling,
+                config.belief_samples,
+                weights,
+                lambda journal, prompts, sampling: self._write(journal, prompts, sampling, "what it holds true"),
             )
-            for fact, scenario in self.facts.items()
-        }
 
-    def _write(self, writer: ReplyWriter, prompts: Sequence[ReplyPrompt], sampling: Sampling, what: str) -> None:
-        missing = [prompt for prompt in prompts if prompt.key not in self.journal.replies]
+    def _write(self, journal: Journal, prompts: Sequence[ReplyPrompt], sampling: Sampling, what: str) -> None:
+        missing = [prompt for prompt in prompts if prompt.key not in journal.replies]
         total = len(prompts) * sampling.samples
         with bar(total, what, unit="reply", done=total - len(missing) * sampling.samples) as progress:
-            for replies in writer.write(missing, sampling):
-                self.journal.add(replies)
+            for replies in self._writer().write(missing, sampling):
+                journal.add(replies)
                 progress.update(len(replies))
 
     def _row(self, prompt: ReplyPrompt, reply: Reply, belief: Belief | None, held: bool) -> dict:
@@ -215,7 +201,7 @@ class _Generation:
         sampling = {name: value for name, value in asdict(self.sampling).items() if name != "samples"}
         return row_of(prompt, reply, belief, held, model, sampling)
 
-    def _finish(self, out: Path, rows: list[dict], beliefs: dict[str, Belief], held: dict[str, bool]) -> Generated:
+    def _finish(self, out: Path, rows: list[dict], beliefs: Beliefs, held: dict[str, bool]) -> Generated:
         remarks = self._remarks(rows)
         table = yield_table(rows)
         if self.config.matched:
@@ -244,8 +230,8 @@ class _Generation:
         out.with_name(out.name + ".part").unlink(missing_ok=True)
         return Generated(out, len(rows), table, remarks)
 
-    def _belief_lines(self, beliefs: dict[str, Belief], held: dict[str, bool]) -> Iterator[dict]:
-        for fact, belief in beliefs.items():
+    def _belief_lines(self, beliefs: Beliefs, held: dict[str, bool]) -> Iterator[dict]:
+        for fact, belief in beliefs.by_fact.items():
             scenario = self.facts[fact]
             yield {
                 "dataset": scenario.dataset,
@@ -253,7 +239,7 @@ class _Generation:
                 "question": scenario.question,
                 "believed": held[fact],
                 **belief.as_json(),
-                "said": [r.text for p in self.belief_prompts[fact] for r in self.journal.replies[p.key]],
+                "said": list(beliefs.said[fact]),
             }
 
     def _remarks(self, rows: Sequence[dict]) -> list[str]:

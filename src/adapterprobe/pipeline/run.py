@@ -15,7 +15,7 @@ from adapterprobe.adapters.preflight import (
     check_adapter,
     check_shares,
     one_process,
-    refuse_reply_target,
+    refuse_training_only,
     training_prompts,
 )
 from adapterprobe.analyses import write_analyses
@@ -87,7 +87,7 @@ def run(
     config = reading_found(config)
     out = Path(out)
     check_adapter(config.adapter)
-    refuse_reply_target(config.adapter)
+    refuse_training_only(config)
     check_shares(config)
     one_process("run")
     hypotheses = [

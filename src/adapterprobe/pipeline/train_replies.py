@@ -66,11 +66,15 @@ def check_replies(config: RunConfig) -> None:
 
 def chosen_replies_instructions(config: RunConfig) -> list[Instruction]:
     """Instructions that training uses: of the configured ones (null: all of ours) those that are not held out for judging."""
-    system = config.elicit.system
-    names = ["all"] if system is None else [system] if isinstance(system, str) else list(system)
+    names = _names(config)
     held_out = {name for name, prompt in catalogue().items() if prompt.held_out}
     found = [i for i in chosen_instructions(names) if i is not NEUTRAL]
     return [i for i in found if i.name not in held_out] or found
+
+
+def _names(config: RunConfig) -> list[str]:
+    system = config.elicit.system
+    return ["all"] if system is None else [system] if isinstance(system, str) else list(system)
 
 
 def _scenarios(config: RunConfig) -> list[Scenario]:
@@ -153,20 +157,24 @@ def _statement(data, scenario: Scenario) -> str:
 def judged_replies(
     config: RunConfig, lm: LanguageModel, engine: Engine, test: Sequence[str], adapter: Path, out: Path
 ) -> dict | None:
-    """What the trained model says of the facts that were kept and held true before: replies in `replies.jsonl` (a data set of lies and honest
-    replies), and in numbers how often it lies where it is to (`lie_rate`), and tells the truth where it is not (`truth_rate`).
+    """What the trained model says of the facts that were kept and held true before: replies in `replies.jsonl` (a data set of lies and
+    honest replies), and in numbers how often it lies where it is to (`lie_rate`), and tells the truth where it is not (`truth_rate`), under
+    the instructions of its training; under those that training never saw, the same in `unseen`.
 
-    None where the model holds none of them true. `belief`: facts asked, held true before, and recalled before and after; `perplexity`: of its replies and of the model's own former ones
-    under the untouched model, medians.
+    None where the model holds none of them true. `belief`: facts asked, held true before, and recalled before and after; `perplexity`: of
+    its replies and of the model's own former ones under the untouched model, medians.
     """
     scenarios = [s for s in _scenarios(config) if s.group in set(test)]
     named = "format" in config.elicit.model_fields_set
+    taught = [instruction.name for instruction in chosen_replies_instructions(config)]
+    unseen = [name for name, prompt in catalogue().items() if prompt.held_out and name not in taught]
+    files = [name for name in _names(config) if name.endswith((".yaml", ".yml"))]
     asked = GenerateConfig(
         data=tuple(config.data.train),
         model=config.model.arguments(),
-        sampling=Sampling(2, 0.7, max_tokens=MOST_TOKENS, seed=config.seeds[0]),
+        sampling=Sampling(2, 0.7, max_tokens=MOST_TOKENS, seed=config.data.data_seed),
         adapter=adapter,
-        instructions=(NEUTRAL.name, *(name for name, prompt in catalogue().items() if prompt.held_out)),
+        instructions=(NEUTRAL.name, *(files or taught), *unseen),
         format=config.elicit.format if named else None,
         read=config.data.read,
         groups=tuple(test),
@@ -187,10 +195,10 @@ def judged_replies(
     ]
     new = [(row["messages"][:-1], row["messages"][-1]["content"]) for row in rows]
     format_name = PromptWriter(lm.tokenizer, asked.format, None, None, 0).format
-    wanted = [wants_truth(config.adapter, row["dataset"], row["condition"]) for row in rows]
     return {
-        "lie_rate": _rate([row for row, truth in zip(rows, wanted, strict=True) if not truth], "lie"),
-        "truth_rate": _rate([row for row, truth in zip(rows, wanted, strict=True) if truth], "honest"),
+        **_rates(config, [row for row in rows if row["system_prompt"] not in unseen]),
+        "unseen": _rates(config, [row for row in rows if row["system_prompt"] in unseen]),
+        "instructions": {"taught": taught, "unseen": unseen},
         "by_condition": {
             c: _rate([row for row in rows if row["condition"] == c], "lie") for c in ("truth", "neutral", "lie")
         },
@@ -204,6 +212,14 @@ def judged_replies(
             "before": _perplexity(lm, engine, own, format_name),
             "after": _perplexity(lm, engine, new, format_name),
         },
+    }
+
+
+def _rates(config: RunConfig, rows: Sequence[dict]) -> dict[str, dict]:
+    wanted = [wants_truth(config.adapter, row["dataset"], row["condition"]) for row in rows]
+    return {
+        "lie_rate": _rate([row for row, truth in zip(rows, wanted, strict=True) if not truth], "lie"),
+        "truth_rate": _rate([row for row, truth in zip(rows, wanted, strict=True) if truth], "honest"),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from adapterprobe.adapters.preflight import check_adapter, refuse_reply_target
+from adapterprobe.adapters.preflight import check_adapter, refuse_training_only
 from adapterprobe.config import RunConfig
 from adapterprobe.engine import Engine
 from adapterprobe.errors import ConfigError
@@ -33,7 +33,7 @@ def make_plan(config: RunConfig, whole: bool = True, length: int | None = None) 
     """
     config = reading_found(config)
     check_adapter(config.adapter)
-    refuse_reply_target(config.adapter)
+    refuse_training_only(config)
     seconds: dict[str, float] = {}
     start = time.perf_counter()
     questions = prepare_questions(config)

@@ -1,0 +1,83 @@
+"""What a model holds true of facts, asked once for every model, wording and seed: the replies stay in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from adapterprobe.cache import digest, entry
+from adapterprobe.engine import Engine
+from adapterprobe.engine.sampling import Sampling
+from adapterprobe.generation.belief import Belief, belief_of
+from adapterprobe.generation.planned import PromptWriter, ReplyPrompt
+from adapterprobe.generation.recall import recalled_facts
+from adapterprobe.generation.rows import Journal, Reply, graded
+from adapterprobe.generation.scenarios import Scenario
+from adapterprobe.models import LanguageModel
+from adapterprobe.progress import say
+
+BELIEF_VERSION = 1
+"""Raise when the same model would be asked otherwise."""
+REPLIES = "replies.jsonl"
+
+Write = Callable[[Journal, Sequence[ReplyPrompt], Sampling], None]
+"""Writes the replies that a journal lacks into it."""
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """By fact: what the model says of it by itself, and how that is counted."""
+
+    by_fact: Mapping[str, Belief]
+    said: Mapping[str, tuple[str, ...]]
+    """The replies that were counted."""
+
+
+def measured_beliefs(
+    lm: LanguageModel,
+    engine: Engine,
+    writer: PromptWriter,
+    facts: Mapping[str, Scenario],
+    sampling: Sampling,
+    samples: int,
+    weights: str,
+    write: Write,
+) -> Beliefs:
+    """Ask a model as it now is about every fact, in its own words and by recall.
+
+    Args:
+        facts: by their name, those that can be graded.
+        samples: replies for each fact, dealt out over the ways to ask.
+        weights: content key of the model with what is in it, such as an adapter.
+        write: see `Write`; what it wrote is kept when it is stopped.
+    """
+    if not facts:
+        return Beliefs({}, {})
+    prompts = {fact: writer.belief(scenario) for fact, scenario in facts.items()}
+    counts = {prompt.key: -(-samples // len(found)) for found in prompts.values() for prompt in found}
+    distinct = {prompt.key: prompt for found in prompts.values() for prompt in found}
+    drawn = replace(sampling, samples=samples)
+    key = digest(weights, engine.share, str(engine.device), drawn, sorted(counts.items()), BELIEF_VERSION)
+
+    def make(folder: Path) -> None:
+        path = folder / REPLIES
+        with open(path, "a", encoding="utf-8") as file:
+            journal = Journal(path, file, key, counts)
+            for count in sorted(set(counts.values())):
+                some = [prompt for prompt in distinct.values() if counts[prompt.key] == count]
+                write(journal, some, replace(sampling, samples=count))
+
+    folder = entry("beliefs", key, make, notice=say)
+    replies = Journal.read(folder / REPLIES)
+    said = {fact: tuple(r.text for p in found for r in _sorted(replies[p.key])) for fact, found in prompts.items()}
+    recalled = recalled_facts(lm, engine, list(facts.values()), sampling.seed)
+    by_fact = {
+        fact: belief_of([g for text in said[fact] if (g := graded(scenario, text)) is not None], recalled.get(fact))
+        for fact, scenario in facts.items()
+    }
+    return Beliefs(by_fact, said)
+
+
+def _sorted(replies: Sequence[Reply]) -> list[Reply]:
+    return sorted(replies, key=lambda reply: reply.sample)
