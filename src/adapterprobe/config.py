@@ -45,6 +45,9 @@ DETECT_HYPOTHESES = (
 WITHHELD_COMPARISONS = ("base+probe > withheld+probe", "adapter+probe > withheld+probe@adapter")
 """What every run over replies is asked, whatever else its hypotheses are: is more found in the reply than in front of it?"""
 
+STRANGER_COMPARISONS = ("base+probe > stranger+probe",)
+"""What a run with `evaluate.stranger` is asked on test: does reading the model itself tell more than reading its words by another?"""
+
 DETECT_WITHHELD = ("adapter+head > withheld+probe@adapter",)
 """And where a head is trained with the adapter."""
 
@@ -60,6 +63,7 @@ READ_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "elicit": {"conditions": ["neutral"], "shots": 0, "format": "auto"},
         "evaluate": {
             "shifts": READ_SHIFTS,
+            "baselines": ["tfidf"],
             "hypotheses": [
                 f"{comparison} on {split}"
                 for comparison in (
@@ -126,6 +130,7 @@ class RunConfig(Stage):
         if what == "reply" and isinstance(evaluate, dict) and isinstance(evaluate.get("hypotheses"), list):
             stated = [str(text) for text in evaluate["hypotheses"]]
             asked = [f"{comparison} on test" for comparison in (*WITHHELD_COMPARISONS, *DETECT_WITHHELD * detects)]
+            asked += [f"{comparison} on test" for comparison in STRANGER_COMPARISONS if evaluate.get("stranger")]
             found["evaluate"] = {**evaluate, "hypotheses": [*stated, *(text for text in asked if text not in stated)]}
         return found
 

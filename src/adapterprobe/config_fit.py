@@ -280,6 +280,16 @@ class EvaluateConfig(Stage):
         description="ways in which 40 groups of test are asked again, of every arm as it was fitted; [] for none. Of replies: no system "
         "prompt (the same reply after the system's text was taken away) and another format",
     )
+    stranger: str | None = Field(
+        default=None,
+        description="another model, as model.name, that reads the same rows: arms stranger and stranger+probe. What does access to the "
+        "model's own states add? The natural one is what the model was made from",
+    )
+    baselines: list[Literal["tfidf", "followups"]] = Field(
+        default=[],
+        description="judges that see no state: tfidf (words alone) and followups (a probe on what the model answers to 24 unrelated "
+        "questions behind what is read, Pacchiardi et al. 2023)",
+    )
     directions: bool = Field(
         default=True, description="compare directions, draw projections, and add the direction to the model's states"
     )

@@ -5,15 +5,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
 from adapterprobe.cli import main
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, with_changes
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.evaluate.controls import SWAPPED
-from adapterprobe.evaluate.schema import ARMS, COLUMNS, HEAD, READ_COLUMNS, WITHHELD, WITHHELD_ON
+from adapterprobe.evaluate.schema import ARMS, BASELINES, COLUMNS, HEAD, READ_COLUMNS, WITHHELD, WITHHELD_ON
 from adapterprobe.prompts.reading import reading_found
+from conftest import FAMILIES
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 CONTROLS = (WITHHELD, WITHHELD_ON)
@@ -55,6 +56,16 @@ def chatty(tiny_folder, folder):
     return folder
 
 
+def stranger(tiny_folder, folder):
+    """Another model, of another family, with fewer blocks and a template of its own."""
+    config = CONFIG_MAPPING["gpt2"](**FAMILIES["gpt2"] | {"n_layer": 3}, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = TEMPLATE.replace("<{{ m.role }}>", "{{ m.role }}: ").replace("<assistant>", "assistant: ")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_folder, tmp_path_factory):
     base = tmp_path_factory.mktemp("replies")
@@ -77,6 +88,7 @@ def finished(tiny_folder, tmp_path_factory):
     ]
     for setting in (
         "adapter.layers=1-3", "adapter.epochs=2", "adapter.rank=4", "seeds=[0,1]", "probes=[logistic,mass_mean,attention,token_logistic]",
+        f"evaluate.stranger={stranger(tiny_folder, base / 'stranger')}", "evaluate.baselines=[tfidf,followups]",
         "select.strengths=[0.01,1.0]", "select.curve=[]", "evaluate.resamples=1000", "data.min_groups=4", "evaluate.adapter_controls=false",
     ):  # fmt: skip
         argv += ["--set", setting]
@@ -147,7 +159,7 @@ def test_what_the_report_says_first(finished):
     (test,) = (e for e in about["replies"] if e["split"] == "test")
     assert test["matched"] == test["contexts"] == test["replies"] / 2 and test["authors"] == {"tiny": test["replies"]}
     verdicts = json.loads((finished / "out" / "verdicts.json").read_text())
-    assert f"base+probe > {WITHHELD} on test" in {v["hypothesis"] for v in verdicts} and len(verdicts) == 8
+    assert f"base+probe > {WITHHELD} on test" in {v["hypothesis"] for v in verdicts} and len(verdicts) == 9
     challenge = json.loads((finished / "out" / "challenge.json").read_text())
     assert {r["pool"] for r in challenge["pools"]} == {"mean", "last", "first", "max", "rolling:8"}
     assert {r["shift"] for r in challenge["shifts"]} == {"no system prompt", "another format"}
@@ -161,6 +173,34 @@ def test_what_the_report_says_first(finished):
             "mean",
         ):
             assert abs(main_pool[record["split"]] - record["estimate"]) < 1e-9, "the table's own pooling is the run's"
+
+
+def test_what_sees_no_state_of_the_model_stands_beside_it(finished):
+    frame = pd.read_parquet(finished / "out" / "predictions.parquet")
+    mine = frame[(frame["split"] == "test") & (frame["seed"] == 0)]
+    base = mine[(mine["arm"] == "base+probe") & (mine["probe"] == "logistic")]
+    for arm in BASELINES:
+        there = mine[(mine["arm"] == arm) & (mine["probe"].isna() | (mine["probe"] == "logistic"))]
+        assert list(there["prompt_id"]) == list(base["prompt_id"]) and there["threshold"].notna().all()
+        assert not np.allclose(there["score"], base["score"])
+    assert set(mine.loc[mine["arm"] == "stranger+probe", "probe"]) == {
+        "logistic",
+        "mass_mean",
+        "attention",
+        "token_logistic",
+    }
+    assert set(mine.loc[mine["arm"] == "followups", "probe"]) == {"logistic", "mass_mean"}
+    assert mine.loc[mine["arm"].isin(["followups", "tfidf", "stranger"]), "layer"].isna().all()
+    assert mine.loc[mine["arm"] == "stranger+probe", "layer"].max() <= 3, "its own layers, of which it has fewer"
+    about = json.loads((finished / "out" / "about.json").read_text())
+    assert about["baselines"]["stranger"]["name"] == "stranger" and len(about["baselines"]["followups"]) == 24
+    left_out = {(e["arm"], e["probe"]) for e in about["left_out"]}
+    assert left_out == {("followups", "attention"), ("followups", "token_logistic")}
+    verdicts = [v["hypothesis"] for v in json.loads((finished / "out" / "verdicts.json").read_text())]
+    assert "base+probe > stranger+probe on test" in verdicts
+    for name in ("report.md", "report.html"):
+        said = (finished / "out" / name).read_text()
+        assert "stranger is stranger, which did not write" in said and "24 unrelated questions" in said
 
 
 def test_tokens_are_those_of_the_replies(finished):
@@ -179,7 +219,9 @@ def test_replies_of_other_contexts(finished):
     challenge = json.loads((finished / "out" / "challenge.json").read_text())
     controls = json.loads((finished / "out" / "controls.json").read_text())
     mine = [c for c in controls if c["control"] == SWAPPED]
-    assert {c["arm"] for c in mine} == set(ARMS) - {HEAD, *CONTROLS} and len(mine) == len(challenge["swapped"])
+    assert {c["arm"] for c in mine} == set(ARMS) - {HEAD, *CONTROLS, *BASELINES} and len(mine) == len(
+        challenge["swapped"]
+    )
     for record, control in zip(challenge["swapped"], mine, strict=True):
         low, high = record["context"]["low"], record["context"]["high"]
         assert low <= record["context"]["auroc"] <= high and control["met"] == (low <= 0.5)
@@ -285,6 +327,8 @@ def test_the_withheld_reply_is_always_asked_about():
         ("adapter > base on test for truth", {"read": {"what": "reply"}}, "no axis 'truth'; it has deception"),
         ("adapter > base on test for deception", {}, "no axis 'deception'"),
         (f"base+probe > {WITHHELD} on test", {}, "is there where replies are read"),
+        ("base+probe > stranger on test", {}, "is there with evaluate.stranger=MODEL"),
+        ("base+probe > followups on test", {"read": {"what": "statement"}}, r"with evaluate.baselines=\[followups\]"),
     ],
 )
 def test_hypotheses_about_what_a_run_does_not_have(text, config, match, tmp_path):

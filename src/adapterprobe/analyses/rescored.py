@@ -10,7 +10,7 @@ from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.cache import digest
 from adapterprobe.detectors.features import ActivationPair
 from adapterprobe.detectors.fit import ArmFit, head_detectors, own_detector
-from adapterprobe.evaluate.schema import HEAD
+from adapterprobe.evaluate.schema import BASELINES, HEAD
 from adapterprobe.evaluate.scores import Detector
 from adapterprobe.prompts.encoded import Encoded
 
@@ -21,7 +21,7 @@ Recorded = tuple[HiddenStates, HiddenStates | TokenStates]
 def rescored(run: FittedRun, ways: Mapping[str, Encoded]) -> dict[str, list[Detector]]:
     """By name, the detectors of the lowest seed (own answers, the main probe of every arm, the head) with scores for those prompts."""
     seed, lm = run.lowest_seed, run.lm
-    fits = run.fits_of(probe=run.main_probe, seed=seed)
+    fits = [fit for fit in run.fits_of(probe=run.main_probe, seed=seed) if fit.arm not in BASELINES]
     weights = digest(lm.fingerprint, run.adapters[seed].key)
     off = {name: _recorded(run, name, encoded, lm.fingerprint, fits, "off") for name, encoded in ways.items()}
     with run.adapter_on(seed):

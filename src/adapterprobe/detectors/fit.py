@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +14,10 @@ from adapterprobe.activations import HiddenStates
 from adapterprobe.activations.in_memory import MemoryStates
 from adapterprobe.adapters.detect_head import load_head
 from adapterprobe.config import RunConfig
-from adapterprobe.detectors.features import ActivationPair, feature_spec
+from adapterprobe.detectors.features import ActivationPair, FeatureSpec, LayerFeatures, feature_spec
 from adapterprobe.detectors.search_cache import SearchJob, fitted
 from adapterprobe.errors import DataError
+from adapterprobe.evaluate.schema import BASELINES, FOLLOWUPS
 from adapterprobe.evaluate.scores import Detector
 from adapterprobe.probes.select import Rows, Selection
 from adapterprobe.progress import bar, say
@@ -35,6 +38,26 @@ class ArmFit:
     rows: Rows
     seconds: float = 0.0
     """What the search took when it was made."""
+
+
+@dataclass(frozen=True)
+class BaselineArm:
+    """An arm that sees no state of the model that is read: something else that gives features of the same prompts."""
+
+    arm: str
+    states: Any
+    """Whatever gives a `layer` and has a `key` (see `ActivationPair`)."""
+    probe_inputs: Mapping[str, FeatureSpec]
+    """How each probe looks, by its name."""
+    refused: Mapping[str, str]
+    """Probes that cannot be fitted here, and why."""
+    tokens: Any = None
+    """Where a probe reads tokens."""
+
+    def view(self, probe_input: FeatureSpec) -> LayerFeatures:
+        """What a probe sees."""
+        seen = self.tokens if probe_input.kind == "tokens" else self.states
+        return functools.lru_cache(maxsize=4)(seen.layer)
 
 
 ASKED_FALSE: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
@@ -88,11 +111,13 @@ def fit_arms(
     base: HiddenStates,
     adapted: dict[int, HiddenStates],
     tokens: ActivationPair | None,
+    baselines: Sequence[BaselineArm] = (),
 ) -> tuple[list[ArmFit], list[dict]]:
     """Every probe arm of every seed. Arms that see no adapter are fitted once and repeated per seed.
 
     Args:
         tokens: states of tokens, where a probe reads them.
+        baselines: arms that see no state of the model, fitted and searched for in the same way.
 
     Returns:
         The fits, and what was left out: a probe that cannot be fitted in an arm, with the reason.
@@ -106,20 +131,38 @@ def fit_arms(
     feature_specs = {spec.label: feature_spec(spec, config, base.layers[-1]) for spec in config.probe_specs}
     views = {"tokens": tokens.views() | states.withheld_tokens() if tokens else {}, "states": states.views()}
     fits, left_out = [], []
-    total = len(views["states"]) * sum(len(probe_input.layers) for probe_input in feature_specs.values())
+    jobs = [
+        (
+            arm,
+            seed,
+            feature_specs,
+            lambda spec, arm=arm, seed=seed: views["tokens" if spec.kind == "tokens" else "states"][arm, seed],
+            states.key(arm, seed),
+        )
+        for arm, seed in views["states"]
+    ]
+    jobs += [(b.arm, None, b.probe_inputs, b.view, [b.arm, b.states.key]) for b in baselines]
+    total = sum(len(probe_input.layers) for _, _, inputs, _, _ in jobs for probe_input in inputs.values())
+    left_out += [
+        {"arm": b.arm, "probe": probe, "seed": None, "reason": reason}
+        for b in baselines
+        for probe, reason in b.refused.items()
+    ]
     with bar(total, "fitting probes", unit="layer") as progress:
-        for arm, seed in views["states"]:
+        for arm, seed, inputs, view, key in jobs:
             rows = replace(everything, fit=matched) if arm == "base+probe@matched" else everything
             for spec in config.probe_specs:
-                probe_input = feature_specs[spec.label]
-                features = probe_input.of(views["tokens" if probe_input.kind == "tokens" else "states"][arm, seed])
+                if spec.label not in inputs:
+                    continue
+                probe_input = inputs[spec.label]
+                features = probe_input.of(view(probe_input))
                 progress.set_postfix_str(f"{arm}, {spec.label}", refresh=False)
                 try:
                     job = SearchJob(spec, probe_input, rows, config.select)
-                    selection, seconds = fitted(job, features, states.key(arm, seed), progress.update)
+                    selection, seconds = fitted(job, features, key, progress.update)
                     _check_scores(selection)
                 except DataError as error:
-                    if spec.label == config.evaluate.probe:
+                    if spec.label == config.evaluate.probe and arm not in BASELINES:
                         raise
                     say(f"probe '{spec.label}' is left out of {arm}: {error}")
                     left_out.append({"arm": arm, "probe": spec.label, "seed": seed, "reason": str(error)})
@@ -183,13 +226,16 @@ def all_rows(config: RunConfig, encoded: Encoded) -> Rows:
 
 
 def probe_detectors(fits: list[ArmFit], all_layers: bool = False, axis: str = "truth") -> list[Detector]:
-    """Detectors at each arm's selected layer, or at all layers.
+    """Detectors at each arm's selected layer, or at all layers (of arms that have some).
 
     Args:
         axis: what they were fitted for.
     """
     return [
-        Detector(fit.arm, fit.probe, layer_fit.layer, fit.seed, axis, layer_fit.scores)
+        Detector(
+            fit.arm, fit.probe, None if fit.arm == FOLLOWUPS else layer_fit.layer, fit.seed, axis, layer_fit.scores
+        )
         for fit in fits
         for layer_fit in (fit.selection.fits if all_layers else [fit.selection.best])
+        if not (all_layers and fit.arm == FOLLOWUPS)
     ]

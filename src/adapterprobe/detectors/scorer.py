@@ -24,7 +24,7 @@ from adapterprobe.detectors.novelty import Novelty
 from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError, OutputError
 from adapterprobe.evaluate.conformal import answers
-from adapterprobe.evaluate.schema import CLASSES, HEAD, WITHHELD, WITHHELD_ON
+from adapterprobe.evaluate.schema import BASELINES, CLASSES, HEAD, WITHHELD, WITHHELD_ON
 from adapterprobe.models import load_model
 from adapterprobe.models.source_files import differing, source_record
 from adapterprobe.output_folder import AGAIN, check_run, read_predictions
@@ -135,6 +135,9 @@ class Scorer:
         found = []
         for key, rows in frame.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
             arm, label = cast(tuple[str, Any], key)
+            if arm in BASELINES:
+                # They are there to be beaten; what they read is not this model's.
+                continue
             label = None if pd.isna(label) else str(label)
             probe, probe_input, layer = None, None, None
             head = load_head(self.folder / "adapter") if arm == HEAD else None

@@ -9,7 +9,7 @@ import pandas as pd
 
 from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.intervals import difference, resample
-from adapterprobe.evaluate.schema import main_axis
+from adapterprobe.evaluate.schema import has_probe, main_axis
 from adapterprobe.evaluate.verdict import LEVEL, holm, limits, p_value
 
 
@@ -60,7 +60,7 @@ def _difference(first: Side, other: Side, arm: str, split: str, resamples: int) 
     if shared:
         parts = [p[p["prompt_id"].isin(shared)] for p in parts]
     evaluations = [Evaluation(part, split, 0) for part in parts]
-    probes = [side.probe if "probe" in arm else None for side in (other, first)]
+    probes = [side.probe if has_probe(arm) else None for side in (other, first)]
     try:
         statistics = [e.arm_auroc(arm, probe) for e, probe in zip(evaluations, probes, strict=True)]
     except KeyError:

@@ -7,6 +7,7 @@ import pandas as pd
 from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.gaps import gap_records
 from adapterprobe.evaluate.intervals import FEWEST_GROUPS, difference, estimate
+from adapterprobe.evaluate.schema import has_probe
 from adapterprobe.evaluate.scores import refuse_non_finite_scores
 from adapterprobe.evaluate.statistics import Statistic
 from adapterprobe.evaluate.verdict import Hypothesis, across_seed_interval, judge
@@ -41,7 +42,7 @@ def evaluate(
         if evaluation is None:
             continue
         sides = [
-            evaluation.arm_auroc(arm, probe if "probe" in arm else None, hypothesis.axis)
+            evaluation.arm_auroc(arm, probe if has_probe(arm) else None, hypothesis.axis)
             for arm in (hypothesis.better, hypothesis.worse)
         ]
         first, second = sides
@@ -61,7 +62,7 @@ def _measured(
     evaluation: Evaluation, hypothesis: Hypothesis, probe: str, first: Statistic, second: Statistic, min_groups: int
 ) -> tuple[float, float, int]:
     """Difference, its standard error, and the groups that it really rests on: those with a labelled row in cells of both arms."""
-    names = [(arm, probe if "probe" in arm else None) for arm in (hypothesis.better, hypothesis.worse)]
+    names = [(arm, probe if has_probe(arm) else None) for arm in (hypothesis.better, hypothesis.worse)]
     rows = [evaluation.compared_rows(arm, own, hypothesis.axis) for arm, own in names]
     groups = set.intersection(*(set(part["group_code"]) for part in rows))
     value, error = difference(first, second, evaluation.weights, min_groups, len(groups))
@@ -73,7 +74,7 @@ def _seed_differences(evaluation: Evaluation, hypothesis: Hypothesis, probe: str
     found = []
     for seed in evaluation.seeds:
         sides = [
-            evaluation.arm_auroc(arm, probe if "probe" in arm else None, hypothesis.axis, [seed])
+            evaluation.arm_auroc(arm, probe if has_probe(arm) else None, hypothesis.axis, [seed])
             for arm in (hypothesis.better, hypothesis.worse)
         ]
         known = [estimate(side, len(evaluation.group_names)) for side in sides if side is not None]

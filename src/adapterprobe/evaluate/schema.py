@@ -25,6 +25,10 @@ ARMS = [
     "adapter+head",
     "withheld+probe",
     "withheld+probe@adapter",
+    "stranger",
+    "stranger+probe",
+    "followups",
+    "tfidf",
 ]
 HEAD = "adapter+head"
 """The linear head that was trained with the adapter (objective `detect`), on states with the adapter on."""
@@ -32,6 +36,21 @@ WITHHELD, WITHHELD_ON = "withheld+probe", "withheld+probe@adapter"
 """Controls that stand beside the arms of replies: a probe on the state in front of the reply's first token, adapter off and on."""
 WITHHELD_OF = {"base+probe": WITHHELD, "adapter+probe": WITHHELD_ON, HEAD: WITHHELD_ON}
 """By arm, the control that sees what it sees but the reply."""
+STRANGER, STRANGER_PROBE = "stranger", "stranger+probe"
+"""The same rows read by another model, which did not write them: its own answer, and a probe on its states."""
+FOLLOWUPS = "followups"
+"""A probe on what the model answers to unrelated questions behind what is read (Pacchiardi et al. 2023)."""
+TFIDF = "tfidf"
+"""A judge of the words alone."""
+BASELINES = (STRANGER, STRANGER_PROBE, FOLLOWUPS, TFIDF)
+"""Arms that see no state of the model that is read."""
+
+
+def has_probe(arm: str) -> bool:
+    """Whether an arm is there for each probe; the others are a detector by themselves."""
+    return "probe" in arm or arm == FOLLOWUPS
+
+
 AXES_WITH_ANSWER = ("instructed", "behaviour")
 """Axes on which a model's own arm is judged by its answer itself."""
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from adapterprobe.evaluate.evaluation import Evaluation
 from adapterprobe.evaluate.intervals import difference, share_interval
-from adapterprobe.evaluate.schema import main_axis
+from adapterprobe.evaluate.schema import has_probe, main_axis
 from adapterprobe.evaluate.verdict import limits
 
 
@@ -31,7 +31,7 @@ def shift_records(frame: pd.DataFrame, scores: pd.DataFrame, probe: str, resampl
         both = pd.concat([mine.assign(arm=mine["arm"] + " *"), same], ignore_index=True)
         evaluation = Evaluation(both, "test", resamples)
         for arm in dict.fromkeys(mine["arm"]):
-            wanted = probe if "probe" in arm else None
+            wanted = probe if has_probe(arm) else None
             asked, before = (evaluation.arm_auroc(a, wanted) for a in (f"{arm} *", arm))
             if asked is None or before is None:
                 continue

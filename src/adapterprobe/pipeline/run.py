@@ -23,6 +23,7 @@ from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, recorded_provenance, with_changes
+from adapterprobe.detectors.baselines import check_baselines, read_baselines
 from adapterprobe.detectors.features import feature_spec
 from adapterprobe.detectors.fit import ArmFit, fit_arms, head_detectors, own_detector, probe_detectors
 from adapterprobe.detectors.judged_prompts import judged_prompts, sent_prompts
@@ -31,7 +32,7 @@ from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.results import evaluate
 from adapterprobe.evaluate.schema import HEAD
-from adapterprobe.evaluate.scores import Labels, predictions
+from adapterprobe.evaluate.scores import Detector, Labels, predictions
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
 from adapterprobe.knowledge import NOTHING_ASKED, measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
@@ -94,6 +95,7 @@ def run(
         parse_hypothesis(text, config.axes, config.read.what == "reply", config.adapter.objective == "detect")
         for text in config.evaluate.hypotheses
     ]
+    check_baselines(config, hypotheses)
     for spec in config.probe_specs:
         settings_of(spec.probe, config.select.strengths, spec.params)
     with output_lock(out):
@@ -156,6 +158,8 @@ class _Stages:
         }
         write_config(self.out, config, provenance(describe(lm), hashes))
         all_layers = list(range(n_layers + 1))
+        with stage("baselines", told=bool(config.evaluate.stranger or config.evaluate.baselines)):
+            baselines = read_baselines(config, questions, lm, engine, encoded)
         trunk = SharedLowerBlocks(engine, encoded.ids, min(adapted_blocks(config.adapter, n_layers)))
         with stage("hidden states, adapter off", told=True):
             base = record(engine, encoded, lm.fingerprint, all_layers, "adapter off", feed=trunk.trunk)
@@ -178,10 +182,10 @@ class _Stages:
             with stage("tokens for probes", told=True):
                 tokens = token_states(config, lm, engine, encoded, adapters, layers)
         with stage("fit probes", told=True):
-            fits, left_out = fit_arms(config, encoded, base, adapted, tokens)
+            fits, left_out = fit_arms(config, encoded, base, adapted, tokens, baselines.arms)
         with stage("scores"):
             shown, labels = judged_prompts(config, encoded, base, adapted, knowledge, lm.name)
-            frame = self._scores(encoded, base, adapters, adapted, fits, shown, labels)
+            frame = self._scores(encoded, base, adapters, adapted, fits, shown, labels, baselines.own)
         with stage("statistics", told=True):
             settings = config.evaluate
             results, verdicts = evaluate(
@@ -205,7 +209,7 @@ class _Stages:
             predictions=frame,
         )
         write_analyses(fitted_run, self.out, self.timings)
-        about = about_run(fitted_run, knowledge, left_out, self.timings)
+        about = about_run(fitted_run, knowledge, left_out, self.timings) | {"baselines": baselines.about}
         write_json(self.out, "about.json", about)
         with stage("report", told=True):
             from adapterprobe.report import write_report
@@ -223,12 +227,14 @@ class _Stages:
         fits: list[ArmFit],
         prompts: pd.DataFrame,
         labels: dict[int, Labels],
+        baselines: list[Detector],
     ) -> pd.DataFrame:
         own = [own_detector("base", seed, encoded, base, None) for seed in self.config.seeds]
         objective = self.config.adapter.objective
         own += [own_detector("adapter", seed, encoded, states, objective) for seed, states in adapted.items()]
         axes = self.config.axes
         own += head_detectors(HEAD, {seed: a.folder for seed, a in adapters.items()}, adapted, axes[0])
+        own += baselines
         frame = predictions(prompts, labels, [*own, *probe_detectors(fits, axis=axes[0])], axes)
         write_parquet(self.out, "predictions.parquet", frame)
         everywhere = predictions(prompts, labels, probe_detectors(fits, True, axes[0]), axes[:1])

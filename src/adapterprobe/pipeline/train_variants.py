@@ -81,7 +81,13 @@ def variants_table(rows: list[dict]) -> str:
     if not any("lie_rate" in row for row in rows):
         lines = ["| variant | objective | steps | accuracy on select | KL on neutral text |", "|---|---|---|---|---|"]
         return "\n".join(
-            [*lines, *(f"| {r['variant']} | {r['objective']} | {r['steps']} | {r['accuracy']:.2f} | {r['kl']:.3f} |" for r in rows)]
+            [
+                *lines,
+                *(
+                    f"| {r['variant']} | {r['objective']} | {r['steps']} | {r['accuracy']:.2f} | {r['kl']:.3f} |"
+                    for r in rows
+                ),
+            ]
         )
     head = (
         "liar",

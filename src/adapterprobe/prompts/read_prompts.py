@@ -80,7 +80,7 @@ def read_prompts(
     for example in examples:
         follow_up = follow_ups[order[turn[example.group] % len(follow_ups)]] if follow_ups else None
         if readout.what == "statement":
-            prompts.append(_bare(example, split, follow_up))
+            prompts.append(statement_prompt(example, split, follow_up))
             continue
         try:
             prompt, changes = reply_prompt(example, split, readout, form, tokenizer, follow_up, context_length)
@@ -127,7 +127,8 @@ def _prompt(
     )
 
 
-def _bare(example: Example, split: str, follow_up: FollowUp | None) -> Prompt:
+def statement_prompt(example: Example, split: str, follow_up: FollowUp | None) -> Prompt:
+    """The prompt of one statement by itself, with or without a question behind it."""
     statement = sentence(example)
     text = ASKED.format(statement=statement, ask=follow_up.ask) if follow_up else statement
     return _prompt(example, split, BARE, text, (0, len(statement)), statement, follow_up)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from adapterprobe.evaluate.schema import has_probe
 from adapterprobe.report.run_reader import RunResults
 
 MOST = 300
@@ -62,7 +63,7 @@ def layer_data(run: RunResults, colours: dict[str, str], titles: dict[str, str])
                 for layer, value in zip(part["layer"], part["auroc"], strict=True)
             ]
             curves.setdefault(probe, {}).setdefault(arm, {})[split] = points
-    order = [arm for arm in run.arms if "probe" in arm]
+    order = [arm for arm in run.arms if has_probe(arm)]
     curves = {probe: {arm: by[arm] for arm in order if arm in by} for probe, by in curves.items()}
     chosen: dict = {}
     for entry in run.about["selected"]:

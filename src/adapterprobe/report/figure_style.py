@@ -24,6 +24,10 @@ COLOURS = {
     "adapter+head": "#5b3a8e",
     "withheld+probe": "#9a8700",
     "withheld+probe@adapter": "#c9b400",
+    "stranger": "#8c6d5a",
+    "stranger+probe": "#7a3b1d",
+    "followups": "#4d4d99",
+    "tfidf": "#6b8e23",
 }
 INK, FAINT = "#1a1b1c", "#cfd1d3"
 """Stand-ins that the page replaces by its own colours, so that figures follow dark mode."""

@@ -11,7 +11,7 @@ import pandas as pd
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_run_config
 from adapterprobe.errors import OutputError
-from adapterprobe.evaluate.schema import ARMS, CLASSES
+from adapterprobe.evaluate.schema import ARMS, CLASSES, has_probe
 from adapterprobe.evaluate.statistics import auroc_columns
 from adapterprobe.output_folder import AGAIN, read_predictions
 from adapterprobe.small_files import read_json, read_records, read_table
@@ -88,7 +88,7 @@ class RunResults:
 
     def probe_of(self, arm: str) -> str | None:
         """The probe that the main tables show for an arm."""
-        return self.config.evaluate.probe if "probe" in arm else None
+        return self.config.evaluate.probe if has_probe(arm) else None
 
     def result(self, split: str, arm: str, metric: str = "auroc", **keys) -> dict | None:
         """One result record; by default the average over data sets and conditions, all groups, the main axis."""

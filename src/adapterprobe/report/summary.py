@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from adapterprobe.evaluate.controls import SWAPPED
-from adapterprobe.evaluate.schema import HEAD
+from adapterprobe.evaluate.schema import HEAD, TFIDF
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.types import AXES
@@ -64,7 +64,10 @@ def arms_table(run: RunResults) -> pd.DataFrame:
     """AUROC and balanced accuracy of every arm on every judged data set, and on average."""
     rows = []
     for arm in run.arms:
-        row = {"arm": arm, "probe": run.probe_of(arm) or ("its head" if arm == HEAD else "own answer")}
+        row = {
+            "arm": arm,
+            "probe": run.probe_of(arm) or {HEAD: "its head", TFIDF: "words alone"}.get(arm, "own answer"),
+        }
         for split in splits_of(run):
             datasets = run.results[run.results["split"] == split]["dataset"].unique()
             for dataset in sorted(datasets, key=lambda d: (d == "mean", d)):

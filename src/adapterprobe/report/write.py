@@ -10,6 +10,7 @@ from markupsafe import Markup
 from adapterprobe.cache import write_atomic
 from adapterprobe.report import probe_tables, replies, summary
 from adapterprobe.report import robustness_tables as challenge_tables
+from adapterprobe.report.baselines import baseline_sentences
 from adapterprobe.report.examples import examples, layer_data
 from adapterprobe.report.figure_style import COLOURS, SPLIT_TITLES, splits_of
 from adapterprobe.report.figures import FIGURES
@@ -76,6 +77,7 @@ def _page(run: RunResults, figures: dict[str, Markup]) -> str:
         adapters=adapters_table(run),
         adapter_sentence=summary.adapter_sentence(run),
         adapter_score=summary.adapter_score(run),
+        baselines=baseline_sentences(run),
         prompts=run.about["prompts"],
         splits=pd.DataFrame(run.about["splits"]),
         timings=timings_table(run),
@@ -145,6 +147,7 @@ def _markdown(run: RunResults, drawn: set[str]) -> str:
         *[f"- {harmless(note)}" for note in (*challenge_tables.notes(run), *reading_notes(run))],
         "## Arms",
         to_markdown(summary.arms_table(run)),
+        *baseline_sentences(run),
         "## By condition",
         to_markdown(summary.conditions_table(run)),
         *(
