@@ -80,6 +80,12 @@ def add(commands) -> None:
     parser.add_argument(
         "--matched", action="store_true", help="keep contexts alone that have an honest and a lying reply"
     )
+    parser.add_argument(
+        "--judge",
+        metavar="M",
+        help="who says what replies to free scenarios ('truth' in words) say: a model, or http://HOST/v1 of an OpenAI-compatible server",
+    )
+    parser.add_argument("--judge-model", metavar="NAME", help="model of that server (default: the first that it lists)")
     parser.add_argument("--list", action="store_true", help="list instructions, and stop")
     add_model_options(parser)
     add_read_options(parser)
@@ -123,6 +129,8 @@ def go(args: argparse.Namespace) -> None:
         belief_of=args.belief,
         believed=args.believed,
         matched=args.matched,
+        judge=args.judge,
+        judge_model=args.judge_model,
         read=reading(args),
     )
     done = generate(config, args.out)

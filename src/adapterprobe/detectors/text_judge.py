@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.sparse import hstack
+from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -39,7 +40,7 @@ def text_judge(encoded: Encoded, rows: Rows) -> TextJudge:
     parts = [part for texts in (said, context) if (part := _weighted(texts, rows.fit)) is not None]
     if not parts:
         raise DataError("evaluate.baselines=[tfidf]: there are no words in the rows that it would be fitted on")
-    X = hstack(parts).tocsr()
+    X: Any = csr_matrix(hstack(parts))
     labels, best = rows.labels, None
     weights = None if rows.weights is None else rows.weights[rows.fit]
     for strength in STRENGTHS:

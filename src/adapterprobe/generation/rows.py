@@ -12,9 +12,8 @@ from typing import IO
 
 from adapterprobe.errors import OutputError
 from adapterprobe.generation.belief import Belief, outcome_of
-from adapterprobe.generation.grading import Graded, grade, grade_yes_no
+from adapterprobe.generation.grading import Graded
 from adapterprobe.generation.planned import ReplyPrompt
-from adapterprobe.generation.scenarios import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +31,20 @@ class Reply:
         return json.dumps([self.prompt, self.sample, self.text, self.ended], ensure_ascii=False)
 
 
-def graded(scenario: Scenario, text: str) -> Graded | None:
-    """What a reply says; None where nobody knows what is true."""
-    if scenario.asked is not None:
-        return grade(text, scenario.asked)
-    return None if scenario.yes is None else grade_yes_no(text, scenario.yes)
+def row_of(
+    prompt: ReplyPrompt,
+    reply: Reply,
+    said: Graded | None,
+    belief: Belief | None,
+    held: bool,
+    model: dict,
+    sampling: dict,
+) -> dict:
+    """What is written of a reply.
 
-
-def row_of(prompt: ReplyPrompt, reply: Reply, belief: Belief | None, held: bool, model: dict, sampling: dict) -> dict:
-    """What is written of a reply."""
-    said = graded(prompt.scenario, reply.text)
+    Args:
+        said: what it says; None where nobody knows what is true.
+    """
     outcome = outcome_of(said, held)
     spans = [[start, stop] for start, stop in said.false_spans] if said and outcome == "lie" else []
     messages = [message.as_dict() for message in prompt.messages] + [{"role": "assistant", "content": reply.text}]

@@ -49,6 +49,8 @@ class Scenario:
     """A wrong answer that others may claim; each answer is claimed as often as it is right, where data allow."""
     claim: str = ""
     """The same as a sentence."""
+    truth: str = ""
+    """What is true, in words, where no answers are listed: for a judge."""
 
     @property
     def question(self) -> str:
@@ -64,7 +66,7 @@ def read_scenarios(ref: str, read: ReadConfig | None = None, seed: int = 0) -> l
     """Scenarios of built-in facts, of a question or statement data set, or of a file of scenarios, in a seeded order of groups.
 
     A file of scenarios (.jsonl) has `messages` that end with the user's turn, or `question`; `right` (answers) and perhaps `wrong`, or
-    `yes` (true or false); and perhaps `group` and `condition` (truth, lie or neutral; what its own system message pushes to).
+    `yes` (true or false), or `truth` (what is true, in words, for a judge); and perhaps `group` and `condition` (truth, lie or neutral; what its own system message pushes to).
 
     Raises:
         DataError: unknown or unreadable data, or rows that are no scenarios (each by its line).
@@ -155,7 +157,7 @@ def _is_scenarios(path: Path) -> bool:
             given = row["messages"] if isinstance(row["messages"], list) else []
             last = given[-1] if given else None
             return isinstance(last, Mapping) and last.get("role") != "assistant"
-        return "question" in row and ("right" in row or "yes" in row)
+        return "question" in row and any(column in row for column in ("right", "yes", "truth"))
     return False
 
 
@@ -196,7 +198,10 @@ def _of_row(name: str, line: int, row: Mapping[str, object]) -> Scenario:
     asked = Asked(turns[-1].content, str(row.get("subject") or ""), right, wrong) if right else None
     group = str(row.get("group") if row.get("group") is not None else f"line {line}")
     claim = wrong[0] if wrong else ""
-    return Scenario(name, group, turns, asked, yes, system, str(condition), claim, claim)
+    truth = text_of(row, "truth") if row.get("truth") is not None else ""
+    if truth and (asked is not None or yes is not None):
+        raise InvalidRow("has 'truth' beside 'right' or 'yes', by which replies are graded; leave one of them out")
+    return Scenario(name, group, turns, asked, yes, system, str(condition), claim, claim, truth)
 
 
 def _turns(row: Mapping[str, object]) -> list[Message]:

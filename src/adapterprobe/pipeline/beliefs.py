@@ -10,9 +10,10 @@ from adapterprobe.cache import digest, entry
 from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling
 from adapterprobe.generation.belief import Belief, belief_of
+from adapterprobe.generation.judging import Grader
 from adapterprobe.generation.planned import PromptWriter, ReplyPrompt
 from adapterprobe.generation.recall import recalled_facts
-from adapterprobe.generation.rows import Journal, Reply, graded
+from adapterprobe.generation.rows import Journal, Reply
 from adapterprobe.generation.scenarios import Scenario
 from adapterprobe.models import LanguageModel
 from adapterprobe.progress import say
@@ -43,6 +44,7 @@ def measured_beliefs(
     samples: int,
     weights: str,
     write: Write,
+    grader: Grader,
 ) -> Beliefs:
     """Ask a model as it now is about every fact, in its own words and by recall.
 
@@ -72,9 +74,11 @@ def measured_beliefs(
     replies = Journal.read(folder / REPLIES)
     said = {fact: tuple(r.text for p in found for r in _sorted(replies[p.key])) for fact, found in prompts.items()}
     recalled = recalled_facts(lm, engine, list(facts.values()), sampling.seed)
+    # All of them first, so that a judge is asked in batches.
+    grader.grades([(scenario, text) for fact, scenario in facts.items() for text in said[fact]])
+    grades = {fact: grader.grades([(scenario, text) for text in said[fact]]) for fact, scenario in facts.items()}
     by_fact = {
-        fact: belief_of([g for text in said[fact] if (g := graded(scenario, text)) is not None], recalled.get(fact))
-        for fact, scenario in facts.items()
+        fact: belief_of([g for g in found if g is not None], recalled.get(fact)) for fact, found in grades.items()
     }
     return Beliefs(by_fact, said)
 

@@ -15,7 +15,9 @@ from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling
 from adapterprobe.errors import DataError, OutputError
 from adapterprobe.generation.belief import Belief
+from adapterprobe.generation.grading import Graded
 from adapterprobe.generation.instructions import chosen_instructions
+from adapterprobe.generation.judging import Grader, Judge, ModelJudge, ServerJudge, is_server
 from adapterprobe.generation.planned import PromptWriter, ReplyPrompt, deal
 from adapterprobe.generation.rows import Journal, Reply, both_kinds, repeating, row_of
 from adapterprobe.generation.scenarios import Scenario, read_scenarios
@@ -69,6 +71,7 @@ def generate(config: GenerateConfig, out: str | Path, lm: LanguageModel | None =
         scenarios = [scenario for scenario in scenarios if scenario.group in set(config.groups)]
     if len(config.data) > 1:
         scenarios = _by_turns(scenarios)
+    judge = _judge(config)
     lm = lm or load_model(**config.model)
     writer = PromptWriter(lm.tokenizer, config.format, lm.context_length, lm.vocabulary, config.sampling.max_tokens)
     dealt = deal(scenarios, chosen_instructions(config.instructions), config.limit)
@@ -79,12 +82,22 @@ def generate(config: GenerateConfig, out: str | Path, lm: LanguageModel | None =
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked_file(part, out) as file:
-            done = _Generation(config, lm, writer, prompts, part, file, plan).run(out)
+            done = _Generation(config, lm, writer, prompts, part, file, plan, Grader(judge)).run(out)
         return done
     except OSError as error:
         raise OutputError(
             f"cannot write {out} ({error.strerror or error}); what was written is kept: free some space and run the same command again"
         ) from error
+
+
+def _judge(config: GenerateConfig) -> Judge | None:
+    """Who judges, asked before anything is written whether they are there."""
+    if config.judge is None:
+        return None
+    if is_server(config.judge):
+        return ServerJudge(config.judge, config.judge_model)
+    other = load_model(**(config.model | {"name": config.judge, "revision": None}))
+    return ModelJudge(other, Engine(other.model, other.structure))
 
 
 def _by_turns(scenarios: Sequence[Scenario]) -> list[Scenario]:
@@ -129,11 +142,11 @@ def model_as_asked(lm: LanguageModel, adapter: Path | None, strength: float) -> 
 
 
 class _Generation:
-    def __init__(self, config, lm, writer, prompts, part, file, plan) -> None:
+    def __init__(self, config, lm, writer, prompts, part, file, plan, grader) -> None:
         self.config, self.lm, self.writer, self.prompts = config, lm, writer, prompts
         self.plan = plan
-        facts = {p.scenario.fact: p.scenario for p in prompts if p.scenario.asked or p.scenario.yes is not None}
-        self.facts = facts
+        self.grader = grader
+        self.facts = {p.scenario.fact: p.scenario for p in prompts if grader.can(p.scenario)}
         self.sampling = config.sampling
         expected = {p.key: self.sampling.samples for p in prompts}
         self.journal = Journal(part, file, plan, expected)
@@ -158,12 +171,13 @@ class _Generation:
             self.prompts = [prompt for prompt in self.prompts if held.get(prompt.scenario.fact)]
         with model_as_asked(self.lm, config.adapter, config.strength):
             self._write(self.journal, self.prompts, self.sampling, "replies")
+        written = [(p, reply) for p in self.prompts for reply in self.journal.replies[p.key] if reply.text]
+        texts = [(prompt.scenario, reply.text) for prompt, reply in written]
         rows = [
-            self._row(prompt, reply, beliefs.get(prompt.scenario.fact), held.get(prompt.scenario.fact, False))
-            for prompt in self.prompts
-            for reply in self.journal.replies[prompt.key]
-            if reply.text
+            self._row(prompt, reply, said, beliefs.get(prompt.scenario.fact), held.get(prompt.scenario.fact, False))
+            for (prompt, reply), said in zip(written, self.grader.grades(texts), strict=True)
         ]
+        self.grader.compare(texts)
         return self._finish(out, rows, found, held)
 
     def _writer(self) -> ReplyWriter:
@@ -183,6 +197,7 @@ class _Generation:
                 config.belief_samples,
                 weights,
                 lambda journal, prompts, sampling: self._write(journal, prompts, sampling, "what it holds true"),
+                self.grader,
             )
 
     def _write(self, journal: Journal, prompts: Sequence[ReplyPrompt], sampling: Sampling, what: str) -> None:
@@ -193,13 +208,13 @@ class _Generation:
                 journal.add(replies)
                 progress.update(len(replies))
 
-    def _row(self, prompt: ReplyPrompt, reply: Reply, belief: Belief | None, held: bool) -> dict:
+    def _row(self, prompt: ReplyPrompt, reply: Reply, said: Graded | None, belief: Belief | None, held: bool) -> dict:
         config = self.config
         model: dict = {"name": self.lm.name, "fingerprint": self.fingerprint}
         if config.adapter is not None:
             model |= {"adapter": adapter_digest(config.adapter), "strength": config.strength}
         sampling = {name: value for name, value in asdict(self.sampling).items() if name != "samples"}
-        return row_of(prompt, reply, belief, held, model, sampling)
+        return row_of(prompt, reply, said, belief, held, model, sampling)
 
     def _finish(self, out: Path, rows: list[dict], beliefs: Beliefs, held: dict[str, bool]) -> Generated:
         remarks = self._remarks(rows)
@@ -223,6 +238,7 @@ class _Generation:
             "rows": len(rows),
             "yield": table,
             "remarks": remarks,
+            "judge": self.grader.described(),
             "made_with": self.config.describe(),
         }
         write_atomic(summary_path(out), json.dumps(summary, indent=1, ensure_ascii=False))
@@ -244,6 +260,17 @@ class _Generation:
 
     def _remarks(self, rows: Sequence[dict]) -> list[str]:
         remarks = []
+        if judge := self.grader.described():
+            agree = (
+                ""
+                if judge["agree"] is None
+                else f"; of {judge['compared']} replies that rules grade it says the same of {judge['agree']:.0%}"
+            )
+            remarks.append(f"judged by {judge['name']}{agree}")
+        elif unjudged := sum(bool(prompt.scenario.truth) for prompt in self.prompts):
+            remarks.append(
+                f"{unjudged} prompts say what is true in words alone ('truth'), and nobody judges them; name a judge with --judge"
+            )
         texts = [row["messages"][-1]["content"] for row in rows]
         stuck = sum(map(repeating, texts)) / max(len(texts), 1)
         if stuck >= REPEATING:

@@ -13,6 +13,7 @@ from adapterprobe.data.references import data_files
 from adapterprobe.engine.sampling import Sampling
 from adapterprobe.errors import ConfigError, ModelError
 from adapterprobe.generation.instructions import chosen_instructions
+from adapterprobe.generation.judging import check_judge
 
 BELIEF_SHARE = 1.0
 
@@ -44,6 +45,9 @@ class GenerateConfig:
     """Only facts that are held true."""
     matched: bool = False
     """Only contexts with an honest and a lying reply."""
+    judge: str | None = None
+    """Who says what replies to free scenarios say: a model, or the address of an OpenAI-compatible server."""
+    judge_model: str | None = None
     read: ReadConfig = field(default_factory=ReadConfig)
 
     def __post_init__(self) -> None:
@@ -66,6 +70,7 @@ class GenerateConfig:
         if wrong:
             raise ConfigError(f"generate: got {', '.join(wrong)}")
         chosen_instructions(self.instructions)
+        check_judge(self.judge, self.judge_model)
 
     def describe(self) -> dict:
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
