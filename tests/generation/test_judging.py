@@ -121,7 +121,7 @@ def test_without_a_judge_nobody_knows():
         check_judge("some/model", "x")
 
 
-def test_free_scenarios_become_lies_and_honest_replies(address, tiny_folder, tmp_path, cache, capsys):
+def test_free_scenarios_become_lies_and_honest_replies(address, tiny_folder, tmp_path, cache, capsys, monkeypatch):
     rows = [
         {"question": f"Who took thing {n}?", "truth": f"Anna took thing {n}.", "group": f"thing {n}"} for n in range(4)
     ]
