@@ -8,12 +8,12 @@ from adapterprobe.cli import main
 from adapterprobe.data.source import load_data
 from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling
+from adapterprobe.generation import writers as module
 from adapterprobe.generation.instructions import instructions
 from adapterprobe.generation.planned import PromptWriter
 from adapterprobe.generation.scenarios import read_scenarios
 from adapterprobe.generation.writers import TransformersWriter
 from adapterprobe.models import load_model
-from adapterprobe.pipeline import generate as module
 from adapterprobe.types import OUTCOMES
 
 QUESTIONS = [f"What is the name of thing {n}?" for n in range(12)]
@@ -108,6 +108,7 @@ def test_stopped_anywhere_it_goes_on(tiny_folder, scenarios, tmp_path, cache, mo
     assert len({(row["context"], row["sampling"]["sample"]) for row in rows}) == len(rows)
     stops = 0
     for after in (1, 4, 11):
+        monkeypatch.setenv("ADAPTERPROBE_CACHE", str(tmp_path / f"cache-{after}"))
         out = tmp_path / f"stopped-{after}.jsonl"
 
         class Stopping(TransformersWriter):

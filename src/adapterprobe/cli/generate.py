@@ -81,6 +81,19 @@ def add(commands) -> None:
         "--matched", action="store_true", help="keep contexts alone that have an honest and a lying reply"
     )
     parser.add_argument(
+        "--engine",
+        choices=["transformers", "vllm"],
+        default="transformers",
+        help="who writes: our own engine over transformers (default), or vLLM (pip install 'adapterprobe[vllm]')",
+    )
+    parser.add_argument(
+        "--engine-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of vLLM's LLM class, such as gpu_memory_utilization=0.5 (repeatable)",
+    )
+    parser.add_argument(
         "--judge",
         metavar="M",
         help="who says what replies to free scenarios ('truth' in words) say: a model, or http://HOST/v1 of an OpenAI-compatible server",
@@ -129,10 +142,37 @@ def go(args: argparse.Namespace) -> None:
         belief_of=args.belief,
         believed=args.believed,
         matched=args.matched,
+        engine=args.engine,
         judge=args.judge,
         judge_model=args.judge_model,
         read=reading(args),
     )
-    done = generate(config, args.out)
+    done = generate(config, args.out, writers=_writers(args))
     echo(told(done.table))
     echo(f"{done.rows} replies: {done.path} (what came of it: {summary_path(done.path)})")
+
+
+def _writers(args: argparse.Namespace):
+    """The engine that is asked for.
+
+    Raises:
+        ConfigError: options for an engine that takes none.
+        ConfigError: it is not installed.
+    """
+    from adapterprobe.config_files import override_value
+    from adapterprobe.errors import ConfigError
+    from adapterprobe.generation.writers import TransformersWriters
+
+    options = {}
+    for text in args.engine_option:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"--engine-option expects KEY=VALUE, got {text!r}")
+        options[key] = override_value(key, value)
+    if args.engine == "transformers":
+        if options:
+            raise ConfigError(f"--engine-option {', '.join(options)}: only --engine vllm takes options")
+        return TransformersWriters
+    from adapterprobe.integrations.vllm_generation import vllm_writers
+
+    return vllm_writers(**options)

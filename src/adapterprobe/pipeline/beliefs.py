@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,14 +46,16 @@ def measured_beliefs(
     weights: str,
     write: Write,
     grader: Grader,
+    as_asked: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Beliefs:
-    """Ask a model as it now is about every fact, in its own words and by recall.
+    """Ask a model about every fact, in its own words and by recall.
 
     Args:
         facts: by their name, those that can be graded.
         samples: replies for each fact, dealt out over the ways to ask.
         weights: content key of the model with what is in it, such as an adapter.
         write: see `Write`; what it wrote is kept when it is stopped.
+        as_asked: within, the model that is loaded is the one whose belief is asked for.
     """
     if not facts:
         return Beliefs({}, {})
@@ -73,7 +76,8 @@ def measured_beliefs(
     folder = entry("beliefs", key, make, notice=say)
     replies = Journal.read(folder / REPLIES)
     said = {fact: tuple(r.text for p in found for r in _sorted(replies[p.key])) for fact, found in prompts.items()}
-    recalled = recalled_facts(lm, engine, list(facts.values()), sampling.seed)
+    with as_asked():
+        recalled = recalled_facts(lm, engine, list(facts.values()), sampling.seed)
     # All of them first, so that a judge is asked in batches.
     grader.grades([(scenario, text) for fact, scenario in facts.items() for text in said[fact]])
     grades = {fact: grader.grades([(scenario, text) for text in said[fact]]) for fact, scenario in facts.items()}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from adapterprobe.adapters.adapter_folder import adapter_digest, loaded
-from adapterprobe.adapters.on_off import adapter_merged, adapter_scaled
+from adapterprobe.adapters.adapter_folder import adapter_digest
 from adapterprobe.cache import digest, write_atomic
 from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling
@@ -21,7 +19,7 @@ from adapterprobe.generation.judging import Grader, Judge, ModelJudge, ServerJud
 from adapterprobe.generation.planned import PromptWriter, ReplyPrompt, deal
 from adapterprobe.generation.rows import Journal, Reply, both_kinds, repeating, row_of
 from adapterprobe.generation.scenarios import Scenario, read_scenarios
-from adapterprobe.generation.writers import ReplyWriter, TransformersWriter
+from adapterprobe.generation.writers import MakeWriters, TransformersWriters, Writers, model_as_asked
 from adapterprobe.generation.yields import yield_table
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.output_lock import locked_file
@@ -48,13 +46,19 @@ class Generated:
     remarks: list[str]
 
 
-def generate(config: GenerateConfig, out: str | Path, lm: LanguageModel | None = None) -> Generated:
+def generate(
+    config: GenerateConfig,
+    out: str | Path,
+    lm: LanguageModel | None = None,
+    writers: MakeWriters = TransformersWriters,
+) -> Generated:
     """Write replies into `out` (.jsonl), and what came of it into `NAME.yield.json` beside it.
 
     A generation that was stopped goes on with the same call, at most a batch of replies is written anew.
 
     Args:
         lm: the model, where it is loaded already.
+        writers: who writes (`config.engine` only names it).
 
     Raises:
         AdapterProbeError: whatever the input makes impossible, before the first reply; nothing that the model holds true.
@@ -82,7 +86,7 @@ def generate(config: GenerateConfig, out: str | Path, lm: LanguageModel | None =
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked_file(part, out) as file:
-            done = _Generation(config, lm, writer, prompts, part, file, plan, Grader(judge)).run(out)
+            done = _Generation(config, lm, writer, prompts, part, file, plan, Grader(judge), writers).run(out)
         return done
     except OSError as error:
         raise OutputError(
@@ -131,18 +135,8 @@ def summary_path(out: Path) -> Path:
     return out.with_name(out.stem + ".yield.json")
 
 
-@contextlib.contextmanager
-def model_as_asked(lm: LanguageModel, adapter: Path | None, strength: float) -> Iterator[None]:
-    """Within, the adapter is on at a strength, at the speed of the bare model."""
-    if adapter is None:
-        yield
-        return
-    with loaded(lm, adapter), adapter_scaled(lm.model, strength), adapter_merged(lm.model):
-        yield
-
-
 class _Generation:
-    def __init__(self, config, lm, writer, prompts, part, file, plan, grader) -> None:
+    def __init__(self, config, lm, writer, prompts, part, file, plan, grader, writers) -> None:
         self.config, self.lm, self.writer, self.prompts = config, lm, writer, prompts
         self.plan = plan
         self.grader = grader
@@ -152,8 +146,17 @@ class _Generation:
         self.journal = Journal(part, file, plan, expected)
         self.fingerprint = lm.fingerprint
         self.engine = Engine(lm.model, lm.structure)
+        asked = [*prompts, *(p for scenario in self.facts.values() for p in writer.belief(scenario))]
+        longest = max(len(prompt.ids) for prompt in asked) + self.sampling.max_tokens
+        self.writers: Writers = writers(lm, self.engine, writer, longest)
 
     def run(self, out: Path) -> Generated:
+        try:
+            return self._run(out)
+        finally:
+            self.writers.close()
+
+    def _run(self, out: Path) -> Generated:
         config = self.config
         found = self._beliefs()
         beliefs = found.by_fact
@@ -169,8 +172,7 @@ class _Generation:
             say(f"{sum(held.values())} of {len(beliefs)} facts are held true")
         if config.believed:
             self.prompts = [prompt for prompt in self.prompts if held.get(prompt.scenario.fact)]
-        with model_as_asked(self.lm, config.adapter, config.strength):
-            self._write(self.journal, self.prompts, self.sampling, "replies")
+        self._write(self.journal, self.prompts, self.sampling, "replies", config.adapter)
         written = [(p, reply) for p in self.prompts for reply in self.journal.replies[p.key] if reply.text]
         texts = [(prompt.scenario, reply.text) for prompt, reply in written]
         rows = [
@@ -180,31 +182,40 @@ class _Generation:
         self.grader.compare(texts)
         return self._finish(out, rows, found, held)
 
-    def _writer(self) -> ReplyWriter:
-        return TransformersWriter(self.lm, self.engine, self.writer)
-
     def _beliefs(self) -> Beliefs:
         config = self.config
         adapter = config.adapter if config.belief_of == "adapter" else None
-        weights = digest(self.fingerprint, adapter_digest(adapter), config.strength if adapter else 1.0)
-        with model_as_asked(self.lm, adapter, config.strength):
-            return measured_beliefs(
-                self.lm,
-                self.engine,
-                self.writer,
-                self.facts,
-                config.sampling,
-                config.belief_samples,
-                weights,
-                lambda journal, prompts, sampling: self._write(journal, prompts, sampling, "what it holds true"),
-                self.grader,
-            )
+        weights = digest(self.fingerprint, adapter_digest(adapter), config.strength if adapter else 1.0, config.engine)
+        return measured_beliefs(
+            self.lm,
+            self.engine,
+            self.writer,
+            self.facts,
+            config.sampling,
+            config.belief_samples,
+            weights,
+            lambda journal, prompts, sampling: self._write(journal, prompts, sampling, "what it holds true", adapter),
+            self.grader,
+            lambda: model_as_asked(self.lm, adapter, config.strength),
+        )
 
-    def _write(self, journal: Journal, prompts: Sequence[ReplyPrompt], sampling: Sampling, what: str) -> None:
+    def _write(
+        self,
+        journal: Journal,
+        prompts: Sequence[ReplyPrompt],
+        sampling: Sampling,
+        what: str,
+        adapter: Path | None,
+    ) -> None:
         missing = [prompt for prompt in prompts if prompt.key not in journal.replies]
         total = len(prompts) * sampling.samples
-        with bar(total, what, unit="reply", done=total - len(missing) * sampling.samples) as progress:
-            for replies in self._writer().write(missing, sampling):
+        if not missing:
+            return
+        with (
+            bar(total, what, unit="reply", done=total - len(missing) * sampling.samples) as progress,
+            self.writers.writing(adapter, self.config.strength) as writer,
+        ):
+            for replies in writer.write(missing, sampling):
                 journal.add(replies)
                 progress.update(len(replies))
 

