@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from adapterprobe.config import RunConfig
     from adapterprobe.config_files import read_config
     from adapterprobe.data import Dataset, register_dataset
+    from adapterprobe.detectors.alarms import Monitor
+    from adapterprobe.detectors.detector import Detector, score_all
     from adapterprobe.errors import AdapterProbeError
     from adapterprobe.pipeline import Run
     from adapterprobe.probes import register as register_probe
@@ -22,6 +24,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AdapterProbeError",
     "Dataset",
+    "Detector",
+    "Monitor",
     "Run",
     "RunConfig",
     "__version__",
@@ -36,6 +40,7 @@ __all__ = [
     "register_dataset",
     "register_probe",
     "run",
+    "score_all",
     "screen",
     "train_adapter",
 ]
@@ -43,6 +48,8 @@ __all__ = [
 _PLACES = {
     "AdapterProbeError": "errors:AdapterProbeError",
     "Dataset": "data:Dataset",
+    "Detector": "detectors.detector:Detector",
+    "Monitor": "detectors.alarms:Monitor",
     "Run": "pipeline:Run",
     "RunConfig": "config:RunConfig",
     "activations": "activations",
@@ -56,6 +63,7 @@ _PLACES = {
     "register_dataset": "data:register_dataset",
     "register_probe": "probes:register",
     "run": "api:run",
+    "score_all": "detectors.detector:score_all",
     "screen": "api:screen",
     "train_adapter": "api:train_adapter",
 }

@@ -41,6 +41,9 @@ class MemoryStates:
 def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], what: str) -> MemoryStates:
     """The values that `record` would keep.
 
+    Args:
+        layers: none for answers alone.
+
     Raises:
         ModelError: a state or logit is not finite.
     """
@@ -50,9 +53,10 @@ def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], wh
     found = np.zeros((len(layers), count * len(encoded), engine.structure.width), np.float32)
     logprobs = np.zeros((len(encoded), 2), np.float32)
     for batch in engine.plan(encoded.ids):
-        output = engine.run(batch, layers=list(layers), reads=reads)
+        output = engine.run(batch, states=bool(layers), layers=list(layers), reads=reads if layers else ())
         check_finite(output, what)
         rows = list(batch.rows)
-        found[:, read_rows(reads, rows, len(encoded))] = from_stored(to_stored(output.recorded, dtype))
+        if layers:
+            found[:, read_rows(reads, rows, len(encoded))] = from_stored(to_stored(output.recorded, dtype))
         logprobs[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
     return MemoryStates(dict(zip(layers, found, strict=True)), logprobs, count)

@@ -7,13 +7,28 @@ import os
 import sys
 
 from adapterprobe import __version__
-from adapterprobe.cli import cache, compare, data, extract, generate, merge, plan, report, run, score, screen, train
+from adapterprobe.cli import (
+    cache,
+    calibrate,
+    compare,
+    data,
+    extract,
+    generate,
+    merge,
+    pack,
+    plan,
+    report,
+    run,
+    score,
+    screen,
+    train,
+)
 from adapterprobe.errors import AdapterProbeError, ConfigError
 from adapterprobe.progress import messages_shown
 from adapterprobe.system_errors import is_storage_error, told
 from adapterprobe.terminal import one_line, shortened
 
-COMMANDS = (run, compare, score, train, merge, generate, plan, screen, report, extract, data, cache)
+COMMANDS = (run, compare, score, pack, calibrate, train, merge, generate, plan, screen, report, extract, data, cache)
 
 
 class _Parser(argparse.ArgumentParser):

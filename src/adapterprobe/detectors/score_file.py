@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
+
+import pandas as pd
 
 from adapterprobe.cache import file_digest, write_atomic
 from adapterprobe.config import RunConfig
@@ -15,14 +18,17 @@ from adapterprobe.data.cells import InvalidRow, check_text, text_of
 from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.readers import open_file
 from adapterprobe.data.transcripts import conversation_of
+from adapterprobe.detectors.bundle_record import RECORD, read_record
+from adapterprobe.detectors.detector import Detector, scores_of
 from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns, is_answer
-from adapterprobe.detectors.scorer import Scorer
+from adapterprobe.detectors.scorer import OOD_P_VALUE, Scorer
 from adapterprobe.errors import ConfigError, DataError, OutputError
 from adapterprobe.output_folder import MARK
 from adapterprobe.output_lock import locked_file
 from adapterprobe.progress import bar, say
 from adapterprobe.small_files import as_path
 from adapterprobe.terminal import echo, json_line, shortened
+from adapterprobe.types import Prompt
 
 PIECE = 512
 """Rows that are scored at once."""
@@ -37,9 +43,10 @@ def score_file(
     shown: TextIO | None = None,
     trust_remote_code: bool = False,
 ) -> int:
-    """Score every row of a file with every detector of a run.
+    """Score every row of a file with every detector of a run, or with a bundle's.
 
     Args:
+        run: folder of a finished run, or of a bundle.
         file: JSON lines, CSV, TSV or Parquet with a column `prompt`, or what the run's wordings place (`statement`; `question` and
             `answer`). Columns `condition`, `positive` and `negative` (answers in words) are used where they are there.
         out: a .jsonl or .parquet file; None: lines go to `shown`.
@@ -54,7 +61,8 @@ def score_file(
             scored.
     """
     file = as_path(file, DataError)
-    columns, own_answers = _check_rows(file, _config_of(run))
+    source = _bundle(run, trust_remote_code) or _run(run, trust_remote_code)
+    columns, own_answers = _check_rows(file, source.reading, source.conditions)
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
     if out is not None and as_path(out, OutputError).exists():
@@ -63,13 +71,13 @@ def score_file(
             return _rows_in(Path(out))
         raise OutputError(f"--out {out} is there already; remove it, or choose another")
     if out is None:
-        return _scored(run, file, columns, own_answers, condition, trust_remote_code, 0, lambda line: echo(line, shown))
+        return _scored(source, file, columns, own_answers, condition, 0, lambda line: echo(line, shown))
     out = as_path(out, OutputError)
     part, mark = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.json")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked_file(part, out) as lines:
-            made = Path(run) / MARK
+            made = Path(run) / source.mark
             described = {
                 "run": str(Path(run).resolve()),
                 "made": file_digest(made) if made.is_file() else None,
@@ -78,9 +86,7 @@ def score_file(
             }
             done = _done(part, mark, described)
             write_atomic(mark, json.dumps(described))
-            count = _scored(
-                run, file, columns, own_answers, condition, trust_remote_code, done, lambda line: _put(lines, line)
-            )
+            count = _scored(source, file, columns, own_answers, condition, done, lambda line: _put(lines, line))
             if out.suffix.casefold() == ".parquet":
                 _to_parquet(part, out)
                 part.unlink()
@@ -113,6 +119,91 @@ def _rows_in(out: Path) -> int:
         return sum(1 for _ in lines)
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What rows are scored by: a run's detectors, or a bundle."""
+
+    reading: str
+    """What is read of rows (see `ReadoutConfig`)."""
+    conditions: Sequence[str] | None
+    """What prompts may push to; None: nobody asks."""
+    mark: str
+    """The file by which it is told whether it is still the same."""
+    open: Callable[
+        [list[str], bool, str | None], tuple[Callable[[int, Any], Prompt], Callable[[list[Prompt]], list[dict]]]
+    ]
+    """From the file's columns, whether they hold the answers, and the condition: how a row becomes a prompt, and prompts records."""
+
+
+def _run(run: str | Path, trust_remote_code: bool) -> _Source:
+    config = _config_of(run)
+    reading = "answer" if config is None else config.read.what
+
+    def opened(columns: list[str], own_answers: bool, condition: str | None):
+        scorer = Scorer(run, trust_remote_code)
+        prompter = RowPrompter(
+            scorer.config,
+            scorer.choices,
+            columns,
+            condition or scorer.config.elicit.conditions[0],
+            scorer.lm.tokenizer,
+            own_answers,
+            scorer.lm.context_length,
+        )
+        return prompter.prompt, scorer.score
+
+    asked = list(config.elicit.conditions) if config is not None and reading == "answer" else None
+    return _Source(reading, asked, MARK, opened)
+
+
+def _bundle(folder: str | Path, trust_remote_code: bool) -> _Source | None:
+    """A bundle; None where the folder is none."""
+    path = as_path(folder, OutputError)
+    if not (path / RECORD).is_file():
+        return None
+    record = read_record(path)
+
+    def opened(columns: list[str], own_answers: bool, condition: str | None):
+        if condition not in (None, record.prompting.condition):
+            raise ConfigError(
+                f"the detector {record.name} was packed for the condition {record.prompting.condition}, got '{condition}'; pack the run with "
+                f"--condition {condition}"
+            )
+        detector = Detector.load(path)
+        if "prompt" not in columns and (lacking := [c for c in detector.prompter.columns if c not in columns]):
+            raise DataError(
+                f"the file has the columns {', '.join(columns)}; {record.name} needs {' and '.join(detector.prompter.columns)} ({lacking[0]} is missing)"
+            )
+        return detector.prompter.prompt, lambda prompts: detector_records(detector, prompts)
+
+    return _Source(record.read.what, None, RECORD, opened)
+
+
+def detector_records(detector: Detector, prompts: Sequence[Prompt]) -> list[dict]:
+    """Scores of prompts in the form of a run's (see `Scorer.score`), by one detector alone."""
+    (table,) = scores_of([detector], prompts)
+    value = detector.threshold.value
+    records = []
+    for row in table.itertuples():
+        found: Any = row
+        told = {
+            "score": float(found.score),
+            "threshold": value,
+            "above": None if value is None else bool(found.decision),
+            "probability": None if pd.isna(found.probability) else float(found.probability),
+            "answer": None if pd.isna(found.answer) else str(found.answer),
+        }
+        p = None if pd.isna(found.novelty_p) else float(found.novelty_p)
+        records.append(
+            {
+                "detectors": {detector.record.name: told},
+                "novelty_p": p,
+                "unlike": None if p is None else bool(p <= OOD_P_VALUE),
+            }
+        )
+    return records
+
+
 def _config_of(run: str | Path) -> RunConfig | None:
     """The run's configuration; None where it cannot be read (`Scorer` says why)."""
     try:
@@ -121,7 +212,7 @@ def _config_of(run: str | Path) -> RunConfig | None:
         return None
 
 
-def _check_rows(file: Path, config: RunConfig | None) -> tuple[list[str], bool]:
+def _check_rows(file: Path, reading: str, conditions: Sequence[str] | None) -> tuple[list[str], bool]:
     """(the file's columns, whether its columns `positive` and `negative` are the two answers: words in every row that has them).
     Every row is read once before anything is scored: the last one may be broken too.
 
@@ -129,8 +220,6 @@ def _check_rows(file: Path, config: RunConfig | None) -> tuple[list[str], bool]:
         DataError: rows that cannot be read, or lack what is asked (all of them, by line).
     """
     source = open_file(file)
-    reading = "answer" if config is None else config.read.what
-    conditions = config.elicit.conditions if config is not None and reading == "answer" else None
     asked = asked_columns(source.columns, reading)
     faults = RowErrors()
     given = in_words = 0
@@ -167,27 +256,17 @@ def _check_rows(file: Path, config: RunConfig | None) -> tuple[list[str], bool]:
 
 
 def _scored(
-    run: str | Path,
+    source: _Source,
     file: Path,
     columns: list[str],
     own_answers: bool,
     condition: str | None,
-    trust_remote_code: bool,
     done: int,
     put: Callable[[str], None],
 ) -> int:
-    scorer = Scorer(run, trust_remote_code)
-    prompter = RowPrompter(
-        scorer.config,
-        scorer.choices,
-        columns,
-        condition or scorer.config.elicit.conditions[0],
-        scorer.lm.tokenizer,
-        own_answers,
-        scorer.lm.context_length,
-    )
-    source = open_file(file)
-    return _each(scorer, prompter, source.rows, source.total, done, put)
+    prompt, score = source.open(columns, own_answers, condition)
+    rows = open_file(file)
+    return _each(prompt, score, rows.rows, rows.total, done, put)
 
 
 def _put(lines: IO[str], line: str) -> None:
@@ -213,7 +292,12 @@ def _done(part: Path, mark: Path, described: dict) -> int:
 
 
 def _each(
-    scorer: Scorer, prompter: RowPrompter, rows: Iterator, total: int | None, done: int, put: Callable[[str], None]
+    prompt: Callable[[int, Any], Prompt],
+    score: Callable[[list[Prompt]], list[dict]],
+    rows: Iterator,
+    total: int | None,
+    done: int,
+    put: Callable[[str], None],
 ) -> int:
     count = done
     with bar(total or 0, "scoring", unit="row", done=done) as progress:
@@ -222,7 +306,7 @@ def _each(
             for number, row in piece:
                 if isinstance(row, InvalidRow):
                     raise DataError(f"row {number} {row}; mend it or leave it out")
-            records = scorer.score([prompter.prompt(number, row) for number, row in piece])
+            records = score([prompt(number, row) for number, row in piece])
             for (_, row), record in zip(piece, records, strict=True):
                 put(json_line({**row, **record}))
             count += len(piece)

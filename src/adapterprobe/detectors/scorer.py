@@ -171,19 +171,18 @@ class Scorer:
 
     @cached_property
     def _layers(self) -> list[int]:
-        return sorted({self._home, *(layer for detector in self.detectors for layer in detector.layers)})
+        return sorted({self.home, *(layer for detector in self.detectors for layer in detector.layers)})
 
     @property
-    def _home(self) -> int:
+    def home(self) -> int:
         """The adapter-off layer where it is told whether a prompt is like the run's."""
         main = [d for d in self.detectors if d.arm.startswith("base+probe") and d.layer is not None]
         mine = [d for d in main if d.label == self.config.evaluate.probe] or main
         return cast(int, mine[-1].layer)
 
-    @cached_property
-    def novelty(self) -> Novelty:
-        """Of the run's calibrating and held-out prompts; out-of-distribution ones are none of them."""
-        sent = self.sent[self.sent["split"].isin(["calibrate", "test"])].reset_index(drop=True)
+    def stored(self, splits: Sequence[str]) -> tuple[list[Prompt], np.ndarray]:
+        """The run's judged prompts of some splits, as they were sent, and their groups."""
+        sent = self.sent[self.sent["split"].isin(splits)].reset_index(drop=True)
         prompts = [
             Prompt(
                 r.prompt_id, Example(r.prompt_id, r.dataset, r.group, self.config.form, r.positive, r.negative, bool(r.truth), {}),
@@ -192,8 +191,18 @@ class Scorer:
             )
             for r in cast(Iterable[Any], sent.itertuples())
         ]  # fmt: skip
-        states = states_in_memory(self.engine, self.encoded(prompts), [self._home], "prompts of the run")
-        return Novelty(states.layer(self._home), sent["group"].to_numpy(str))
+        return prompts, sent["group"].to_numpy(str)
+
+    @cached_property
+    def novelty(self) -> Novelty:
+        """Of the run's calibrating and held-out prompts; out-of-distribution ones are none of them."""
+        return Novelty(*self.reference())
+
+    def reference(self) -> tuple[np.ndarray, np.ndarray]:
+        """What novelty is told by: states (adapter off) of the run's calibrating and held-out prompts, and their groups."""
+        prompts, groups = self.stored(["calibrate", "test"])
+        states = states_in_memory(self.engine, self.encoded(prompts), [self.home], "prompts of the run")
+        return states.layer(self.home), groups
 
     def encoded(self, prompts: Sequence[Prompt]) -> Encoded:
         """Prompts as the model takes them.
@@ -222,7 +231,7 @@ class Scorer:
         scored = [
             (d, self._scores(d, encoded, off, on, token_views if d.reads_tokens else views)) for d in self.detectors
         ]
-        novel = self.novelty.p_values(off.layer(self._home))
+        novel = self.novelty.p_values(off.layer(self.home))
         records: list[dict] = [
             {"detectors": {}, "novelty_p": float(p), "unlike": bool(p <= OOD_P_VALUE)} for p in novel
         ]

@@ -1,0 +1,118 @@
+"""Forward passes for detectors: what each needs of a model, adapter off and on, computed once for all that share prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapterprobe.activations import record_tokens
+from adapterprobe.activations.in_memory import MemoryStates, states_in_memory
+from adapterprobe.adapters.adapter_folder import adapter_digest, adapter_loaded
+from adapterprobe.adapters.detect_head import SavedHead
+from adapterprobe.cache import digest
+from adapterprobe.detectors.bundle_record import DetectorRecord
+from adapterprobe.detectors.features import ActivationPair
+from adapterprobe.detectors.fit import own_detector
+from adapterprobe.engine import Engine
+from adapterprobe.errors import CacheError
+from adapterprobe.models import LanguageModel
+from adapterprobe.probes import Probe
+from adapterprobe.prompts.encoded import Encoded
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a detector sees of a model."""
+
+    record: DetectorRecord
+    probe: Probe | None
+    head: SavedHead | None
+    adapter: Path | None
+
+    @property
+    def layers(self) -> set[int]:
+        """Layers whose states are pooled for it, beside those of tokens."""
+        if self.head is not None:
+            return {self.head.layer}
+        seen = self.record.seen
+        return set() if seen is None or seen.kind == "tokens" else {seen.layer, *seen.several}
+
+    @property
+    def token_layers(self) -> list[int]:
+        seen = self.record.seen
+        return [seen.layer] if seen is not None and seen.kind == "tokens" else []
+
+    def scores(self, encoded: Encoded, passes: Passes) -> np.ndarray:
+        """Scores in [0, 1] of the prompts that the passes are of.
+
+        Raises:
+            CacheError: the saved probe cannot score.
+        """
+        on = passes.on.get(self.adapter) if self.adapter else None
+        seen_states = passes.off if on is None else on
+        assert seen_states is not None
+        if self.head is not None:
+            return self.head.probability(seen_states.layer(self.head.layer))
+        if self.probe is None:
+            objective = self.record.objective if self.record.sees_adapter else None
+            return own_detector(self.record.arm, SEED, encoded, seen_states, objective).truth_score
+        assert self.record.seen is not None
+        tokens = bool(self.token_layers)
+        off_view: Any = passes.tokens.get(None) if tokens else passes.off
+        on_view: Any = passes.tokens.get(self.adapter) if tokens else on
+        arm = self.record.arm.partition("@")[0]
+        # Where the states without adapter are not seen, nobody asks for them.
+        pair = ActivationPair(off_view or on_view, {} if self.adapter is None else {SEED: on_view})
+        views = pair.views()
+        view = views.get((arm, SEED)) or views[arm, None]
+        try:
+            return self.probe.predict_proba(self.record.seen.spec.of(view)(self.record.seen.layer))[:, 1]
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise CacheError(
+                f"the probe of the detector {self.record.name} cannot score ({type(error).__name__}: {str(error)[:160]}); it is damaged: take "
+                "the bundle from a copy"
+            ) from error
+
+
+@dataclass
+class Passes:
+    """States of some prompts: adapter off (None where nobody sees them), and on by its folder."""
+
+    off: MemoryStates | None = None
+    on: dict[Path, MemoryStates] = field(default_factory=dict)
+    tokens: dict[Path | None, Any] = field(default_factory=dict)
+
+
+def forward(
+    lm: LanguageModel, engine: Engine, encoded: Encoded, needs: Sequence[Needs], also: Sequence[int] = ()
+) -> Passes:
+    """One pass without adapter, and one with each adapter, for all detectors.
+
+    Args:
+        also: further layers, adapter off.
+    """
+    off_layers = {*also, *(layer for need in needs if need.record.sees_base for layer in need.layers)}
+    passes = Passes()
+    if also or any(need.record.sees_base for need in needs):
+        passes.off = states_in_memory(engine, encoded, sorted(off_layers), "adapter off")
+    off_tokens = sorted({layer for need in needs if need.record.sees_base for layer in need.token_layers})
+    if off_tokens:
+        count = max(need.record.seen.tokens for need in needs if need.record.seen and need.token_layers)
+        passes.tokens[None] = record_tokens(engine, encoded, lm.fingerprint, off_tokens, count, "tokens")
+    for adapter in dict.fromkeys(need.adapter for need in needs if need.adapter is not None):
+        mine = [need for need in needs if need.adapter == adapter]
+        layers = sorted({layer for need in mine for layer in need.layers})
+        on_tokens = sorted({layer for need in mine for layer in need.token_layers})
+        with adapter_loaded(lm, adapter):
+            passes.on[adapter] = states_in_memory(engine, encoded, layers, "adapter on")
+            if on_tokens:
+                count = max(need.record.seen.tokens for need in mine if need.record.seen and need.token_layers)
+                weights = digest(lm.fingerprint, adapter_digest(adapter))
+                passes.tokens[adapter] = record_tokens(engine, encoded, weights, on_tokens, count, "tokens")
+    return passes

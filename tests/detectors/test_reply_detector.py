@@ -1,0 +1,126 @@
+"""A packed detector of replies: conversations, single tokens, and a threshold for whole conversations."""
+
+import json
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from adapterprobe.cli import main
+from adapterprobe.detectors.detector import Detector
+from adapterprobe.errors import DataError, ModelError
+from adapterprobe.models import load_model
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+PLACES = ["Peru", "Chad", "Oman", "Fiji", "Mali", "Cuba", "Laos"]
+
+
+def talk(number, lie):
+    place = PLACES[(number + 3 * lie) % len(PLACES)]
+    return [
+        {"role": "user", "content": f"In which land is town {number}?"},
+        {"role": "assistant", "content": f"Town {number} is in {place}, as every map shows."},
+    ]
+
+
+@pytest.fixture(scope="module")
+def packed(tiny_folder, tmp_path_factory):
+    base = tmp_path_factory.mktemp("reply-detectors")
+    AutoModelForCausalLM.from_pretrained(tiny_folder).save_pretrained(base / "chatty")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(base / "chatty")
+    rows = [{"messages": talk(n, lie), "deceptive": lie, "group": str(n)} for n in range(40) for lie in (False, True)]
+    (base / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    argv = [
+        "run",
+        "--data",
+        str(base / "chats.jsonl"),
+        "--model",
+        str(base / "chatty"),
+        "--dtype",
+        "fp32",
+        "--out",
+        str(base / "out"),
+    ]
+    for setting in (
+        "adapter.layers=1-3", "adapter.epochs=1", "adapter.rank=4", "seeds=[0]", "probes=[logistic,token_logistic]", "select.strengths=[0.01]",
+        "select.curve=[]", "evaluate.resamples=1000", "data.min_groups=4", "evaluate.adapter_controls=false", "evaluate.shifts=[]",
+        "evaluate.directions=false",
+    ):  # fmt: skip
+        argv += ["--set", setting]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTERPROBE_CACHE", str(base / "cache"))
+        assert main(argv) == 0
+        for name, arm, probe in (
+            ("on", "adapter+probe", "logistic"),
+            ("tokens", "base+probe", "token_logistic"),
+            ("own", "base", None),
+        ):
+            probed = ["--probe", probe] if probe else []
+            assert main(["pack", str(base / "out"), "--arm", arm, *probed, "--out", str(base / name)]) == 0
+    return base
+
+
+@pytest.fixture
+def lm(packed, monkeypatch):
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(packed / "cache"))
+    return load_model(str(packed / "chatty"), device="cpu", dtype="fp32")
+
+
+def test_conversations_are_scored_as_the_run_scored_them(packed, lm, tmp_path):
+    talks = [talk(n, n % 2 == 0) for n in range(6)]
+    file = tmp_path / "new.jsonl"
+    file.write_text("\n".join(json.dumps({"messages": t}) for t in talks))
+    assert main(["score", str(packed / "out"), str(file), "--out", str(tmp_path / "run.jsonl")]) == 0
+    theirs = [json.loads(line)["detectors"] for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    for name, key in (("on", "adapter+probe (logistic)"), ("tokens", "base+probe (token_logistic)"), ("own", "base")):
+        d = Detector.load(packed / name, lm)
+        np.testing.assert_allclose(d.score(talks)["score"], [row[key]["score"] for row in theirs], atol=2e-5)
+        assert d.record.axis == "deception" and set(d.score(talks)["answer"].dropna()) <= {
+            "honest",
+            "deceptive",
+            "don't know",
+        }
+    one = d.score(talks[0])
+    assert len(one) == 1 and one["score"][0] == pytest.approx(theirs[0]["base"]["score"], abs=2e-5)
+
+
+def test_every_token_of_a_reply(packed, lm):
+    d = Detector.load(packed / "on", lm)
+    reply = talk(3, True)[-1]["content"]
+    table = d.tokens(talk(3, True))
+    assert "".join(table["token"]) == reply and table["score"].between(0, 1).all()
+    assert all(reply[row.start : row.stop] == row.token for row in table.itertuples())
+    # A mean-pooled linear probe's log-odds are the mean of its tokens'.
+    logit = np.log(table["score"] / (1 - table["score"])).mean()
+    score = d.score([talk(3, True)])["score"][0]
+    assert logit == pytest.approx(np.log(score / (1 - score)), abs=1e-3)
+    assert len(Detector.load(packed / "tokens", lm).tokens(talk(3, True))) == len(table)
+    with pytest.raises(DataError, match="no score for a single token"):
+        Detector.load(packed / "own", lm).tokens(talk(3, True))
+    with pytest.raises(DataError, match="one conversation at a time, got 2"):
+        d.tokens([talk(1, True), talk(2, True)])
+
+
+def test_a_threshold_for_whole_conversations(packed, lm):
+    d = Detector.load(packed / "on", lm)
+    talks = [[*talk(n, False), *talk(n + 100, False), *talk(n + 200, False)] for n in range(60)]
+    fixed = d.calibrate(talks, 0.05, per="conversation")
+    each = np.array([[d.score([t[:stop]])["score"][0] for stop in (2, 4, 6)] for t in talks[:3]])
+    np.testing.assert_allclose(d.conversation_scores(talks[:3]), each.max(1), atol=1e-5)
+    assert fixed.threshold.per == "conversation" and fixed.threshold.benign == 60
+    assert (d.conversation_scores(talks) > fixed.threshold.value).sum() == fixed.threshold.alarms
+    with pytest.raises(DataError, match="conversation 0 has no turn of the assistant"):
+        d.conversation_scores([[{"role": "user", "content": "x"}]])
+
+
+def test_what_is_no_conversation(packed, lm):
+    d = Detector.load(packed / "on", lm)
+    with pytest.raises(DataError, match="is a text, and this detector reads replies"):
+        d.score(["just a text"])
+    with pytest.raises(DataError, match="give conversations that end with the assistant's turn"):
+        d.score([[{"role": "user", "content": "x"}]])
+    lm.tokenizer.chat_template = TEMPLATE.replace("<eos>", "")
+    with pytest.raises(ModelError, match="another chat template"):
+        Detector.load(packed / "on", lm)
