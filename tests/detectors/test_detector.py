@@ -164,6 +164,11 @@ def test_what_is_damaged_or_newer_is_refused(packed, tmp_path, lm):
         seal(folder)
         with pytest.raises(CacheError, match="is damaged: prompting.pattern"):
             Detector.load(folder, lm)
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.bin").write_bytes(b"x")
+    with pytest.raises(CacheError, match="JSON and safetensors alone"):
+        Detector.load(folder, lm)
+    shutil.rmtree(folder / "adapter")
     (folder / "link").symlink_to("/etc/hostname")
     with pytest.raises(CacheError, match="is a link"):
         Detector.load(folder, lm)
@@ -383,3 +388,18 @@ def test_score_takes_a_bundle(packed, lm, tmp_path, monkeypatch, capsys):
     assert "needs statement" in capsys.readouterr().err
     assert main(["score", str(folder), str(file), "--condition", "lie", "--out", str(tmp_path / "c.jsonl")]) == 2
     assert "pack the run with --condition lie" in capsys.readouterr().err
+
+
+def test_the_page(packed, tiny_folder, tmp_path, monkeypatch):
+    """Its snippet, as it stands."""
+    import re
+    from pathlib import Path
+
+    page = (Path(__file__).parents[2] / "docs" / "detector.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(packed / "on", "detectors/mine")
+    Path(tiny_folder.name).symlink_to(tiny_folder)
+    names: dict = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, re.S)), names)
+    assert isinstance(names["d"], Detector)
