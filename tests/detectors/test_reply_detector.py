@@ -1,9 +1,11 @@
 """A packed detector of replies: conversations, single tokens, and a threshold for whole conversations."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapterprobe.cli import main
@@ -56,6 +58,7 @@ def packed(tiny_folder, tmp_path_factory):
             ("on", "adapter+probe", "logistic"),
             ("tokens", "base+probe", "token_logistic"),
             ("own", "base", None),
+            ("off", "base+probe", "logistic"),
         ):
             probed = ["--probe", probe] if probe else []
             assert main(["pack", str(base / "out"), "--arm", arm, *probed, "--out", str(base / name)]) == 0
@@ -124,3 +127,52 @@ def test_what_is_no_conversation(packed, lm):
     lm.tokenizer.chat_template = TEMPLATE.replace("<eos>", "")
     with pytest.raises(ModelError, match="another chat template"):
         Detector.load(packed / "on", lm)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_new_tokens": 9}, {"max_new_tokens": 12, "do_sample": True, "temperature": 2.0}]
+)
+def test_watched_while_it_writes(packed, lm, options):
+    """The tokens are those that `generate` gives by itself, and their scores those of the finished text."""
+    d = Detector.load(packed / "off", lm)
+    context = talk(5, False)[:1]
+    torch.manual_seed(11)
+    watched = list(d.watch(context, **options))
+    text = "".join(token.text for token in watched)
+    ids = lm.tokenizer(
+        f"<user>{context[0]['content']}<eos><assistant>", add_special_tokens=False, return_tensors="pt"
+    ).input_ids
+    torch.manual_seed(11)
+    alone = lm.model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **options)[0, ids.shape[1] :]
+    alone = [token for token in alone.tolist() if token != lm.tokenizer.eos_token_id]
+    assert lm.tokenizer.decode(alone) == text and len(watched) == len(alone)
+    states = lm.model(torch.tensor([[*ids[0].tolist(), *alone]]), output_hidden_states=True).hidden_states[
+        d.record.seen.layer
+    ]
+    mine = states[0, ids.shape[1] :].detach().numpy()
+    each = d.needs.probe.predict_proba(mine)[:, 1]
+    np.testing.assert_allclose([token.score for token in watched], each, atol=1e-4)
+    whole = d.needs.probe.predict_proba(mine.mean(0, keepdims=True))[0, 1]
+    assert watched[-1].so_far == pytest.approx(whole, abs=1e-4)
+    assert [t.alarm for t in watched] == [t.so_far > d.threshold.value for t in watched]
+
+
+def test_whoever_stops_watching_stops_the_writing(packed, lm):
+    d = Detector.load(packed / "off", lm)
+    for token in d.watch(talk(5, False)[:1], max_new_tokens=400):
+        assert 0 <= token.score <= 1
+        break
+    hooks = lm.structure.blocks[d.record.seen.layer - 1]._forward_hooks.values()
+    assert threading.active_count() < 8 and not any("_Feed" in repr(hook) for hook in hooks)
+
+
+def test_what_cannot_be_watched(packed, lm):
+    d = Detector.load(packed / "off", lm)
+    with pytest.raises(DataError, match="ends with the assistant's turn"):
+        d.watch(talk(1, False))
+    with pytest.raises(DataError, match="expected a conversation"):
+        d.watch("hello")
+    with pytest.raises(DataError, match="with its adapter on"):
+        Detector.load(packed / "on", lm).watch(talk(1, False)[:1])
+    with pytest.raises(ValueError, match="no_such_option"):
+        list(d.watch(talk(1, False)[:1], no_such_option=3))

@@ -189,9 +189,13 @@ def read_record(folder: str | Path) -> DetectorRecord:
     for path in folder.rglob("*"):
         if path.is_symlink():
             raise CacheError(f"{path} is a link, and a bundle has plain files alone; {REMEDY}")
-    strange = [p for p in (folder / ADAPTER).rglob("*") if p.is_file() and p.suffix not in (".json", ".safetensors", ".md")]
+    strange = [
+        p for p in (folder / ADAPTER).rglob("*") if p.is_file() and p.suffix not in (".json", ".safetensors", ".md")
+    ]
     if strange:
-        raise CacheError(f"{strange[0]} is no part of a bundle, whose adapters are JSON and safetensors alone; {REMEDY}")
+        raise CacheError(
+            f"{strange[0]} is no part of a bundle, whose adapters are JSON and safetensors alone; {REMEDY}"
+        )
     for name, limit in LARGEST.items():
         path = folder / name
         if path.is_file() and path.stat().st_size > limit:

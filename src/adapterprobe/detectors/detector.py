@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,9 @@ from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.read_prompts import with_reads
 from adapterprobe.small_files import as_path
 from adapterprobe.types import Prompt
+
+if TYPE_CHECKING:
+    from adapterprobe.detectors.live import WatchedToken
 
 PIECE = 512
 """Rows that are scored at once."""
@@ -206,6 +209,25 @@ class Detector:
         if len(rows) != 1:
             raise DataError(f"tokens of one conversation at a time, got {len(rows)}")
         return token_scores(self, self.prompter.prompt(0, rows[0]))
+
+    def watch(self, conversation: list[dict[str, str]], **generate_options: Any) -> Iterator[WatchedToken]:
+        """Let the model write the next turn of a conversation, and score every token as it comes.
+
+        Args:
+            conversation: messages that end where the model is to write.
+            generate_options: of transformers' `generate`: `max_new_tokens`, `do_sample`, `temperature`, ...
+
+        Yields:
+            For each token its text, its own score, the score of the reply so far (pooled as the detector pools; the last one is what
+            `score` gives the finished text where that has the same tokens), and whether that is an alarm. Whoever stops watching stops
+            the writing.
+
+        Raises:
+            DataError: the detector reads no replies, or states with an adapter on, or cannot tell a reply's score before it is whole.
+        """
+        from adapterprobe.detectors.live import watch
+
+        return watch(self, conversation, **generate_options)
 
     def decide(self, inputs: Inputs, false_positive_rate: float | None = None) -> np.ndarray:
         """Whether each input is an alarm: of deception, that the reply deceives; of truth, that the answer is true.
