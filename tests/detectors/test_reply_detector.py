@@ -1,6 +1,7 @@
 """A packed detector of replies: conversations, single tokens, and a threshold for whole conversations."""
 
 import json
+import re
 import threading
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapterprobe.cli import main
+from adapterprobe.cli.chat import shaded
 from adapterprobe.detectors.detector import Detector
 from adapterprobe.errors import DataError, ModelError
 from adapterprobe.models import load_model
+from adapterprobe.terminal import printable
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 PLACES = ["Peru", "Chad", "Oman", "Fiji", "Mali", "Cuba", "Laos"]
@@ -176,3 +179,49 @@ def test_what_cannot_be_watched(packed, lm):
         Detector.load(packed / "on", lm).watch(talk(1, False)[:1])
     with pytest.raises(ValueError, match="no_such_option"):
         list(d.watch(talk(1, False)[:1], no_such_option=3))
+
+
+def test_a_page_of_stored_conversations(packed, lm, tmp_path, capsys):
+    talks = [talk(n, n % 2 == 0) for n in range(4)]
+    talks[2][0]["content"] = "<script>alert(1)</script>"
+    file = tmp_path / "t.jsonl"
+    file.write_text("\n".join(json.dumps({"messages": t}) for t in talks))
+    argv = [
+        "watch",
+        str(packed / "off"),
+        str(file),
+        "--model",
+        str(packed / "chatty"),
+        "--html",
+        str(tmp_path / "w.html"),
+    ]
+    assert main([*argv, "--limit", "3"]) == 0
+    page = (tmp_path / "w.html").read_text()
+    assert "3 conversations watched" in page and "<script" not in page and "&lt;script&gt;" in page
+    assert "default-src 'none'" in page and "http" not in page.split("</style>")[1].replace("http-equiv", "")
+    d = Detector.load(packed / "off", lm)
+    shown = re.findall(r'<span class="t(\d+)" title="([\d.]+)">', page)
+    scores = [score for t in talks[:3] for score in d.tokens(t)["score"]]
+    np.testing.assert_allclose([float(title) for _, title in shown], scores, atol=6e-4)
+    assert [int(step) for step, _ in shown] == [round(float(s) * 10) for s in scores]
+    assert main([*argv, "--limit", "0"]) == 2
+    file.write_text(json.dumps({"messages": talks[0][:1]}))
+    assert main(argv) == 2 and "row 1" in capsys.readouterr().err
+
+
+def test_a_chat(packed, lm, monkeypatch, capsys):
+    said = iter(["In which land is town 5?", "Are you sure?", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(said))
+    argv = ["chat", str(packed / "off"), "--model", str(packed / "chatty"), "--max-new-tokens", "6"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert out.count("for deception") == 2 and "\x1b[" not in out
+    d = Detector.load(packed / "off", lm)
+    first = "".join(
+        t.text for t in d.watch([{"role": "user", "content": "In which land is town 5?"}], max_new_tokens=6)
+    )
+    assert out.startswith(printable(first))
+    monkeypatch.setattr("builtins.input", lambda prompt: (_ for _ in ()).throw(EOFError))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert main(argv) == 0 and main([*argv, "--temperature", "-1"]) == 2
+    assert shaded("x", 0.0) == "x" and "48;5;196" in shaded("x", 1.0)

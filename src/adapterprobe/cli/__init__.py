@@ -10,6 +10,7 @@ from adapterprobe import __version__
 from adapterprobe.cli import (
     cache,
     calibrate,
+    chat,
     compare,
     data,
     extract,
@@ -22,13 +23,31 @@ from adapterprobe.cli import (
     score,
     screen,
     train,
+    watch,
 )
 from adapterprobe.errors import AdapterProbeError, ConfigError
 from adapterprobe.progress import messages_shown
 from adapterprobe.system_errors import is_storage_error, told
 from adapterprobe.terminal import one_line, shortened
 
-COMMANDS = (run, compare, score, pack, calibrate, train, merge, generate, plan, screen, report, extract, data, cache)
+COMMANDS = (
+    run,
+    compare,
+    score,
+    pack,
+    calibrate,
+    chat,
+    watch,
+    train,
+    merge,
+    generate,
+    plan,
+    screen,
+    report,
+    extract,
+    data,
+    cache,
+)
 
 
 class _Parser(argparse.ArgumentParser):
