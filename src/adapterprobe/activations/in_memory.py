@@ -39,7 +39,7 @@ class MemoryStates:
 
 @torch.inference_mode()
 def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], what: str) -> MemoryStates:
-    """The values that `record` would keep.
+    """The values that `record` would keep (answers are NaN where nothing is asked).
 
     Args:
         layers: none for answers alone.
@@ -58,5 +58,7 @@ def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], wh
         rows = list(batch.rows)
         if layers:
             found[:, read_rows(reads, rows, len(encoded))] = from_stored(to_stored(output.recorded, dtype))
-        logprobs[rows] = choice_logprobs(output.logits, [encoded.choices[r] for r in rows]).cpu().numpy()
+        choices = [encoded.choices[r] for r in rows]
+        asked = all(choice.positive for choice in choices)
+        logprobs[rows] = choice_logprobs(output.logits, choices).cpu().numpy() if asked else np.nan
     return MemoryStates(dict(zip(layers, found, strict=True)), logprobs, count)
