@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adapterprobe.data import Dataset, register_dataset
     from adapterprobe.detectors.alarms import Monitor
     from adapterprobe.detectors.detector import Detector, score_all
+    from adapterprobe.detectors.pack import pack
     from adapterprobe.errors import AdapterProbeError
     from adapterprobe.pipeline import Run
     from adapterprobe.probes import register as register_probe
@@ -34,6 +35,7 @@ __all__ = [
     "extract",
     "hidden",
     "load_model",
+    "pack",
     "probes",
     "read_config",
     "register_adapter",
@@ -57,6 +59,7 @@ _PLACES = {
     "extract": "api:extract",
     "hidden": "hidden",
     "load_model": "api:open_model",
+    "pack": "detectors.pack:pack",
     "probes": "probes",
     "read_config": "config_files:read_config",
     "register_adapter": "adapters.registry:register_adapter",
