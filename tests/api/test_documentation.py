@@ -46,6 +46,7 @@ def test_the_page_on_python(names):
     assert names["X"].shape == (len(names["labels"]), 32) and names["best"]["estimate"] > 0
     assert {"median"} <= set(ap.probes.available()) and "bottleneck" in KINDS
     assert "cities_of_mine" in registered.registered_names() and len(names["cells"]) == 2
+    assert len(names["scores"]) == 2 and names["detector"].golden.level == "equal"
 
 
 def test_the_readme(names, monkeypatch):

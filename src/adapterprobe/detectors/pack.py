@@ -42,6 +42,7 @@ from adapterprobe.detectors.sketches import REFERENCE, projected
 from adapterprobe.errors import ConfigError, DataError, OutputError
 from adapterprobe.evaluate.schema import BASELINES, WITHHELD, WITHHELD_ON
 from adapterprobe.hints import nearest
+from adapterprobe.models import LanguageModel, wrap_model
 from adapterprobe.models.hardware import dtype_name
 from adapterprobe.prompts.conversations import conversation_format
 from adapterprobe.prompts.followups import follow_ups
@@ -62,6 +63,8 @@ def pack(
     condition: str | None = None,
     name: str | None = None,
     trust_remote_code: bool = False,
+    model: Any = None,
+    tokenizer: Any = None,
 ) -> Path:
     """Write one detector of a run, of its lowest seed.
 
@@ -69,6 +72,7 @@ def pack(
         arm: such as `adapter+probe`. probe: one of the run's; None: its main one.
         condition: what prompts push to; None: the run's first.
         name: what the detector is called; None: the folder's name.
+        model, tokenizer: the run's model, where it is loaded already (what `load_model` gave, or a transformers model).
 
     Returns:
         The folder.
@@ -80,7 +84,8 @@ def pack(
     out = as_path(out, OutputError)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is not empty; choose another folder for the detector")
-    scorer = Scorer(run, trust_remote_code)
+    loaded = model if model is None or isinstance(model, LanguageModel) else wrap_model(model, tokenizer)
+    scorer = Scorer(run, trust_remote_code, loaded)
     saved = _chosen(scorer, arm, probe)
     condition = condition or scorer.config.elicit.conditions[0]
     part = out.with_name(f".{out.name}.part")

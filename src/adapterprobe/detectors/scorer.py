@@ -25,7 +25,7 @@ from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError, OutputError
 from adapterprobe.evaluate.conformal import answers
 from adapterprobe.evaluate.schema import BASELINES, CLASSES, HEAD, WITHHELD, WITHHELD_ON
-from adapterprobe.models import load_model
+from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.source_files import differing, source_record
 from adapterprobe.output_folder import AGAIN, check_run, read_predictions
 from adapterprobe.probes import Probe, load_probe
@@ -80,12 +80,15 @@ class SavedDetector:
 class Scorer:
     """Everything that a run saved, ready for new prompts; the lowest seed's adapter and probes.
 
+    Args:
+        lm: the run's model, where it is loaded already.
+
     Raises:
         OutputError: the folder is not a finished run.
         ModelError: the model is not the one that the run was made with, or its code is not what it was.
     """
 
-    def __init__(self, folder: str | Path, trust_remote_code: bool = False) -> None:
+    def __init__(self, folder: str | Path, trust_remote_code: bool = False, lm: LanguageModel | None = None) -> None:
         self.folder = as_path(folder, OutputError)
         if not self.folder.is_dir():
             raise OutputError(
@@ -104,7 +107,7 @@ class Scorer:
         if trust_remote_code:
             _check_code(self.config, hashes.get("model_files"))
         settings: dict[str, Any] = self.config.model.arguments() | {"trust_remote_code": trust_remote_code}
-        self.lm = load_model(**settings)
+        self.lm = lm or load_model(**settings)
         if self.lm.fingerprint != wanted:
             raise ModelError(
                 f"the model {self.lm.name} has the fingerprint {self.lm.fingerprint}, the run was made with {wanted}; load the same "
