@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from adapterprobe import probes
 from adapterprobe.cli import main
 from adapterprobe.config_files import read_config
-from adapterprobe.evaluate.schema import ARMS, COLUMNS, HEAD, READ_COLUMNS, WITHHELD, WITHHELD_ON
+from adapterprobe.evaluate.schema import ARMS, BASELINES, COLUMNS, HEAD, READ_COLUMNS, WITHHELD, WITHHELD_ON
 from conftest import small_config
 
 
@@ -42,7 +42,7 @@ def test_predictions_follow_the_contract(finished):
     frame = pd.read_parquet(finished / "out" / "predictions.parquet")
     assert list(frame.columns) == [*COLUMNS, *READ_COLUMNS]
     assert set(frame["split"]) == {"calibrate", "test", "ood"}
-    assert set(frame["arm"]) == set(ARMS) - {HEAD, WITHHELD, WITHHELD_ON} and set(frame["seed"]) == {0, 1}
+    assert set(frame["arm"]) == set(ARMS) - {HEAD, WITHHELD, WITHHELD_ON, *BASELINES} and set(frame["seed"]) == {0, 1}
     assert set(frame["axis"]) == {"truth", "instructed", "behaviour", "lie"}
     own = frame["arm"].isin(["base", "adapter"])
     assert frame.loc[own, ["probe", "layer"]].isna().all(axis=None) and frame.loc[~own, ["probe", "layer"]].notna().all(
