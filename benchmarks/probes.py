@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from adapterprobe.engine import Engine
-from adapterprobe.probes.base import available, fit_settings
+from adapterprobe.probes.registry import available, fit_settings
 from adapterprobe.probes.select import Rows, select_probe
 from adapterprobe.prompts.contrast_pairs import pair_numbers
 from benchmarks.extraction import engine_pass

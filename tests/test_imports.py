@@ -61,3 +61,46 @@ def test_importing_the_package_is_quick_and_silent():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "logistic" in done.stdout and done.stderr == ""
+
+
+def modules_at_run_time(path: Path, module: str):
+    """The modules of ours that a file imports, in functions too, but not for types alone."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from package import module` is an import of that module.
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from (name for name in names if name.startswith("adapterprobe") and name != module)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Within a room too. The `__init__` of a package only gathers what its modules have."""
+    files = {
+        ".".join(("adapterprobe", *path.relative_to(ROOT).with_suffix("").parts)): path
+        for path in ROOT.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    asked = {
+        name: {other for other in modules_at_run_time(path, name) if other in files} for name, path in files.items()
+    }
+    circles = []
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            circles.append(" > ".join((*way[way.index(name) :], name)))
+        elif name not in done:
+            for other in sorted(asked[name]):
+                follow(other, (*way, name))
+            done.add(name)
+
+    done: set[str] = set()
+    for name in sorted(files):
+        follow(name, ())
+    assert not circles
+    assert sum(map(len, asked.values())) > 500

@@ -37,6 +37,15 @@ def one_line(text: object) -> str:
     return printable(" ".join(str(text).split()))
 
 
+def reason_of(error: BaseException, most: int = 160) -> str:
+    r"""The first line of what an error says, or its class where it says nothing.
+
+    >>> reason_of(ValueError("no such layer\nand more")), reason_of(KeyError())
+    ('no such layer', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+
+
 def shortened(value: object) -> str:
     """`repr` of a value of any size in about a hundred characters: what an error says that it got.
 

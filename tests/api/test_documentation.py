@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import adapterprobe as ap
 from adapterprobe.adapters.kinds import KINDS
 from adapterprobe.data import load_relation, registered
-from adapterprobe.probes import base
+from adapterprobe.probes import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def names(tiny_folder, cache, tmp_path, monkeypatch):
         "frame": pd.DataFrame(rows),
         "np": np,
     }
-    base._REGISTRY.pop("median", None)
+    registry._REGISTRY.pop("median", None)
     KINDS.pop("bottleneck", None)
     registered._makers.pop("cities_of_mine", None)
 

@@ -68,9 +68,9 @@ def installed(tmp_path, monkeypatch):
     sys.modules.pop("our_plugin", None)
     KINDS.pop("packaged_adapter", None)
     from adapterprobe.data import registered
-    from adapterprobe.probes import base
+    from adapterprobe.probes import registry
 
-    base._REGISTRY.pop("packaged_probe", None)
+    registry._REGISTRY.pop("packaged_probe", None)
     registered._makers.pop("packaged_data", None)
     registered.registered_dataset.cache_clear()
 

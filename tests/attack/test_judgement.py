@@ -194,14 +194,14 @@ def test_a_probe_that_gives_no_numbers_is_left_out(finished_run, tmp_path, monke
         "--set",
         "probes=[logistic,turns_nan]",
     ]
-    from adapterprobe.probes import base
+    from adapterprobe.probes import registry
 
-    before = dict(base._REGISTRY)
+    before = dict(registry._REGISTRY)
     try:
         assert main([*argv, "--out", str(tmp_path / "o")]) == 0
     finally:
-        base._REGISTRY.clear()
-        base._REGISTRY.update(before)
+        registry._REGISTRY.clear()
+        registry._REGISTRY.update(before)
     shown = capsys.readouterr()
     assert "probe 'turns_nan' is left out" in shown.err and "not finite" in shown.err
     scores = pd.read_parquet(tmp_path / "o" / "predictions.parquet")["score"]

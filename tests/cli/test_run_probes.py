@@ -54,7 +54,7 @@ def finished(tiny_folder, tmp_path_factory):
     assert main(["run", str(base / "run.yaml"), "--out", str(base / "out")]) == 0
     yield base
     # Registered for these tests alone: others go over all probes that there are.
-    del probes.base._REGISTRY["never_fits"]
+    del probes.registry._REGISTRY["never_fits"]
     patch.undo()
 
 
@@ -216,7 +216,7 @@ def test_the_example_of_ones_own_probe(finished, tmp_path, monkeypatch, capsys):
         assert "steering" not in load(tmp_path / "out" / "probes.json")
         assert not (tmp_path / "out" / "projections.parquet").exists()
     finally:
-        probes.base._REGISTRY.pop("median", None)
+        probes.registry._REGISTRY.pop("median", None)
     assert main([*argv, "--import", str(tmp_path / "nothing.py")]) == 2
     (tmp_path / "bad.py").write_text("1 / 0")
     assert main([*argv, "--import", str(tmp_path / "bad.py")]) == 2

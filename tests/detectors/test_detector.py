@@ -82,9 +82,6 @@ def test_scores_are_those_of_the_run(packed, finished_run, lm, tmp_path, monkeyp
     # One row, a table, and the command give the same.
     assert d.score(STATEMENTS[1])["score"][0] == pytest.approx(table["score"][1], abs=1e-6)
     np.testing.assert_allclose(d.score(pd.DataFrame({"statement": STATEMENTS}))["score"], table["score"], atol=1e-6)
-    monkeypatch.setattr("adapterprobe.detectors.detector.load_model", lambda *a, **k: lm)
-    monkeypatch.chdir(packed)
-    shutil.copytree(packed.parent, tmp_path / "x", dirs_exist_ok=True)
     record = json.loads((packed / "own" / "detector.json").read_text())
     assert record["schema"] == 1 and str(finished_run) not in json.dumps(record)
 

@@ -21,6 +21,19 @@ def test_local_folder(tiny_folder):
     assert lm.fingerprint != load_model(str(tiny_folder), dtype="bf16", device="cpu").fingerprint
 
 
+def test_the_default_goes_by_its_name(tiny_folder, tmp_path, monkeypatch):
+    """So that it can be named where another model is the first one; a folder of that name comes before it."""
+    from adapterprobe.models import load
+
+    monkeypatch.setattr(load, "default_gguf", lambda: "the package's file")
+    monkeypatch.setattr(load, "converted", lambda path: f"converted {path}")
+    default = (load.DEFAULT_NAME, "converted the package's file")
+    assert load._resolve(None) == load._resolve(load.DEFAULT_NAME) == default
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_folder, load.DEFAULT_NAME)
+    assert load._resolve(load.DEFAULT_NAME)[1] != default[1]
+
+
 def test_fingerprint_sees_one_weight(tiny_lm):
     lm = tiny_lm()
     before = model_fingerprint(lm.model, lm.tokenizer)

@@ -17,10 +17,10 @@ from sklearn.preprocessing import StandardScaler
 
 from adapterprobe import probes
 from adapterprobe.errors import ConfigError
-from adapterprobe.probes.base import fit_settings
 from adapterprobe.probes.features import Concatenated, Difference, LayerSteps
 from adapterprobe.probes.newton import standardise
 from adapterprobe.probes.pairs import paired
+from adapterprobe.probes.registry import fit_settings
 from adapterprobe.probes.uncertainty import entropy, of_latent
 from probes.planted import planted
 
@@ -446,7 +446,7 @@ def test_any_classifier_of_scikit_learn():
     ours = probes.make("RandomForestClassifier", n_estimators=20).fit(X, y)
     theirs = make_pipeline(StandardScaler(), RandomForestClassifier(n_estimators=20, random_state=0)).fit(X, y)
     assert np.allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-9)
-    with pytest.raises(probes.base.ConfigError, match="its parameters are"):
+    with pytest.raises(probes.registry.ConfigError, match="its parameters are"):
         probes.make("SVC", trees=3)
 
 

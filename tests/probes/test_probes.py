@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from adapterprobe import probes
 from adapterprobe.errors import CacheError, ConfigError, DataError
-from adapterprobe.probes.base import search_space
+from adapterprobe.probes.registry import search_space
 from adapterprobe.probes.scikit import ScikitProbe
 from adapterprobe.probes.select import Rows, select_probe
 from probes.planted import planted
@@ -105,9 +105,9 @@ def test_ones_own_probe():
         with pytest.raises(ConfigError, match="exists already"):
             probes.register("logistic")(NearestMean)
     finally:
-        from adapterprobe.probes import base
+        from adapterprobe.probes import registry
 
-        del base._REGISTRY["nearest_mean_of_this_test"]
+        del registry._REGISTRY["nearest_mean_of_this_test"]
 
 
 def test_refusals():

@@ -28,6 +28,7 @@ from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel
 from adapterprobe.progress import say
 from adapterprobe.small_files import read_json
+from adapterprobe.terminal import reason_of
 
 MADE_FOR = "made_for.json"
 
@@ -166,7 +167,7 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
         _put_back(lm, before)
         if isinstance(error, ModelError):
             raise
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        reason = reason_of(error, 300)
         raise ModelError(
             f"the adapter in {folder} does not fit the model {lm.name} ({reason}); give one that was trained on it"
         ) from error

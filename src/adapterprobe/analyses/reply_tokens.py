@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy.special import expit
 
 from adapterprobe.adapters.detect_head import load_head
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
+from adapterprobe.detectors.token_scores import Probability, per_token, states_by_row
 from adapterprobe.evaluate.intervals import auroc_interval
 from adapterprobe.evaluate.schema import HEAD, shown_probe
 from adapterprobe.prompts.encoded import Encoded
@@ -40,8 +38,7 @@ class TokenScorer:
     layer: int
     chosen: bool
     """Whether it is the arm's own layer."""
-    probability: Callable[[np.ndarray], np.ndarray]
-    """Of label 1, from states at tokens: tokens x width."""
+    probability: Probability
 
     @property
     def sees_adapter(self) -> bool:
@@ -80,26 +77,18 @@ def token_scorers(run: FittedRun) -> list[TokenScorer]:
     for arm, label in itertools.product(ARMS, run.probe_configs):
         fits = run.fits_of(arm, label, run.lowest_seed)
         kind = run.feature_specs[label].kind
-        by_tokens = bool(fits) and hasattr(fits[0].selection.best.probe, "token_log_odds")
-        if not fits or not (kind == "layer" or by_tokens):
+        if not fits or per_token(fits[0].selection.best.probe, kind) is None:
             continue
         by_layer = {fit.layer: fit.probe for fit in fits[0].selection.fits if not fit.constant}
         best = fits[0].selection.best.layer
         for layer in sorted({best, *_spread(sorted(by_layer))} & set(by_layer)):
-            scores = _of_tokens(by_layer[layer]) if by_tokens else _of_states(by_layer[layer])
+            scores = per_token(by_layer[layer], kind)
+            assert scores is not None
             found.append(TokenScorer(arm, label, layer, layer == best, scores))
     head = load_head(run.adapters[run.lowest_seed].folder)
     if head is not None:
         found.append(TokenScorer(HEAD, None, head.layer, True, head.probability))
     return found
-
-
-def _of_states(probe) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda states: probe.predict_proba(states)[:, 1]
-
-
-def _of_tokens(probe) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda states: expit(probe.token_log_odds(states))
 
 
 def _spread(layers: list[int]) -> list[int]:
@@ -118,25 +107,17 @@ def _chosen(run: FittedRun) -> list[int]:
     return sorted({int(row) for row in (*ends, *others[:third])})
 
 
-@torch.no_grad()
 def _tables(
     run: FittedRun, encoded: Encoded, spans: tuple[Span, ...], scorers: list[TokenScorer]
 ) -> list[pd.DataFrame]:
     """A row per token, prompt and scorer; the model is as it now is."""
     if not scorers:
         return []
-    lengths = [stop - start for start, stop in spans]
     scores = [[np.empty(0)] * len(encoded) for _ in scorers]
     layers = sorted({scorer.layer for scorer in scorers})
-    for batch in run.engine.plan(encoded.ids):
-        with run.engine.reading_tokens(batch, layers, spans) as (states, _):
-            parts = {
-                layer: found.float().cpu().split([lengths[row] for row in batch.rows])
-                for layer, found in states.items()
-            }
+    for row, states in states_by_row(run.engine, encoded, layers, spans):
         for which, scorer in enumerate(scorers):
-            for row, part in zip(batch.rows, parts[scorer.layer], strict=True):
-                scores[which][row] = scorer.probability(part.numpy())
+            scores[which][row] = scorer.probability(states[scorer.layer])
     return [_table(run, encoded, spans, scorer, found) for scorer, found in zip(scorers, scores, strict=True)]
 
 

@@ -51,14 +51,13 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.data.cells import InvalidRow
     from adapterprobe.data.readers import open_file
     from adapterprobe.detectors.alarms import check_rate
+    from adapterprobe.detectors.bundle_folder import free_folder
     from adapterprobe.detectors.detector import Detector
-    from adapterprobe.errors import DataError, OutputError
+    from adapterprobe.errors import DataError
     from adapterprobe.small_files import as_path
 
     check_rate(args.false_positive_rate)
-    out = as_path(args.out, OutputError)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} is not empty; choose another folder for the calibrated detector")
+    out = free_folder(args.out)
     rows = []
     for line, row in open_file(as_path(args.file, DataError)).rows:
         if isinstance(row, InvalidRow):

@@ -156,8 +156,7 @@ def _writers(args: argparse.Namespace):
     """The engine that is asked for.
 
     Raises:
-        ConfigError: options for an engine that takes none.
-        ConfigError: it is not installed.
+        ConfigError: options for an engine that takes none, or an engine that is not installed.
     """
     from adapterprobe.config_files import override_value
     from adapterprobe.errors import ConfigError

@@ -48,6 +48,6 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.readout import readout_of
 
     readout_of("reply", args.pool, 0, False, False)
-    read_checkpoint(args.file)
+    found = read_checkpoint(args.file)
     lm = load_model(**model_arguments(args))
-    echo(f"detector: {import_probe(args.file, lm, args.out, args.pool, args.layer, args.name)}")
+    echo(f"detector: {import_probe(found, lm, args.out, args.pool, args.layer, args.name)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,6 @@ from adapterprobe.evaluate.schema import BASELINES, FOLLOWUPS, STRANGER, STRANGE
 from adapterprobe.evaluate.scores import Detector
 from adapterprobe.evaluate.verdict import Hypothesis
 from adapterprobe.models import LanguageModel, load_model
-from adapterprobe.models.gguf import DEFAULT_NAME
 from adapterprobe.models.load import describe
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.questions import Questions
@@ -107,7 +106,7 @@ def _stranger(
     config: RunConfig, questions: Questions, lm: LanguageModel, encoded: Encoded, found: BaselineReadings
 ) -> None:
     name = config.evaluate.stranger
-    settings = config.model.arguments() | {"name": None if name == DEFAULT_NAME else name, "revision": None}
+    settings = config.model.arguments() | {"name": name, "revision": None}
     try:
         other = load_model(**settings)
     except ModelError as error:
@@ -143,20 +142,17 @@ def _stranger(
 
 
 def _followups(config: RunConfig, lm: LanguageModel, engine: Engine, encoded: Encoded) -> BaselineArm:
+    kinds = {spec.label: feature_spec(spec, config, lm.structure.n_layers).kind for spec in config.probe_specs}
+    why = "it reads tokens or several layers, and answers to questions are one number each"
+    refused = {label: why for label, kind in kinds.items() if kind != "layer"}
+    if config.evaluate.probe in refused:
+        raise ConfigError(
+            f"evaluate.baselines=[followups]: evaluate.probe '{config.evaluate.probe}' cannot be fitted there ({why}); name another one, such as "
+            "logistic"
+        )
     asked = unrelated_questions()
     prompts = questions_behind(encoded.prompts, asked, config.read, lm.tokenizer, lm.context_length)
     behind = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
     answers = record(engine, behind, lm.fingerprint, [], "unrelated questions")
-    specs: dict[str, FeatureSpec] = {}
-    refused: Mapping[str, str] = {
-        spec.label: "it reads tokens or several layers, and answers to questions are one number each"
-        for spec in config.probe_specs
-        if feature_spec(spec, config, lm.structure.n_layers).kind != "layer"
-    }
-    specs |= {spec.label: FeatureSpec((0,)) for spec in config.probe_specs if spec.label not in refused}
-    if config.evaluate.probe in refused:
-        raise ConfigError(
-            f"evaluate.baselines=[followups]: evaluate.probe '{config.evaluate.probe}' cannot be fitted there ({refused[config.evaluate.probe]}); "
-            "name another one, such as logistic"
-        )
+    specs = {label: FeatureSpec((0,)) for label in kinds if label not in refused}
     return BaselineArm(FOLLOWUPS, FollowupAnswers(answers, len(asked)), specs, refused)

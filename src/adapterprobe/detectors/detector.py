@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
 from adapterprobe.adapters.detect_head import SavedHead, load_head
-from adapterprobe.cache import seal
+from adapterprobe.detectors import live
 from adapterprobe.detectors.alarms import FixedThreshold, fixed_threshold
+from adapterprobe.detectors.bundle_folder import free_folder, whole_folder
 from adapterprobe.detectors.bundle_record import (
     ADAPTER,
     NOVELTY,
@@ -26,31 +27,27 @@ from adapterprobe.detectors.bundle_record import (
     write_record,
 )
 from adapterprobe.detectors.golden import GoldenReport, check_model, replay
+from adapterprobe.detectors.hub import HUB_ID, fetched, push
 from adapterprobe.detectors.inputs import InputPrompter, Inputs, rows_of
 from adapterprobe.detectors.novelty import Novelty
-from adapterprobe.detectors.passes import Needs, forward
+from adapterprobe.detectors.passes import Needs, encoded_for, forward
 from adapterprobe.detectors.sketches import REFERENCE, projected
+from adapterprobe.detectors.token_scores import token_scores
 from adapterprobe.engine import Engine
-from adapterprobe.errors import CacheError, DataError, ModelError, OutputError
+from adapterprobe.errors import CacheError, DataError, ModelError
 from adapterprobe.evaluate.calibration import calibrator, enough
 from adapterprobe.evaluate.conformal import alarm_threshold, answers, needed
-from adapterprobe.evaluate.schema import CLASSES
+from adapterprobe.evaluate.schema import ANSWERS
 from adapterprobe.models import LanguageModel, load_model, wrap_model
 from adapterprobe.models.gguf import DEFAULT_NAME
 from adapterprobe.probes import Probe, load_probe
 from adapterprobe.progress import say
-from adapterprobe.prompts.encoded import Encoded, encode
-from adapterprobe.prompts.read_prompts import with_reads
+from adapterprobe.prompts.encoded import Encoded
 from adapterprobe.small_files import as_path
 from adapterprobe.types import Prompt
 
-if TYPE_CHECKING:
-    from adapterprobe.detectors.live import WatchedToken
-
 PIECE = 512
 """Rows that are scored at once."""
-ANSWERS = CLASSES | {"truth": ("lie", "truth")}
-"""By axis, what conformal answers are called for label 0 and label 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +78,7 @@ class Detector:
         token: str | None = None,
         device: str = "auto",
         dtype: str | None = None,
+        trust_remote_code: bool = False,
     ) -> Detector:
         """A detector from a folder, or from the hub.
 
@@ -88,47 +86,36 @@ class Detector:
             source: folder of a bundle, or `OWNER/NAME` on the hub.
             model: the model that it reads, loaded already (what `load_model` gave, another detector's `.lm`, or a transformers model with
                 its `tokenizer`), or where to load it from; None: what the bundle names.
-            verify: replay the golden rows (see `open`).
+            verify: replay the golden rows; without that, whether this model gives the scores that it should is not known, and is recorded
+                (`record.verified`).
             revision, token: of a repository of the hub.
             device, dtype: of a model that is loaded here; None: the number format that the detector was made with.
+            trust_remote_code: run code that comes with a model that is loaded here.
 
         Raises:
             CacheError: no such bundle, or one that is damaged, or of a newer schema.
             ModelError: the model cannot be loaded, is another one, or reads the golden rows otherwise.
         """
-        from adapterprobe.detectors.hub import HUB_ID, fetched
-
         path = as_path(source, CacheError)
         if not path.exists() and HUB_ID.fullmatch(str(source)):
             path = fetched(str(source), revision, token)
         record = read_record(path)
-        return cls.open(path, _model(record, model, tokenizer, device, dtype), verify)
-
-    @classmethod
-    def open(cls, folder: str | Path, lm: LanguageModel, verify: bool = True) -> Detector:
-        """A bundle on a model that is loaded.
-
-        Args:
-            verify: replay the golden rows; without that, whether this model gives the scores that it should is not known, and is recorded
-                (`record.verified`).
-
-        Raises:
-            CacheError: the folder is no bundle, or not as it was written.
-            ModelError: the model is another one, or reads the golden rows otherwise.
-        """
-        folder = as_path(folder, CacheError)
-        record = read_record(folder)
+        lm = _model(record, model, tokenizer, device, dtype, trust_remote_code)
         check_model(record, lm)
-        detector = cls(record, folder, lm)
+        detector = cls(record, path, lm)
         # Whatever can be wrong with its files is told now.
-        _ = detector.needs
+        needs = detector.needs
         if not verify:
             say(f"{record.name}: its golden rows were not replayed, so nobody knows whether it scores here as it did")
-            return cls(record.model_copy(update={"verified": False}), folder, lm)
-        report = replay(folder, record, lm, detector.engine, detector.needs)
+            return detector._changed(verified=False)
+        report = replay(path, record, lm, detector.engine, needs)
         if report.level != "equal":
             say(f"{record.name}: {report.sentence}")
-        return cls(record, folder, lm, report)
+        return replace(detector, golden=report)
+
+    def _changed(self, **changes: Any) -> Detector:
+        """The same detector with another record."""
+        return replace(self, record=self.record.model_copy(update=changes))
 
     @cached_property
     def engine(self) -> Engine:
@@ -169,6 +156,14 @@ class Detector:
         rows = self.record.calibration
         return pd.DataFrame({"score": rows.scores, "label": rows.labels, "group": rows.groups})
 
+    @cached_property
+    def _platt(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Probabilities of scores; None where too few rows calibrate."""
+        labels = self._calibrate["label"].to_numpy(int)
+        if not len(labels) or not enough(labels):
+            return None
+        return calibrator("Platt", self._calibrate["score"].to_numpy(float), labels)
+
     @property
     def threshold(self) -> Threshold:
         """Where a score becomes an alarm, and how that was fixed."""
@@ -203,14 +198,13 @@ class Detector:
         Raises:
             DataError: several inputs, or the detector has no score for a single token.
         """
-        from adapterprobe.detectors.token_scores import token_scores
-
         rows = rows_of(conversation, self.record.read)
         if len(rows) != 1:
             raise DataError(f"tokens of one conversation at a time, got {len(rows)}")
-        return token_scores(self, self.prompter.prompt(0, rows[0]))
+        (table,) = token_scores(self, [self.prompter.prompt(0, rows[0])])
+        return table
 
-    def watch(self, conversation: list[dict[str, str]], **generate_options: Any) -> Iterator[WatchedToken]:
+    def watch(self, conversation: list[dict[str, str]], **generate_options: Any) -> Iterator[live.WatchedToken]:
         """Let the model write the next turn of a conversation, and score every token as it comes.
 
         Args:
@@ -225,9 +219,7 @@ class Detector:
         Raises:
             DataError: the detector reads no replies, or states with an adapter on, or cannot tell a reply's score before it is whole.
         """
-        from adapterprobe.detectors.live import watch
-
-        return watch(self, conversation, **generate_options)
+        return live.watch(self, conversation, **generate_options)
 
     def decide(self, inputs: Inputs, false_positive_rate: float | None = None) -> np.ndarray:
         """Whether each input is an alarm: of deception, that the reply deceives; of truth, that the answer is true.
@@ -282,7 +274,7 @@ class Detector:
             alarms=fixed.alarms,
             per=per,
         )
-        return Detector(self.record.model_copy(update={"threshold": threshold}), self.folder, self.lm, self.golden)
+        return self._changed(threshold=threshold)
 
     def conversation_scores(self, conversations: Inputs) -> np.ndarray:
         """The highest score over all of the assistant's turns, each read with what stands before it.
@@ -310,17 +302,10 @@ class Detector:
         Raises:
             OutputError: the folder holds something, or cannot be written.
         """
-        out = as_path(folder, OutputError)
-        if out.exists() and any(out.iterdir()):
-            raise OutputError(f"{out} is not empty; choose another folder")
-        try:
-            shutil.copytree(self.folder, out, dirs_exist_ok=True)
-            write_record(out, self.record)
-            seal(out)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {out} ({error.strerror or error}); free some space, or choose another"
-            ) from error
+        out = free_folder(folder)
+        with whole_folder(out) as part:
+            shutil.copytree(self.folder, part, dirs_exist_ok=True)
+            write_record(part, self.record)
         return out
 
     def push_to_hub(self, repo_id: str, private: bool = True, token: str | None = None) -> str:
@@ -332,24 +317,19 @@ class Detector:
         Raises:
             OutputError: the hub refuses, or cannot be reached.
         """
-        from adapterprobe.detectors.hub import push
-
         return push(self, repo_id, private, token)
 
     def encoded(self, prompts: Sequence[Prompt]) -> Encoded:
         """Prompts as the model takes them."""
-        found = encode(self.lm.tokenizer, prompts, self.lm.context_length, self.lm.vocabulary)
-        return with_reads(found, self.record.read, self.lm.tokenizer, withheld=False)
+        return encoded_for(self.record, self.lm, prompts)
 
     def finished(self, scores: np.ndarray, home: np.ndarray | None) -> pd.DataFrame:
         """What `score` gives, of scores and of states at the layer of novelty."""
-        rows = self._calibrate
-        labels = rows["label"].to_numpy(int)
         probability = np.full(len(scores), np.nan)
         said: list[str] | None = None
-        if len(rows) and enough(labels):
-            probability = calibrator("Platt", rows["score"].to_numpy(float), labels)(scores)
-            said, _, _ = answers(rows, scores, self.record.coverage, ANSWERS[self.record.axis])
+        if self._platt is not None:
+            probability = self._platt(scores)
+            said, _, _ = answers(self._calibrate, scores, self.record.coverage, ANSWERS[self.record.axis])
         value = self.threshold.value
         novelty = self._novelty
         p = np.full(len(scores), np.nan)
@@ -371,20 +351,23 @@ class Detector:
         return f"Detector({self.record.name}: {self.record.arm}, {self.record.axis}, on {self.lm.name}; {alarm})"
 
 
-def _model(record: DetectorRecord, model: Any, tokenizer: Any, device: str, dtype: str | None) -> LanguageModel:
+def _model(
+    record: DetectorRecord, model: Any, tokenizer: Any, device: str, dtype: str | None, trust_remote_code: bool
+) -> LanguageModel:
     """The model of a detector, as it is given or named."""
     if isinstance(model, LanguageModel):
         return model
     if model is not None and not isinstance(model, (str, Path)):
         return wrap_model(model, tokenizer)
     named = record.model
-    name = str(model) if model is not None else named.hub_id or (None if named.name == DEFAULT_NAME else named.name)
+    name = str(model) if model is not None else named.hub_id or named.name
     if model is None and named.hub_id is None and named.name != DEFAULT_NAME and not Path(named.name).exists():
         raise ModelError(
             f"{record.name} is for the local model {named.name}; say where it is here: Detector.load(..., model=FOLDER), or --model FOLDER"
         )
+    revision = named.revision if model is None else None
     return load_model(
-        name, revision=named.revision if model is None else None, device=device, dtype=dtype or named.dtype
+        name, revision=revision, device=device, dtype=dtype or named.dtype, trust_remote_code=trust_remote_code
     )
 
 

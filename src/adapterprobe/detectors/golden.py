@@ -8,20 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from adapterprobe.activations.in_memory import states_in_memory
-from adapterprobe.adapters.adapter_folder import adapter_loaded
 from adapterprobe.cache import digest
 from adapterprobe.detectors.bundle_record import GOLDEN, REMEDY, DetectorRecord
 from adapterprobe.detectors.inputs import stored_prompt
-from adapterprobe.detectors.passes import Needs, forward
+from adapterprobe.detectors.passes import Needs, encoded_for, forward
 from adapterprobe.detectors.sketches import SKETCH, checksum, distance, projected
 from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError
 from adapterprobe.models import LanguageModel
 from adapterprobe.models.hardware import dtype_name
-from adapterprobe.prompts.encoded import Encoded, encode
+from adapterprobe.prompts.encoded import Encoded
 from adapterprobe.prompts.formats import is_chat
-from adapterprobe.prompts.read_prompts import with_reads
 from adapterprobe.small_files import read_json
 from adapterprobe.types import Prompt
 
@@ -67,21 +64,21 @@ def template_hash(lm: LanguageModel) -> str | None:
     return digest(template) if template else None
 
 
-def golden_layers(record: DetectorRecord, needs: Needs) -> list[int]:
+def golden_layer(record: DetectorRecord, needs: Needs) -> int:
     """The layer whose states are compared: the probe's or the head's own; of a model's own answer, the middle one."""
     if needs.head is not None:
-        return [needs.head.layer]
-    return [record.seen.layer] if record.seen is not None else [max(1, record.model.blocks // 2)]
+        return needs.head.layer
+    return record.seen.layer if record.seen is not None else max(1, record.model.blocks // 2)
 
 
 def make_golden(
     record: DetectorRecord, lm: LanguageModel, engine: Engine, needs: Needs, prompts: Sequence[Prompt]
 ) -> dict:
     """Content of `golden.json`: texts as sent, tokens, sketches of states, and scores on this model."""
-    encoded = _encoded(record, lm, prompts)
-    (layer,) = golden_layers(record, needs)
-    states = _states(record, lm, engine, needs, encoded, [layer])[layer]
-    scores = needs.scores(encoded, forward(lm, engine, encoded, [needs]))
+    encoded = encoded_for(record, lm, prompts)
+    layer = golden_layer(record, needs)
+    found, scores = _read(lm, engine, needs, encoded, [layer])
+    states = found[layer]
     sketches = projected(states, SKETCH)
     return {
         "layer": layer,
@@ -151,10 +148,10 @@ def replay(folder: Path, record: DetectorRecord, lm: LanguageModel, engine: Engi
         ids = [tuple(map(int, row["ids"])) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise CacheError(f"{folder / GOLDEN} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
-    encoded = _encoded(record, lm, prompts)
+    encoded = encoded_for(record, lm, prompts)
     _check_tokens(record, lm, encoded, ids)
     near = [layer + step for step in (-1, 0, 1) if 0 <= layer + step <= lm.structure.n_layers]
-    states = _states(record, lm, engine, needs, encoded, near)
+    states, scores = _read(lm, engine, needs, encoded, near)
     apart = {index: float(np.median(distance(kept, projected(found, SKETCH)))) for index, found in states.items()}
     own = apart[layer]
     if own > SAME_STATES and _other_weights(record, lm):
@@ -167,7 +164,7 @@ def replay(folder: Path, record: DetectorRecord, lm: LanguageModel, engine: Engi
         raise ModelError(
             f"{record.name} reads state {layer}, and what it was made with is state {closer} of {lm.name} here: a layer off by one; {REMEDY}"
         )
-    shifts = np.abs(needs.scores(encoded, forward(lm, engine, encoded, [needs])) - wanted)
+    shifts = np.abs(scores - wanted)
     same = sum(checksum(state[None]) == row["checksum"] for state, row in zip(states[layer], rows, strict=True))
     differs = _differs(record, lm)
     if shifts.max() > TOLERANCE:
@@ -222,18 +219,15 @@ def _check_tokens(
         )
 
 
-def _encoded(record: DetectorRecord, lm: LanguageModel, prompts: Sequence[Prompt]) -> Encoded:
-    encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
-    return with_reads(encoded, record.read, lm.tokenizer, withheld=False)
-
-
-def _states(
-    record: DetectorRecord, lm: LanguageModel, engine: Engine, needs: Needs, encoded: Encoded, layers: Sequence[int]
-) -> dict[int, np.ndarray]:
-    """States at layers, with the adapter on where the detector sees it."""
+def _read(
+    lm: LanguageModel, engine: Engine, needs: Needs, encoded: Encoded, layers: Sequence[int]
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """(states at layers, with the adapter on where the detector sees it; scores)."""
     if needs.adapter is None:
-        found = states_in_memory(engine, encoded, list(layers), "golden rows")
+        passes = forward(lm, engine, encoded, [needs], also=layers)
+        seen = passes.off
     else:
-        with adapter_loaded(lm, needs.adapter):
-            found = states_in_memory(engine, encoded, list(layers), "golden rows")
-    return {layer: found.layer(layer) for layer in layers}
+        passes = forward(lm, engine, encoded, [needs], also_on=layers)
+        seen = passes.on[needs.adapter]
+    assert seen is not None
+    return {layer: seen.layer(layer) for layer in layers}, needs.scores(encoded, passes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from adapterprobe.detectors.bundle_record import ADAPTER, CARD, FORMAT_FILE, GOLDEN, NOVELTY, PROBE, RECORD
 from adapterprobe.errors import CacheError, OutputError
+from adapterprobe.terminal import reason_of
 
 if TYPE_CHECKING:
     from adapterprobe.detectors.detector import Detector
@@ -32,7 +33,7 @@ def fetched(repo_id: str, revision: str | None = None, token: str | None = None)
     try:
         folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=FILES, token=token))
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = reason_of(error)
         raise CacheError(
             f"cannot fetch the detector '{repo_id}' from the hub ({reason}); check its name and the connection, or give a local folder"
         ) from error
@@ -84,7 +85,7 @@ def push(detector: Detector, repo_id: str, private: bool, token: str | None) -> 
                 repo_id=repo_id, folder_path=str(folder), commit_message=f"{detector.record.name}", allow_patterns=FILES
             )
         except (HfHubHTTPError, OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            reason = reason_of(error)
             raise OutputError(
                 f"cannot push to {repo_id} ({reason}); log in with `hf auth login`, or give a token that may write there"
             ) from error

@@ -5,27 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
-import torch
-import transformers
 from safetensors.numpy import save_file
 
-import adapterprobe
-from adapterprobe.cache import seal, write_atomic
+from adapterprobe.cache import write_atomic
+from adapterprobe.detectors.bundle_folder import free_folder, made_with, model_record, whole_folder, write_card
 from adapterprobe.detectors.bundle_record import (
     ADAPTER,
-    CARD,
     FORMAT_FILE,
     GOLDEN,
     NOVELTY,
     PROBE,
-    BaseModelRecord,
     Calibration,
     DetectorRecord,
     Prompting,
@@ -33,26 +27,23 @@ from adapterprobe.detectors.bundle_record import (
     Threshold,
     write_record,
 )
-from adapterprobe.detectors.card import card
-from adapterprobe.detectors.golden import ROWS, make_golden, template_hash
+from adapterprobe.detectors.golden import ROWS, make_golden
 from adapterprobe.detectors.passes import Needs
 from adapterprobe.detectors.row_prompts import RowPrompter
 from adapterprobe.detectors.scorer import SavedDetector, Scorer
 from adapterprobe.detectors.sketches import REFERENCE, projected
-from adapterprobe.errors import ConfigError, DataError, OutputError
+from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.evaluate.schema import BASELINES, WITHHELD, WITHHELD_ON
 from adapterprobe.hints import nearest
 from adapterprobe.models import LanguageModel, wrap_model
-from adapterprobe.models.hardware import dtype_name
 from adapterprobe.prompts.conversations import conversation_format
 from adapterprobe.prompts.followups import follow_ups
-from adapterprobe.small_files import as_path, read_records
+from adapterprobe.small_files import read_records
 
 NOT_PACKED = (*BASELINES, WITHHELD, WITHHELD_ON)
 """Arms that are there to be beaten."""
 KEPT_RESULTS = ("auroc", "balanced_accuracy", "recall_at_5pct_fpr", "false_positive_rate")
 REFERENCE_ROWS = 512
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def pack(
@@ -81,28 +72,13 @@ def pack(
         ConfigError: the run has no such arm or probe, or it is a control.
         OutputError: the run is not finished or has changed, or `out` holds something.
     """
-    out = as_path(out, OutputError)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} is not empty; choose another folder for the detector")
+    out = free_folder(out)
     loaded = model if model is None or isinstance(model, LanguageModel) else wrap_model(model, tokenizer)
     scorer = Scorer(run, trust_remote_code, loaded)
     saved = _chosen(scorer, arm, probe)
     condition = condition or scorer.config.elicit.conditions[0]
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-        _write(scorer, saved, condition, name or out.name, part)
-        seal(part)
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the detector to {out} ({error.strerror or error}); free some space, or choose another"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with whole_folder(out) as folder:
+        _write(scorer, saved, condition, name or out.name, folder)
     return out
 
 
@@ -139,18 +115,17 @@ def _write(scorer: Scorer, saved: SavedDetector, condition: str, name: str, fold
         kept = source / "probes" / f"{saved.arm}-{saved.label}-seed-{scorer.seed}"
         for ending in (".json", ".safetensors"):
             shutil.copyfile(kept.with_name(kept.name + ending), folder / f"{PROBE}{ending}")
-    states, groups = scorer.reference()
-    rows = np.sort(np.random.default_rng(0).permutation(len(states))[:REFERENCE_ROWS])
+    states, groups = scorer.reference(REFERENCE_ROWS)
     _, numbers = np.unique(groups, return_inverse=True)
     save_file(
-        {"states": projected(states[rows], REFERENCE).astype(np.float16), "groups": numbers[rows].astype(np.int32)},
+        {"states": projected(states, REFERENCE).astype(np.float16), "groups": numbers.astype(np.int32)},
         folder / NOVELTY,
     )
     write_record(folder, record)
     needs = Needs(record, saved.probe, saved.head, adapter)
     golden = make_golden(record, scorer.lm, scorer.engine, needs, _golden_prompts(scorer))
     write_atomic(folder / GOLDEN, json.dumps(golden))
-    write_atomic(folder / CARD, card(record, sorted(path.name for path in folder.iterdir())))
+    write_card(folder, record)
 
 
 def _golden_prompts(scorer: Scorer) -> list:
@@ -169,33 +144,15 @@ def _record(scorer: Scorer, saved: SavedDetector, condition: str, name: str, fol
         seen = Seen(
             layer=saved.layer, several=spec.several, kind=spec.kind, deep=spec.deep, tokens=config.select.tokens
         )
-    given = config.model.name
-    hub_id = given if given and HUB_ID.fullmatch(given) and not Path(given).exists() else None
     known = np.isfinite(saved.threshold)
     return DetectorRecord(
         name=name,
-        made_with={
-            "adapterprobe": adapterprobe.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-        },
+        made_with=made_with(),
         axis=config.axes[0],
         arm=saved.arm,
         probe=saved.label,
         objective=config.adapter.objective,
-        model=BaseModelRecord(
-            name=lm.name,
-            hub_id=hub_id,
-            revision=config.model.revision,
-            fingerprint=lm.fingerprint,
-            vectors=lm.vectors_hash,
-            dtype=dtype_name(lm.dtype),
-            blocks=lm.structure.n_layers,
-            width=lm.structure.width,
-            vocabulary=lm.vocabulary,
-            chat_template=template_hash(lm),
-        ),
+        model=model_record(lm, config.model.name, config.model.revision),
         read=config.read,
         prompting=_prompting(scorer, condition, folder),
         seen=seen,

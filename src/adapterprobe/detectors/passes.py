@@ -15,15 +15,43 @@ from adapterprobe.adapters.adapter_folder import adapter_digest, adapter_loaded
 from adapterprobe.adapters.detect_head import SavedHead
 from adapterprobe.cache import digest
 from adapterprobe.detectors.bundle_record import DetectorRecord
-from adapterprobe.detectors.features import ActivationPair
+from adapterprobe.detectors.features import ActivationPair, FeatureSpec, LayerFeatures
 from adapterprobe.detectors.fit import own_detector
 from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError
 from adapterprobe.models import LanguageModel
 from adapterprobe.probes import Probe
-from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.prompts.encoded import Encoded, encode
+from adapterprobe.prompts.read_prompts import with_reads
+from adapterprobe.types import Prompt
 
 SEED = 0
+
+
+def encoded_for(record: DetectorRecord, lm: LanguageModel, prompts: Sequence[Prompt]) -> Encoded:
+    """Prompts as a model takes them, and what a detector reads of them.
+
+    Raises:
+        DataError: too long, or choices that begin alike.
+    """
+    encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
+    return with_reads(encoded, record.read, lm.tokenizer, withheld=False)
+
+
+def probed(
+    probe: Probe, probe_input: FeatureSpec, view: LayerFeatures, layer: int, what: str, remedy: str
+) -> np.ndarray:
+    """Probabilities of label 1 that a saved probe gives what it sees at a layer.
+
+    Raises:
+        CacheError: it cannot score (`what` it is, and the `remedy`).
+    """
+    try:
+        return probe.predict_proba(probe_input.of(view)(layer))[:, 1]
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise CacheError(
+            f"{what} cannot score ({type(error).__name__}: {str(error)[:160]}); it is damaged: {remedy}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -71,13 +99,9 @@ class Needs:
         pair = ActivationPair(off_view or on_view, {} if self.adapter is None else {SEED: on_view})
         views = pair.views()
         view = views.get((arm, SEED)) or views[arm, None]
-        try:
-            return self.probe.predict_proba(self.record.seen.spec.of(view)(self.record.seen.layer))[:, 1]
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise CacheError(
-                f"the probe of the detector {self.record.name} cannot score ({type(error).__name__}: {str(error)[:160]}); it is damaged: take "
-                "the bundle from a copy"
-            ) from error
+        seen = self.record.seen
+        what = f"the probe of the detector {self.record.name}"
+        return probed(self.probe, seen.spec, view, seen.layer, what, "take the bundle from a copy")
 
 
 @dataclass
@@ -90,12 +114,17 @@ class Passes:
 
 
 def forward(
-    lm: LanguageModel, engine: Engine, encoded: Encoded, needs: Sequence[Needs], also: Sequence[int] = ()
+    lm: LanguageModel,
+    engine: Engine,
+    encoded: Encoded,
+    needs: Sequence[Needs],
+    also: Sequence[int] = (),
+    also_on: Sequence[int] = (),
 ) -> Passes:
     """One pass without adapter, and one with each adapter, for all detectors.
 
     Args:
-        also: further layers, adapter off.
+        also, also_on: further layers, adapter off and on.
     """
     off_layers = {*also, *(layer for need in needs if need.record.sees_base for layer in need.layers)}
     passes = Passes()
@@ -107,7 +136,7 @@ def forward(
         passes.tokens[None] = record_tokens(engine, encoded, lm.fingerprint, off_tokens, count, "tokens")
     for adapter in dict.fromkeys(need.adapter for need in needs if need.adapter is not None):
         mine = [need for need in needs if need.adapter == adapter]
-        layers = sorted({layer for need in mine for layer in need.layers})
+        layers = sorted({*also_on, *(layer for need in mine for layer in need.layers)})
         on_tokens = sorted({layer for need in mine for layer in need.token_layers})
         with adapter_loaded(lm, adapter):
             passes.on[adapter] = states_in_memory(engine, encoded, layers, "adapter on")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import json
 import pickle
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from scipy.special import expit
 
-import adapterprobe
-from adapterprobe.cache import seal, write_atomic
+from adapterprobe.cache import write_atomic
+from adapterprobe.detectors.bundle_folder import free_folder, made_with, model_record, whole_folder, write_card
 from adapterprobe.detectors.bundle_record import (
-    CARD,
     GOLDEN,
     PROBE,
-    BaseModelRecord,
     Calibration,
     DetectorRecord,
     Prompting,
@@ -30,19 +26,18 @@ from adapterprobe.detectors.bundle_record import (
     Threshold,
     write_record,
 )
-from adapterprobe.detectors.card import card
-from adapterprobe.detectors.golden import make_golden, template_hash
+from adapterprobe.detectors.golden import make_golden
 from adapterprobe.detectors.inputs import InputPrompter
 from adapterprobe.detectors.passes import Needs
 from adapterprobe.engine import Engine
-from adapterprobe.errors import CacheError, ConfigError, OutputError
+from adapterprobe.errors import CacheError, ConfigError
 from adapterprobe.generation.scenarios import read_scenarios
 from adapterprobe.models import LanguageModel
-from adapterprobe.models.hardware import dtype_name
 from adapterprobe.probes import Probe, make, save_probe
 from adapterprobe.prompts.conversations import conversation_format
 from adapterprobe.readout import ReadoutConfig
 from adapterprobe.small_files import as_path
+from adapterprobe.terminal import reason_of
 from adapterprobe.types import DECEPTION
 
 LARGEST = 1 << 31
@@ -133,7 +128,7 @@ def read_checkpoint(path: str | Path) -> PublishedProbe:
         with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = reason_of(error)
         raise CacheError(f"{path} is not read: it is damaged, or holds more than weights ({reason})") from error
     given = content.get("hyperparams") if isinstance(content, Mapping) else None
     state = content.get("state_dict") if isinstance(content, Mapping) else None
@@ -158,58 +153,45 @@ def read_checkpoint(path: str | Path) -> PublishedProbe:
 
 
 def import_probe(
-    path: str | Path,
+    found: PublishedProbe,
     lm: LanguageModel,
     out: str | Path,
     pool: str = "mean",
     layer: int | None = None,
     name: str | None = None,
 ) -> Path:
-    """Write a published probe as a bundle for the model that it was made for.
+    """Write a published probe (see `read_checkpoint`) as a bundle for the model that it was made for.
 
     Args:
         pool: how the tokens of a reply become one state; checkpoints do not say.
         layer: the hidden state that it reads (0 enters the first block); None: the number that the checkpoint names.
 
     Raises:
-        CacheError: see `read_checkpoint`.
         ConfigError: the model has no such layer, or states of another width.
-        OutputError: `out` holds something.
+        OutputError: `out` holds something, or cannot be written.
     """
-    found = read_checkpoint(path)
-    out = as_path(out, OutputError)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} is not empty; choose another folder for the detector")
+    out = free_folder(out)
     layer = found.layer if layer is None else layer
     blocks, width = lm.structure.n_layers, lm.structure.width
     if layer is None or not 0 <= layer <= blocks:
         raise ConfigError(
-            f"{path} names {'no layer' if layer is None else f'layer {layer}'}, and {lm.name} has the states 0 to {blocks}; say which with --layer"
+            f"the checkpoint names {'no layer' if layer is None else f'layer {layer}'}, and {lm.name} has the states 0 to {blocks}; say which "
+            "with --layer"
         )
     if found.width != width:
         raise ConfigError(
-            f"{path} reads states of width {found.width}, and those of {lm.name} have {width}: it is for another model"
+            f"the checkpoint reads states of width {found.width}, and those of {lm.name} have {width}: it is for another model"
         )
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-        probe = found.probe()
-        save_probe(part / PROBE, probe, layer=layer)
-        record = _record(found, lm, pool, layer, name or out.name)
-        write_record(part, record)
-        needs = Needs(record, probe, None, None)
-        engine = Engine(lm.model, lm.structure)
-        prompter = InputPrompter(record.prompting, record.read, lm.tokenizer, lm.context_length)
-        prompts = [prompter.prompt(number, row) for number, row in enumerate(_golden_rows())]
-        write_atomic(part / GOLDEN, json.dumps(make_golden(record, lm, engine, needs, prompts)))
-        write_atomic(part / CARD, card(record, sorted(p.name for p in part.iterdir())))
-        seal(part)
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    probe = found.probe()
+    record = _record(found, probe, lm, pool, layer, name or out.name)
+    prompter = InputPrompter(record.prompting, record.read, lm.tokenizer, lm.context_length)
+    prompts = [prompter.prompt(number, row) for number, row in enumerate(_golden_rows())]
+    golden = make_golden(record, lm, Engine(lm.model, lm.structure), Needs(record, probe, None, None), prompts)
+    with whole_folder(out) as folder:
+        save_probe(folder / PROBE, probe, layer=layer)
+        write_record(folder, record)
+        write_atomic(folder / GOLDEN, json.dumps(golden))
+        write_card(folder, record)
     return out
 
 
@@ -224,29 +206,14 @@ def _golden_rows() -> list[dict]:
     return rows
 
 
-def _record(found: PublishedProbe, lm: LanguageModel, pool: str, layer: int, name: str) -> DetectorRecord:
+def _record(found: PublishedProbe, probe: Probe, lm: LanguageModel, pool: str, layer: int, name: str) -> DetectorRecord:
     return DetectorRecord(
         name=name,
-        made_with={
-            "adapterprobe": adapterprobe.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        made_with=made_with(),
         axis=DECEPTION,
         arm="base+probe",
-        probe=found.probe().probe_name,
-        model=BaseModelRecord(
-            name=lm.name,
-            hub_id=lm.source if lm.source and "/" in lm.source and not Path(lm.source).exists() else None,
-            revision=lm.options.get("revision"),
-            fingerprint=lm.fingerprint,
-            vectors=lm.vectors_hash,
-            dtype=dtype_name(lm.dtype),
-            blocks=lm.structure.n_layers,
-            width=lm.structure.width,
-            vocabulary=lm.vocabulary,
-            chat_template=template_hash(lm),
-        ),
+        probe=probe.probe_name,
+        model=model_record(lm, lm.source, lm.options.get("revision")),
         read=ReadoutConfig(what="reply", pool=pool),
         prompting=Prompting(
             format=conversation_format(None, lm.tokenizer), form="reply", positive="Yes", negative="No"

@@ -19,7 +19,7 @@ from adapterprobe.data.faults import RowErrors
 from adapterprobe.data.readers import open_file
 from adapterprobe.data.transcripts import conversation_of
 from adapterprobe.detectors.bundle_record import RECORD, read_record
-from adapterprobe.detectors.detector import Detector, scores_of
+from adapterprobe.detectors.detector import PIECE, Detector, scores_of
 from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns, is_answer
 from adapterprobe.detectors.scorer import OOD_P_VALUE, Scorer
 from adapterprobe.errors import ConfigError, DataError, OutputError
@@ -30,8 +30,6 @@ from adapterprobe.small_files import as_path
 from adapterprobe.terminal import echo, json_line, shortened
 from adapterprobe.types import Prompt
 
-PIECE = 512
-"""Rows that are scored at once."""
 WRITTEN = (".jsonl", ".parquet")
 
 
@@ -169,7 +167,7 @@ def _bundle(folder: str | Path, trust_remote_code: bool) -> _Source | None:
                 f"the detector {record.name} was packed for the condition {record.prompting.condition}, got '{condition}'; pack the run with "
                 f"--condition {condition}"
             )
-        detector = Detector.load(path)
+        detector = Detector.load(path, trust_remote_code=trust_remote_code)
         if "prompt" not in columns and (lacking := [c for c in detector.prompter.columns if c not in columns]):
             raise DataError(
                 f"the file has the columns {', '.join(columns)}; {record.name} needs {' and '.join(detector.prompter.columns)} ({lacking[0]} is missing)"

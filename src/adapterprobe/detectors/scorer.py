@@ -21,10 +21,11 @@ from adapterprobe.config_files import read_run_config
 from adapterprobe.detectors.features import ActivationPair, FeatureSpec, feature_spec
 from adapterprobe.detectors.fit import own_detector
 from adapterprobe.detectors.novelty import Novelty
+from adapterprobe.detectors.passes import probed
 from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError, OutputError
 from adapterprobe.evaluate.conformal import answers
-from adapterprobe.evaluate.schema import BASELINES, CLASSES, HEAD, WITHHELD, WITHHELD_ON
+from adapterprobe.evaluate.schema import ANSWERS, BASELINES, HEAD, WITHHELD, WITHHELD_ON
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.source_files import differing, source_record
 from adapterprobe.output_folder import AGAIN, check_run, read_predictions
@@ -36,8 +37,6 @@ from adapterprobe.types import Example, Prompt
 
 READ = ("config.yaml", "predictions.parquet", "prompts.parquet", "results.json", "probes/", "adapter/")
 """What is read of a run's folder: as the run left it, or refused."""
-ANSWERS = CLASSES | {"truth": ("lie", "truth")}
-"""By main axis, what conformal answers are called for label 0 and label 1."""
 OOD_P_VALUE = 0.01
 """A prompt is called unlike the run's where fewer of those are as far from the others."""
 
@@ -201,9 +200,16 @@ class Scorer:
         """Of the run's calibrating and held-out prompts; out-of-distribution ones are none of them."""
         return Novelty(*self.reference())
 
-    def reference(self) -> tuple[np.ndarray, np.ndarray]:
-        """What novelty is told by: states (adapter off) of the run's calibrating and held-out prompts, and their groups."""
+    def reference(self, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """What novelty is told by: states (adapter off) of the run's calibrating and held-out prompts, and their groups.
+
+        Args:
+            most: so many of them at most, drawn by a fixed seed; None: all.
+        """
         prompts, groups = self.stored(["calibrate", "test"])
+        if most is not None:
+            rows = np.sort(np.random.default_rng(0).permutation(len(prompts))[:most])
+            prompts, groups = [prompts[row] for row in rows], groups[rows]
         states = states_in_memory(self.engine, self.encoded(prompts), [self.home], "prompts of the run")
         return states.layer(self.home), groups
 
@@ -268,13 +274,9 @@ class Scorer:
             return own_detector(detector.arm, self.seed, encoded, states, objective).truth_score
         view = views.get((detector.arm, self.seed)) or views[detector.arm, None]
         assert detector.probe_input is not None and detector.layer is not None
-        try:
-            return detector.probe.predict_proba(detector.probe_input.of(view)(detector.layer))[:, 1]
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise CacheError(
-                f"the saved probe of {detector.name} in {self.folder} cannot score ({type(error).__name__}: {str(error)[:160]}); it is "
-                "damaged: take the run from a copy, or run it again"
-            ) from error
+        what = f"the saved probe of {detector.name} in {self.folder}"
+        remedy = "take the run from a copy, or run it again"
+        return probed(detector.probe, detector.probe_input, view, detector.layer, what, remedy)
 
     def _tokens(self, encoded: Encoded, weights: str):
         wanted = sorted({d.layer for d in self.detectors if d.reads_tokens and d.layer is not None})

@@ -1,10 +1,10 @@
-"""A detector held against every token of one reply or statement."""
+"""Probes held against single tokens, and a detector against every token of replies or statements."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,48 @@ import torch
 from scipy.special import expit
 
 from adapterprobe.adapters.adapter_folder import adapter_loaded
+from adapterprobe.engine import Engine
 from adapterprobe.errors import DataError
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.readout import Span
 from adapterprobe.types import Prompt
 
 if TYPE_CHECKING:
     from adapterprobe.detectors.detector import Detector
 
+Probability = Callable[[np.ndarray], np.ndarray]
+"""Of label 1, from states at tokens: tokens x width."""
 
-def token_probability(detector: Detector) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
+
+def per_token(probe: Any, kind: str) -> Probability | None:
+    """How a probe scores single tokens: one over tokens adds up what each says, one of single states takes each for itself; None for
+    others.
+
+    Args:
+        kind: what it sees (see `FeatureSpec`).
+    """
+    if hasattr(probe, "token_log_odds"):
+        return lambda states: expit(probe.token_log_odds(states))
+    return (lambda states: probe.predict_proba(states)[:, 1]) if kind == "layer" else None
+
+
+@torch.no_grad()
+def states_by_row(
+    engine: Engine, encoded: Encoded, layers: Sequence[int], spans: Sequence[Span]
+) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+    """Rows as passes give them, each with its states at the tokens of its span, by layer: tokens x width, fp32."""
+    lengths = [stop - start for start, stop in spans]
+    for batch in engine.plan(encoded.ids):
+        with engine.reading_tokens(batch, layers, spans) as (states, _):
+            parts = {
+                layer: found.float().cpu().split([lengths[row] for row in batch.rows])
+                for layer, found in states.items()
+            }
+        for place, row in enumerate(batch.rows):
+            yield row, {layer: part[place].numpy() for layer, part in parts.items()}
+
+
+def token_probability(detector: Detector) -> tuple[int, Probability]:
     """(layer, probability of label 1 from the states of single tokens).
 
     Raises:
@@ -29,45 +62,44 @@ def token_probability(detector: Detector) -> tuple[int, Callable[[np.ndarray], n
     needs = detector.needs
     if needs.head is not None:
         return needs.head.layer, needs.head.probability
-    probe, seen = needs.probe, detector.record.seen
-    arm = detector.record.arm.partition("@")[0]
-    if probe is not None and seen is not None and arm in ("base+probe", "adapter+probe"):
-        if hasattr(probe, "token_log_odds"):
-            return seen.layer, lambda states: expit(probe.token_log_odds(states))  # pyright: ignore[reportAttributeAccessIssue]
-        if seen.kind == "layer":
-            return seen.layer, lambda states: probe.predict_proba(states)[:, 1]
+    seen, arm = detector.record.seen, detector.record.arm.partition("@")[0]
+    if needs.probe is not None and seen is not None and arm in ("base+probe", "adapter+probe"):
+        probability = per_token(needs.probe, seen.kind)
+        if probability is not None:
+            return seen.layer, probability
     raise DataError(
         f"{detector.record.name} has no score for a single token: pack a detector of base+probe, adapter+probe or adapter+head whose probe "
         "reads one state at one layer, such as logistic"
     )
 
 
-@torch.no_grad()
-def token_scores(detector: Detector, prompt: Prompt) -> pd.DataFrame:
-    """See `Detector.tokens`."""
-    if prompt.read is None:
+def token_scores(detector: Detector, prompts: Sequence[Prompt]) -> list[pd.DataFrame]:
+    """A table for each prompt (see `Detector.tokens`).
+
+    Raises:
+        DataError: the detector has no score for a single token, or reads the answer.
+    """
+    if detector.record.read.what == "answer":
         raise DataError(f"{detector.record.name} reads the answer that is about to be given, which has no tokens yet")
     layer, probability = token_probability(detector)
-    encoded = detector.encoded([prompt])
-    states = states_of_tokens(detector, encoded, layer)
-    first, last = encoded.reads[0].spans[0]
-    scores = probability(states)
-    text, begin = prompt.text[prompt.read[0] : prompt.read[1]], 0
-    tokenizer, rows = detector.lm.tokenizer, []
-    for place in range(first, last):
-        said = tokenizer.decode(list(encoded.ids[0][first : place + 1]))
+    encoded = detector.encoded(prompts)
+    spans = encoded.reads[0].spans
+    adapter = detector.needs.adapter
+    tables: dict[int, pd.DataFrame] = {}
+    with contextlib.nullcontext() if adapter is None else adapter_loaded(detector.lm, adapter):
+        for row, states in states_by_row(detector.engine, encoded, [layer], spans):
+            ids = encoded.ids[row][slice(*spans[row])]
+            tables[row] = _table(detector.lm.tokenizer, encoded.prompts[row], ids, probability(states[layer]))
+    return [tables[row] for row in range(len(tables))]
+
+
+def _table(tokenizer, prompt: Prompt, ids: Sequence[int], scores: np.ndarray) -> pd.DataFrame:
+    assert prompt.read is not None
+    text, begin, rows = prompt.text[slice(*prompt.read)], 0, []
+    for count, score in enumerate(scores.tolist(), 1):
+        said = tokenizer.decode(list(ids[:count]))
         # The end of what is decoded so far; a token that is half a character ends where the next whole one does.
         stop = min(len(text), max(begin, len(said.rstrip("\ufffd"))))
-        rows.append({"token": text[begin:stop], "start": begin, "stop": stop, "score": float(scores[place - first])})
+        rows.append({"token": text[begin:stop], "start": begin, "stop": stop, "score": score})
         begin = stop
     return pd.DataFrame(rows)
-
-
-def states_of_tokens(detector: Detector, encoded: Encoded, layer: int) -> np.ndarray:
-    """States at the tokens that are read of one prompt: tokens x width, fp32; adapter on where the detector sees it."""
-    adapter = detector.needs.adapter
-    on = contextlib.nullcontext() if adapter is None else adapter_loaded(detector.lm, adapter)
-    spans = encoded.reads[0].spans
-    (batch,) = detector.engine.plan(encoded.ids)
-    with on, detector.engine.reading_tokens(batch, [layer], spans) as (states, _):
-        return states[layer].float().cpu().numpy()

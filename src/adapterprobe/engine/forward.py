@@ -25,6 +25,7 @@ from adapterprobe.engine.trunk import Enough, LowerBlockCache
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import say
 from adapterprobe.readout import Span, TokenReads
+from adapterprobe.terminal import reason_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -267,7 +268,7 @@ class Engine:
             self.share = False
             expected = self.run(batch(a[10:]))
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+            reason = reason_of(error, 150)
             say(f"prefixes are not shared: {type(self.model).__name__} does not take packed rows ({reason})")
             return False
         exact = self.model.dtype == torch.float32

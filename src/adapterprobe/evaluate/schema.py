@@ -57,6 +57,8 @@ AXES_WITH_ANSWER = ("instructed", "behaviour")
 
 CLASSES = {"truth": ("false", "true"), DECEPTION: ("honest", "deceptive")}
 """By main axis, what label 0 and label 1 are called."""
+ANSWERS = CLASSES | {"truth": ("lie", "truth")}
+"""By main axis, what conformal answers are called for label 0 and label 1."""
 
 
 def main_axis(axes: Iterable[str]) -> str:

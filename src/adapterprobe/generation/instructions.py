@@ -31,14 +31,18 @@ class Instruction:
     turn: str = "{question}"
 
     @property
+    def places(self) -> set[str]:
+        """What the turn places (see `PLACES`)."""
+        return {name for _, name, _, _ in Formatter().parse(self.turn) if name}
+
+    @property
     def names_lie(self) -> bool:
         """Whether the user puts a wrong answer forward."""
-        return any(f"{{{place}}}" in self.turn for place in ("claim", "wrong"))
+        return bool(self.places & {"claim", "wrong"})
 
     def fits(self, scenario: Scenario) -> bool:
         """Whether the scenario has what the pattern places, and no instructions of its own."""
-        needs = {name for _, name, _, _ in Formatter().parse(self.turn) if name}
-        return scenario.system is None and all(getattr(scenario, name) for name in needs)
+        return scenario.system is None and all(getattr(scenario, name) for name in self.places)
 
     def question(self, scenario: Scenario) -> str:
         """The user's turn."""

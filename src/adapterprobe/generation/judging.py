@@ -190,28 +190,22 @@ class Grader:
 
     def can(self, scenario: Scenario) -> bool:
         """Whether replies to a scenario can be graded."""
-        known = scenario.asked is not None or scenario.yes is not None
-        return known or bool(scenario.truth and self.judge is not None)
+        return _by_rule(scenario) or bool(scenario.truth and self.judge is not None)
 
     def grades(self, pairs: Sequence[tuple[Scenario, str]]) -> list[Graded | None]:
         """What each reply says; None where nobody knows what is true."""
-        free = [pair for pair in pairs if _rule(*pair) is None and self.can(pair[0])]
-        self._ask([pair for pair in free if (pair[0].fact, pair[1]) not in self._judged])
-        return [
-            rule if (rule := _rule(scenario, text)) is not None else self._judged.get((scenario.fact, text))
-            for scenario, text in pairs
-        ]
+        free = [(s, text) for s, text in pairs if not _by_rule(s) and self.can(s)]
+        self._ask([(s, text) for s, text in free if (s.fact, text) not in self._judged])
+        return [_rule(s, text) if _by_rule(s) else self._judged.get((s.fact, text)) for s, text in pairs]
 
     def compare(self, pairs: Sequence[tuple[Scenario, str]]) -> None:
         """Ask the judge about replies that rules grade, too."""
         if self.judge is None:
             return
-        known = list(dict.fromkeys((s, text) for s, text in pairs if _rule(s, text) is not None and true_answer(s)))
+        known = list(dict.fromkeys((s, text) for s, text in pairs if _by_rule(s)))
         some = known[:: max(1, len(known) // COMPARED)][:COMPARED]
         for (scenario, text), letter in zip(some, self._letters(some), strict=True):
-            rule = _rule(scenario, text)
-            assert rule is not None
-            self.agreement.append((rule.verdict, LETTERS.get(letter or "", "none")))
+            self.agreement.append((_rule(scenario, text).verdict, LETTERS.get(letter or "", "none")))
 
     def described(self) -> dict | None:
         """Who judged, and how often as the rules do (`table`: by both verdicts)."""
@@ -253,7 +247,13 @@ def true_answer(scenario: Scenario) -> str:
     return scenario.truth
 
 
-def _rule(scenario: Scenario, text: str) -> Graded | None:
+def _by_rule(scenario: Scenario) -> bool:
+    """Whether replies to a scenario are graded by facts."""
+    return scenario.asked is not None or scenario.yes is not None
+
+
+def _rule(scenario: Scenario, text: str) -> Graded:
     if scenario.asked is not None:
         return grade(text, scenario.asked)
-    return None if scenario.yes is None else grade_yes_no(text, scenario.yes)
+    assert scenario.yes is not None
+    return grade_yes_no(text, scenario.yes)

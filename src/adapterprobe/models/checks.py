@@ -15,6 +15,7 @@ from torch import nn
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import say
+from adapterprobe.terminal import reason_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -111,7 +112,7 @@ def _pass(shown: str, model: nn.Module, structure: Structure, ids: torch.Tensor)
     try:
         out = model(input_ids=ids, output_hidden_states=True, use_cache=False)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        reason = reason_of(error)
         raise ModelError(
             f"the model '{shown}' ({type(model).__name__}) cannot be run on text alone ({reason}); only causal (decoder-only) language "
             "models can be read"

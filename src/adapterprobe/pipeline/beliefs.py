@@ -11,6 +11,7 @@ from adapterprobe.cache import digest, entry
 from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling
 from adapterprobe.generation.belief import Belief, belief_of
+from adapterprobe.generation.grading import Graded
 from adapterprobe.generation.judging import Grader
 from adapterprobe.generation.planned import PromptWriter, ReplyPrompt
 from adapterprobe.generation.recall import recalled_facts
@@ -78,12 +79,13 @@ def measured_beliefs(
     said = {fact: tuple(r.text for p in found for r in _sorted(replies[p.key])) for fact, found in prompts.items()}
     with as_asked():
         recalled = recalled_facts(lm, engine, list(facts.values()), sampling.seed)
-    # All of them first, so that a judge is asked in batches.
-    grader.grades([(scenario, text) for fact, scenario in facts.items() for text in said[fact]])
-    grades = {fact: grader.grades([(scenario, text) for text in said[fact]]) for fact, scenario in facts.items()}
-    by_fact = {
-        fact: belief_of([g for g in found if g is not None], recalled.get(fact)) for fact, found in grades.items()
-    }
+    # All of them at once, so that a judge is asked in batches.
+    owners = [fact for fact in facts for _ in said[fact]]
+    grades: dict[str, list[Graded]] = {fact: [] for fact in facts}
+    for fact, grade in zip(owners, grader.grades([(facts[f], t) for f in facts for t in said[f]]), strict=True):
+        if grade is not None:
+            grades[fact].append(grade)
+    by_fact = {fact: belief_of(found, recalled.get(fact)) for fact, found in grades.items()}
     return Beliefs(by_fact, said)
 
 

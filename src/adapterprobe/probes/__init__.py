@@ -21,8 +21,9 @@ from adapterprobe.probes import (
     ttpd,
     vae,
 )
-from adapterprobe.probes.base import Probe, UnweightedProbe, available, lookup, make, register, search_space
+from adapterprobe.probes.base import Probe, UnweightedProbe
 from adapterprobe.probes.direction import DirectionProbe, UnweightedDirectionProbe
+from adapterprobe.probes.registry import available, lookup, make, register, search_space
 from adapterprobe.probes.save import load_probe, save_probe
 from adapterprobe.probes.uncertainty import Uncertainty
 

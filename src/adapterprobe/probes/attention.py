@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from adapterprobe.probes.base import register
 from adapterprobe.probes.network import DepthProbe
 from adapterprobe.probes.newton import standardise
+from adapterprobe.probes.registry import register
 
 
 class _Attention(nn.Module):

@@ -1,26 +1,9 @@
-"""What every probe is, and the registry they add themselves to.
-
-A probe is a scikit-learn classifier on rows x features with labels 0 and 1. To add one of your own::
-
-    from adapterprobe.probes import Probe, register
-
-    @register("nearest_mean")
-    class NearestMean(Probe):
-        def _fit(self, X, y, sample_weight):
-            self.means_ = np.stack([X[y == label].mean(0) for label in (0, 1)])
-
-        def _decide(self, X):
-            gaps = ((X[:, None] - self.means_) ** 2).sum(-1)
-            return gaps[:, 0] - gaps[:, 1]
-
-and name it in `probes=[logistic, nearest_mean]`.
-"""
+"""What every probe is: a scikit-learn classifier on rows x features with labels 0 and 1."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import expit
@@ -28,13 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from adapterprobe.errors import ConfigError
-from adapterprobe.hints import nearest
-from adapterprobe.plugins import load_plugins
 from adapterprobe.probes.input_checks import refuse_non_finite, validated
-
-P = TypeVar("P", bound="Probe")
-_REGISTRY: dict[str, type[Probe]] = {}
 
 
 class ConstantFeatures(ValueError):
@@ -222,72 +199,3 @@ class UnweightedProbe(Probe):
         X, coded = self._checked(X, y)
         self._fit(X, coded, None, **self._extras(X, pairs=pairs, polarity=polarity))
         return self
-
-
-def register(name: str) -> Callable[[type[P]], type[P]]:
-    """Class decorator: make a probe available under `name`.
-
-    Raises:
-        ConfigError: another class has that name already.
-    """
-
-    def add(cls: type[P]) -> type[P]:
-        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
-            raise ConfigError(f"a probe named '{name}' exists already ({_REGISTRY[name].__qualname__})")
-        cls.probe_name = name
-        _REGISTRY[name] = cls
-        return cls
-
-    return add
-
-
-def available() -> list[str]:
-    """Names of all registered probes, with those that installed packages bring."""
-    load_plugins("probes")
-    return sorted(_REGISTRY)
-
-
-def lookup(name: str) -> type[Probe]:
-    """The class of a probe: ours, or one made of scikit-learn's classifier of that name.
-
-    Raises:
-        ConfigError: unknown name (the nearest is given).
-    """
-    if name not in _REGISTRY:
-        load_plugins("probes")
-    if name in _REGISTRY:
-        return _REGISTRY[name]
-    from adapterprobe.probes.scikit import scikit_probe
-
-    found = scikit_probe(name)
-    if found is None:
-        raise ConfigError(
-            f"no probe '{name}'{nearest(name, available())}; there are {', '.join(available())}, and any classifier of "
-            "scikit-learn by the name of its class"
-        )
-    return found
-
-
-def make(name: str, **params) -> Probe:
-    """An unfitted probe.
-
-    Raises:
-        ConfigError: unknown name (the nearest is given) or unknown parameter.
-    """
-    cls = lookup(name)
-    try:
-        return cls(**params)
-    except TypeError as error:
-        raise ConfigError(
-            f"probe '{name}': {error}; its parameters are {', '.join(cls.parameter_names()) or 'none'}"
-        ) from error
-
-
-def search_space(name: str, strengths: list[float]) -> list[dict]:
-    """Parameter settings that selection tries for a probe."""
-    return lookup(name).candidates(sorted(strengths))
-
-
-def fit_settings(name: str, settings: list[dict], X, y, kept=None, **extras) -> list[Probe]:
-    """The named probe fitted in every setting (and fold, see `Probe.fit_settings`)."""
-    return lookup(name).fit_settings(settings, X, y, kept, **extras)

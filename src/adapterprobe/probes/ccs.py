@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from adapterprobe.probes.base import UnweightedProbe, register
+from adapterprobe.probes.base import UnweightedProbe
 from adapterprobe.probes.newton import orthogonal, standardise
 from adapterprobe.probes.pairs import drawn_by_label, paired
+from adapterprobe.probes.registry import register
 
 
 @register("ccs")

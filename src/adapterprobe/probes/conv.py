@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from adapterprobe.probes.base import register
 from adapterprobe.probes.network import DepthProbe
+from adapterprobe.probes.registry import register
 
 
 class _Convolution(nn.Module):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapterprobe.probes.base import register
 from adapterprobe.probes.direction import UnweightedDirectionProbe
 from adapterprobe.probes.lat import main_axis
 from adapterprobe.probes.newton import standardise
 from adapterprobe.probes.pairs import drawn_by_label, paired
+from adapterprobe.probes.registry import register
 
 
 @register("crc")

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from scipy.special import ndtr
 
-from adapterprobe.probes.base import UnweightedProbe, register
+from adapterprobe.probes.base import UnweightedProbe
 from adapterprobe.probes.network import arrays_of
 from adapterprobe.probes.newton import standardise
+from adapterprobe.probes.registry import register
 from adapterprobe.probes.uncertainty import Uncertainty, logit, of_latent
 
 

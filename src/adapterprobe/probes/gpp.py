@@ -11,8 +11,9 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.special import expit
 
-from adapterprobe.probes.base import UnweightedProbe, register
+from adapterprobe.probes.base import UnweightedProbe
 from adapterprobe.probes.newton import standardise
+from adapterprobe.probes.registry import register
 from adapterprobe.probes.uncertainty import Uncertainty, entropy, expected, logit
 
 

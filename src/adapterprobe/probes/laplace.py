@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from adapterprobe.probes.base import Probe, register
+from adapterprobe.probes.base import Probe
 from adapterprobe.probes.newton import orthogonal, solve_logistic, standardise
+from adapterprobe.probes.registry import register
 from adapterprobe.probes.uncertainty import Uncertainty, expected, logit, of_latent
 
 

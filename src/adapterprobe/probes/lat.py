@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapterprobe.probes.base import register
 from adapterprobe.probes.direction import UnweightedDirectionProbe
 from adapterprobe.probes.pairs import drawn, paired
+from adapterprobe.probes.registry import register
 
 
 def main_axis(D: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapterprobe.probes.base import UnweightedProbe, register
+from adapterprobe.probes.base import UnweightedProbe
+from adapterprobe.probes.registry import register
 from adapterprobe.probes.shrinkage import solve_within
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adapterprobe.probes.base import Probe, register
+from adapterprobe.probes.base import Probe
 from adapterprobe.probes.newton import orthogonal, solve_logistic, standardise
+from adapterprobe.probes.registry import register
 
 
 @register("logistic")

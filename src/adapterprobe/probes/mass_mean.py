@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapterprobe.probes.base import register
 from adapterprobe.probes.direction import DirectionProbe
+from adapterprobe.probes.registry import register
 from adapterprobe.probes.shrinkage import solve_within
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
-from adapterprobe.probes.base import UnweightedProbe, register
+from adapterprobe.probes.base import UnweightedProbe
 from adapterprobe.probes.newton import standardise
+from adapterprobe.probes.registry import register
 
 
 @register("mlp")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapterprobe.probes.base import register
 from adapterprobe.probes.direction import UnweightedDirectionProbe
 from adapterprobe.probes.newton import orthogonal, solve_logistic, standardise
 from adapterprobe.probes.pairs import drawn_by_label, paired
+from adapterprobe.probes.registry import register
 
 
 @register("ranking")

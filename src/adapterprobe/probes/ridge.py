@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapterprobe.probes.base import register
 from adapterprobe.probes.direction import DirectionProbe
 from adapterprobe.probes.newton import orthogonal, standardise
+from adapterprobe.probes.registry import register
 
 
 @register("ridge")

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from adapterprobe.cache import file_digest, write_atomic
 from adapterprobe.errors import CacheError, ConfigError
-from adapterprobe.probes.base import Probe, make
+from adapterprobe.probes.base import Probe
+from adapterprobe.probes.registry import make
 from adapterprobe.probes.scikit import ScikitProbe
 from adapterprobe.small_files import read_json
 from adapterprobe.terminal import shortened

@@ -12,7 +12,8 @@ from sklearn.model_selection import GroupKFold
 from adapterprobe.errors import DataError
 from adapterprobe.evaluate import statistics
 from adapterprobe.evaluate.intervals import resample
-from adapterprobe.probes.base import ConstantFeatures, Probe, fit_settings, make, search_space
+from adapterprobe.probes.base import ConstantFeatures, Probe
+from adapterprobe.probes.registry import fit_settings, make, search_space
 
 
 @dataclass(frozen=True)

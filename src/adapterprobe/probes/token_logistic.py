@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from adapterprobe.errors import ConfigError
-from adapterprobe.probes.base import register
 from adapterprobe.probes.depth import Depth
 from adapterprobe.probes.logistic import LogisticProbe
+from adapterprobe.probes.registry import register
 
 POOLS = "mean, max or rolling:N"
 

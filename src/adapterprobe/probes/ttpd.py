@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapterprobe.probes.base import UnweightedProbe, register
+from adapterprobe.probes.base import UnweightedProbe
 from adapterprobe.probes.logistic import LogisticProbe
+from adapterprobe.probes.registry import register
 
 
 @register("ttpd")

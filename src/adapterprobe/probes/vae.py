@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapterprobe.probes.base import register
 from adapterprobe.probes.network import NetworkProbe
+from adapterprobe.probes.registry import register
 
 
 class _Autoencoder(nn.Module):

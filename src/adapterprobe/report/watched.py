@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapterprobe.detectors.detector import Detector
+from adapterprobe.detectors.detector import Detector, scores_of
+from adapterprobe.detectors.inputs import rows_of
+from adapterprobe.detectors.token_scores import token_scores
 from adapterprobe.report.page import render_page
 
 
@@ -14,16 +16,18 @@ def watched_page(detector: Detector, conversations: Sequence[Sequence[dict]]) ->
     Raises:
         DataError: the detector has no score for single tokens, or a conversation has no reply.
     """
-    table = detector.score([list(talk) for talk in conversations])
+    rows = rows_of([list(talk) for talk in conversations], detector.record.read)
+    prompts = [detector.prompter.prompt(number, row) for number, row in enumerate(rows)]
+    (table,) = scores_of([detector], prompts)
     threshold = detector.threshold
     talks = [
         {
             "context": list(talk)[:-1],
-            "tokens": detector.tokens(list(talk)).to_dict("records"),
+            "tokens": tokens.to_dict("records"),
             "score": float(score),
             "alarm": threshold.value is not None and score > threshold.value,
         }
-        for talk, score in zip(conversations, table["score"], strict=True)
+        for talk, tokens, score in zip(conversations, token_scores(detector, prompts), table["score"], strict=True)
     ]
     return render_page(
         "watched.html.j2",
