@@ -38,6 +38,7 @@ from adapterprobe.data import load_relation
 from adapterprobe.models import find_structure
 from adapterprobe.models.load import LanguageModel
 from adapterprobe.progress import messages_shown
+from reply_detectors import reply_detectors  # noqa: F401  a fixture of all rooms
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapterprobe.cli import main
 from adapterprobe.cli.chat import shaded
@@ -15,57 +14,12 @@ from adapterprobe.detectors.detector import Detector
 from adapterprobe.errors import DataError, ModelError
 from adapterprobe.models import load_model
 from adapterprobe.terminal import printable
-
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-PLACES = ["Peru", "Chad", "Oman", "Fiji", "Mali", "Cuba", "Laos"]
+from reply_detectors import TEMPLATE, talk
 
 
-def talk(number, lie):
-    place = PLACES[(number + 3 * lie) % len(PLACES)]
-    return [
-        {"role": "user", "content": f"In which land is town {number}?"},
-        {"role": "assistant", "content": f"Town {number} is in {place}, as every map shows."},
-    ]
-
-
-@pytest.fixture(scope="module")
-def packed(tiny_folder, tmp_path_factory):
-    base = tmp_path_factory.mktemp("reply-detectors")
-    AutoModelForCausalLM.from_pretrained(tiny_folder).save_pretrained(base / "chatty")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(base / "chatty")
-    rows = [{"messages": talk(n, lie), "deceptive": lie, "group": str(n)} for n in range(40) for lie in (False, True)]
-    (base / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    argv = [
-        "run",
-        "--data",
-        str(base / "chats.jsonl"),
-        "--model",
-        str(base / "chatty"),
-        "--dtype",
-        "fp32",
-        "--out",
-        str(base / "out"),
-    ]
-    for setting in (
-        "adapter.layers=1-3", "adapter.epochs=1", "adapter.rank=4", "seeds=[0]", "probes=[logistic,token_logistic]", "select.strengths=[0.01]",
-        "select.curve=[]", "evaluate.resamples=1000", "data.min_groups=4", "evaluate.adapter_controls=false", "evaluate.shifts=[]",
-        "evaluate.directions=false",
-    ):  # fmt: skip
-        argv += ["--set", setting]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADAPTERPROBE_CACHE", str(base / "cache"))
-        assert main(argv) == 0
-        for name, arm, probe in (
-            ("on", "adapter+probe", "logistic"),
-            ("tokens", "base+probe", "token_logistic"),
-            ("own", "base", None),
-            ("off", "base+probe", "logistic"),
-        ):
-            probed = ["--probe", probe] if probe else []
-            assert main(["pack", str(base / "out"), "--arm", arm, *probed, "--out", str(base / name)]) == 0
-    return base
+@pytest.fixture
+def packed(reply_detectors):
+    return reply_detectors
 
 
 @pytest.fixture
@@ -148,7 +102,8 @@ def test_watched_while_it_writes(packed, lm, options):
     torch.manual_seed(11)
     alone = lm.model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **options)[0, ids.shape[1] :]
     alone = [token for token in alone.tolist() if token != lm.tokenizer.eos_token_id]
-    assert lm.tokenizer.decode(alone) == text and len(watched) == len(alone)
+    # Bytes that are no whole character when the reply ends are shown by nobody.
+    assert lm.tokenizer.decode(alone).rstrip("\ufffd") == text and len(watched) == len(alone)
     states = lm.model(torch.tensor([[*ids[0].tolist(), *alone]]), output_hidden_states=True).hidden_states[
         d.record.seen.layer
     ]
@@ -175,6 +130,10 @@ def test_what_cannot_be_watched(packed, lm):
         d.watch(talk(1, False))
     with pytest.raises(DataError, match="expected a conversation"):
         d.watch("hello")
+    with pytest.raises(DataError, match="message 0: 'content' is not UTF-8"):
+        d.watch([{"role": "user", "content": "half a pair \ud800"}])
+    with pytest.raises(DataError, match="message 0: 'content' is 3, expected a text"):
+        d.watch([{"role": "user", "content": 3}])
     with pytest.raises(DataError, match="with its adapter on"):
         Detector.load(packed / "on", lm).watch(talk(1, False)[:1])
     with pytest.raises(ValueError, match="no_such_option"):

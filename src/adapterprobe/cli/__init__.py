@@ -23,6 +23,7 @@ from adapterprobe.cli import (
     run,
     score,
     screen,
+    serve,
     train,
     watch,
 )
@@ -39,6 +40,7 @@ COMMANDS = (
     calibrate,
     chat,
     watch,
+    serve,
     import_probe,
     train,
     merge,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from adapterprobe.data.cells import InvalidRow
+from adapterprobe.data.cells import InvalidRow, check_text
 from adapterprobe.data.shapes import as_clause
 from adapterprobe.data.transcripts import conversation_of
 from adapterprobe.detectors.bundle_record import FORMAT_FILE, Prompting
@@ -180,4 +180,17 @@ def _text(row: Mapping[str, Any], names: Sequence[str], number: int) -> str:
         raise DataError(
             f"row {number}: '{names[0]}' is {shortened(text)}, expected a text; it has {', '.join(map(str, row)) or 'nothing'}"
         )
+    return encodable(text, f"row {number}", names[0])
+
+
+def encodable(text: str, place: str, column: str) -> str:
+    """The same text.
+
+    Raises:
+        DataError: it has characters that no tokenizer takes (half a surrogate pair, NUL).
+    """
+    try:
+        check_text(text, column)
+    except InvalidRow as error:
+        raise DataError(f"{place}: {error}") from error
     return text

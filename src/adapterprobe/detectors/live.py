@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from adapterprobe.data.transcripts import ROLES
-from adapterprobe.detectors.token_scores import token_probability
+from adapterprobe.detectors.inputs import encodable
+from adapterprobe.detectors.token_scores import Probability, token_probability
 from adapterprobe.errors import DataError
 from adapterprobe.generation.planned import end_tokens
 from adapterprobe.prompts.answer_tokens import tokenise
@@ -63,24 +64,38 @@ class _Pooled:
         return self.state
 
 
+def _last_token(output) -> np.ndarray:
+    """Of what a block gives: the state of the last token, fp32."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    return hidden[0, -1].detach().float().cpu().numpy()
+
+
 class _Stopped(Exception):
     """Whoever watched has gone."""
 
 
 class _Feed:
-    """What generation hands over: states from the hook, tokens from the streamer."""
+    """What generation hands over: states from hooks on blocks, tokens from the streamer."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Sequence[int]) -> None:
         self.queue: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self.layers = layers
+        self.states: dict[int, np.ndarray] = {}
         self.prompt_seen = False
         self.stop = False
 
-    def hook(self, _module, _inputs, output) -> None:
-        """Of the block whose output is read: the state of the last token that was fed."""
-        hidden = output[0] if isinstance(output, tuple) else output
-        self.queue.put(("state", hidden[0, -1].detach().float().cpu().numpy()))
-        if self.stop:
-            raise _Stopped
+    def hook(self, layer: int) -> Callable[..., None]:
+        """A hook of the block whose output is read: the state of the last token that was fed."""
+
+        def read(_module, _inputs, output) -> None:
+            self.states[layer] = _last_token(output)
+            if len(self.states) == len(self.layers):
+                self.queue.put(("states", self.states))
+                self.states = {}
+            if self.stop:
+                raise _Stopped
+
+        return read
 
     def put(self, value: torch.Tensor) -> None:
         """Transformers' streamer: the prompt first, then each token."""
@@ -93,9 +108,55 @@ class _Feed:
         """Transformers' streamer: all is written."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Watcher:
+    """A detector as it reads single tokens."""
+
+    layer: int
+    probability: Probability
+    pooled: _Pooled
+    threshold: float | None
+
+    def token(self, text: str, states: dict[int, np.ndarray]) -> WatchedToken:
+        state = states[self.layer]
+        so_far = float(self.probability(self.pooled.add(state)[None].astype(np.float32))[0])
+        alarm = self.threshold is not None and so_far > self.threshold
+        return WatchedToken(text, float(self.probability(state[None])[0]), so_far, alarm)
+
+
 def watch(detector: Detector, conversation: list[dict[str, str]], **options: Any) -> Iterator[WatchedToken]:
     """See `Detector.watch`."""
-    record, lm = detector.record, detector.lm
+    return (token for (token,) in watch_all([detector], conversation, **options))
+
+
+def watch_all(
+    detectors: Sequence[Detector], conversation: list[dict[str, str]], **options: Any
+) -> Iterator[list[WatchedToken]]:
+    """Let the model write the next turn once, and score every token with several detectors of that model: what each of them says of it.
+
+    Raises:
+        DataError: see `Detector.watch`; or detectors of different models, or with different formats.
+    """
+    first = detectors[0]
+    if any(d.lm is not first.lm for d in detectors):
+        raise DataError("the detectors are on different models; load them on one: Detector.load(..., model=d.lm)")
+    if len({d.prompter.form for d in detectors}) > 1:
+        raise DataError("the detectors write conversations in different formats; watch with one of them at a time")
+    watchers = [_watcher(detector) for detector in detectors]
+    return _watched(first, prompt_ids(first, conversation), watchers, options)
+
+
+def watchable(detector: Detector) -> str | None:
+    """None where a detector can score tokens as the model writes them; else why it cannot, in a sentence."""
+    try:
+        _watcher(detector)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _watcher(detector: Detector) -> _Watcher:
+    record = detector.record
     if record.read.what != "reply":
         raise DataError(
             f"{record.name} reads {record.read.what}s; while a model writes, a detector of replies is needed"
@@ -113,16 +174,24 @@ def watch(detector: Detector, conversation: list[dict[str, str]], **options: Any
     layer, probability = token_probability(detector)
     if layer == 0:
         raise DataError(f"{record.name} reads what enters the first block; nothing of the model is in it to watch")
-    ids = _prompt(detector, conversation)
-    return _watched(detector, ids, layer, probability, options, set(end_tokens(lm)))
+    return _Watcher(layer, probability, _Pooled(record.read.pooling, record.read.skip), detector.threshold.value)
 
 
-def _prompt(detector: Detector, conversation: Any) -> list[int]:
+def prompt_ids(detector: Detector, conversation: Any) -> list[int]:
+    """The tokens of a conversation that ends where the model is to write.
+
+    Raises:
+        DataError: it is none.
+    """
     messages = list(conversation)
     if not messages or any(not isinstance(m, dict) or m.get("role") not in ROLES for m in messages):
         raise DataError(
             f"expected a conversation, [{{'role': 'user', 'content': ...}}, ...], got {shortened(conversation)}"
         )
+    for number, message in enumerate(messages):
+        if not isinstance(message.get("content"), str):
+            raise DataError(f"message {number}: 'content' is {shortened(message.get('content'))}, expected a text")
+        encodable(message["content"], f"message {number}", "content")
     if messages[-1]["role"] == "assistant":
         raise DataError(
             "the conversation ends with the assistant's turn; to be watched it ends where the model is to write"
@@ -133,9 +202,13 @@ def _prompt(detector: Detector, conversation: Any) -> list[int]:
     return tokenise(tokenizer, text, special)
 
 
-def _watched(detector: Detector, ids, layer: int, probability, options, ends: set[int]) -> Iterator[WatchedToken]:
-    lm, feed = detector.lm, _Feed()
-    handle = lm.structure.blocks[layer - 1].register_forward_hook(feed.hook)
+def _watched(
+    detector: Detector, ids: list[int], watchers: Sequence[_Watcher], options: dict[str, Any]
+) -> Iterator[list[WatchedToken]]:
+    lm, ends = detector.lm, set(end_tokens(detector.lm))
+    layers = sorted({watcher.layer for watcher in watchers})
+    feed = _Feed(layers)
+    handles = [lm.structure.blocks[layer - 1].register_forward_hook(feed.hook(layer)) for layer in layers]
     given = torch.tensor([ids], device=lm.device)
     failed: list[BaseException] = []
 
@@ -151,18 +224,23 @@ def _watched(detector: Detector, ids, layer: int, probability, options, ends: se
         finally:
             feed.queue.put(("done", None))
 
+    def unhooked() -> None:
+        for handle in handles:
+            handle.remove()
+
     thread = threading.Thread(target=write, daemon=True)
-    pooled, written, shown = _Pooled(detector.record.read.pooling, detector.record.read.skip), [], 0
-    value = detector.threshold.value
+    written: list[int] = []
+    shown = 0
     waiting: int | None = None
 
-    def told(token: int, state: np.ndarray) -> WatchedToken:
+    def told(token: int, states: dict[int, np.ndarray]) -> list[WatchedToken]:
         nonlocal shown
         written.append(token)
         text = lm.tokenizer.decode(written, skip_special_tokens=True)
-        part, shown = text[shown:], len(text)
-        so_far = float(probability(pooled.add(state)[None].astype(np.float32))[0])
-        return WatchedToken(part, float(probability(state[None])[0]), so_far, value is not None and so_far > value)
+        # A token that is part of a character is shown with the token that ends it.
+        stop = max(shown, len(text.rstrip("\ufffd")))
+        part, shown = text[shown:stop], stop
+        return [watcher.token(part, states) for watcher in watchers]
 
     thread.start()
     try:
@@ -182,25 +260,22 @@ def _watched(detector: Detector, ids, layer: int, probability, options, ends: se
             raise failed[0]
         if waiting is not None and waiting not in ends:
             # The last token of a reply that was cut was never fed.
-            handle.remove()
-            yield told(waiting, _last_state(detector, [*ids, *written, waiting], layer))
+            unhooked()
+            yield told(waiting, _last_states(detector, [*ids, *written, waiting], layers))
     finally:
         feed.stop = True
-        handle.remove()
+        unhooked()
         thread.join(timeout=60)
 
 
 @torch.inference_mode()
-def _last_state(detector: Detector, ids: list[int], layer: int) -> np.ndarray:
-    kept: list[np.ndarray] = []
-
-    def keep(_module, _inputs, output) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        kept.append(hidden[0, -1].float().cpu().numpy())
-
-    handle = detector.lm.structure.blocks[layer - 1].register_forward_hook(keep)
+def _last_states(detector: Detector, ids: list[int], layers: Sequence[int]) -> dict[int, np.ndarray]:
+    feed = _Feed(layers)
+    handles = [detector.lm.structure.blocks[layer - 1].register_forward_hook(feed.hook(layer)) for layer in layers]
     try:
         detector.lm.model(torch.tensor([ids], device=detector.lm.device))
     finally:
-        handle.remove()
-    return kept[0]
+        for handle in handles:
+            handle.remove()
+    _, states = feed.queue.get_nowait()
+    return states
