@@ -30,7 +30,7 @@ from adapterprobe.detectors.golden import GoldenReport, check_model, replay
 from adapterprobe.detectors.hub import HUB_ID, fetched, push
 from adapterprobe.detectors.inputs import InputPrompter, Inputs, rows_of
 from adapterprobe.detectors.novelty import Novelty
-from adapterprobe.detectors.passes import Needs, encoded_for, forward
+from adapterprobe.detectors.passes import Needs, OwnEngine, StateReader, encoded_for
 from adapterprobe.detectors.sketches import REFERENCE, projected
 from adapterprobe.detectors.token_scores import token_scores
 from adapterprobe.engine import Engine
@@ -57,13 +57,13 @@ class Detector:
     Attributes:
         record: what its folder says of it (`detector.json`).
         folder: where its files are.
-        lm: the model that it reads.
+        reader: what gives it the states of the model that it reads.
         golden: what replaying its golden rows on this model has shown; None where it was not replayed.
     """
 
     record: DetectorRecord
     folder: Path
-    lm: LanguageModel
+    reader: StateReader
     golden: GoldenReport | None = None
 
     @classmethod
@@ -84,8 +84,8 @@ class Detector:
 
         Args:
             source: folder of a bundle, or `OWNER/NAME` on the hub.
-            model: the model that it reads, loaded already (what `load_model` gave, another detector's `.lm`, or a transformers model with
-                its `tokenizer`), or where to load it from; None: what the bundle names.
+            model: the model that it reads, loaded already (what `load_model` gave, another detector's `.lm`, a transformers model with its
+                `tokenizer`, or a `VllmModel`), or where to load it from; None: what the bundle names.
             verify: replay the golden rows; without that, whether this model gives the scores that it should is not known, and is recorded
                 (`record.verified`).
             revision, token: of a repository of the hub.
@@ -100,15 +100,15 @@ class Detector:
         if not path.exists() and HUB_ID.fullmatch(str(source)):
             path = fetched(str(source), revision, token)
         record = read_record(path)
-        lm = _model(record, model, tokenizer, device, dtype, trust_remote_code)
-        check_model(record, lm)
-        detector = cls(record, path, lm)
+        reader = _reader(record, model, tokenizer, device, dtype, trust_remote_code)
+        check_model(record, reader)
+        detector = cls(record, path, reader)
         # Whatever can be wrong with its files is told now.
         needs = detector.needs
         if not verify:
             say(f"{record.name}: its golden rows were not replayed, so nobody knows whether it scores here as it did")
             return detector._changed(verified=False)
-        report = replay(path, record, lm, detector.engine, needs)
+        report = replay(path, record, reader, needs)
         if report.level != "equal":
             say(f"{record.name}: {report.sentence}")
         return replace(detector, golden=report)
@@ -117,9 +117,24 @@ class Detector:
         """The same detector with another record."""
         return replace(self, record=self.record.model_copy(update=changes))
 
-    @cached_property
+    @property
+    def lm(self) -> LanguageModel:
+        """The model that it reads."""
+        return self.reader.lm
+
+    @property
     def engine(self) -> Engine:
-        return Engine(self.lm.model, self.lm.structure)
+        """The engine that it reads with.
+
+        Raises:
+            DataError: it is not ours.
+        """
+        if not isinstance(self.reader, OwnEngine):
+            raise DataError(
+                f"{self.record.name} reads {self.lm.name} by {type(self.reader).__name__}, which scores whole inputs; load it on a model of "
+                "transformers for this"
+            )
+        return self.reader.engine
 
     @cached_property
     def needs(self) -> Needs:
@@ -351,10 +366,19 @@ class Detector:
         return f"Detector({self.record.name}: {self.record.arm}, {self.record.axis}, on {self.lm.name}; {alarm})"
 
 
+def _reader(
+    record: DetectorRecord, model: Any, tokenizer: Any, device: str, dtype: str | None, trust_remote_code: bool
+) -> StateReader:
+    """The model of a detector, as it is given or named."""
+    if hasattr(model, "passes"):
+        return model
+    lm = _model(record, model, tokenizer, device, dtype, trust_remote_code)
+    return OwnEngine(lm, Engine(lm.model, lm.structure))
+
+
 def _model(
     record: DetectorRecord, model: Any, tokenizer: Any, device: str, dtype: str | None, trust_remote_code: bool
 ) -> LanguageModel:
-    """The model of a detector, as it is given or named."""
     if isinstance(model, LanguageModel):
         return model
     if model is not None and not isinstance(model, (str, Path)):
@@ -414,7 +438,7 @@ def scores_of(detectors: Sequence[Detector], prompts: Sequence[Prompt]) -> list[
     states: list[list[np.ndarray]] = [[] for _ in detectors]
     for start in range(0, len(prompts), PIECE):
         some = encoded.subset(range(start, min(start + PIECE, len(prompts))))
-        passes = forward(first.lm, first.engine, some, [d.needs for d in detectors], homes)
+        passes = first.reader.passes(some, [d.needs for d in detectors], homes)
         for place, detector in enumerate(detectors):
             layer = detector.record.novelty_layer
             scores[place].append(detector.needs.scores(some, passes))

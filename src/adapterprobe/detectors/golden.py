@@ -11,9 +11,8 @@ import numpy as np
 from adapterprobe.cache import digest
 from adapterprobe.detectors.bundle_record import GOLDEN, REMEDY, DetectorRecord
 from adapterprobe.detectors.inputs import stored_prompt
-from adapterprobe.detectors.passes import Needs, encoded_for, forward
+from adapterprobe.detectors.passes import Needs, StateReader, encoded_for
 from adapterprobe.detectors.sketches import SKETCH, checksum, distance, projected
-from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ModelError
 from adapterprobe.models import LanguageModel
 from adapterprobe.models.hardware import dtype_name
@@ -71,13 +70,11 @@ def golden_layer(record: DetectorRecord, needs: Needs) -> int:
     return record.seen.layer if record.seen is not None else max(1, record.model.blocks // 2)
 
 
-def make_golden(
-    record: DetectorRecord, lm: LanguageModel, engine: Engine, needs: Needs, prompts: Sequence[Prompt]
-) -> dict:
+def make_golden(record: DetectorRecord, reader: StateReader, needs: Needs, prompts: Sequence[Prompt]) -> dict:
     """Content of `golden.json`: texts as sent, tokens, sketches of states, and scores on this model."""
-    encoded = encoded_for(record, lm, prompts)
+    encoded = encoded_for(record, reader.lm, prompts)
     layer = golden_layer(record, needs)
-    found, scores = _read(lm, engine, needs, encoded, [layer])
+    found, scores = _read(reader, needs, encoded, [layer])
     states = found[layer]
     sketches = projected(states, SKETCH)
     return {
@@ -100,20 +97,20 @@ def make_golden(
     }
 
 
-def check_model(record: DetectorRecord, lm: LanguageModel) -> None:
+def check_model(record: DetectorRecord, reader: StateReader) -> None:
     """Whether a model can be the one that a detector is for, before anything is run.
 
     Raises:
         ModelError: it has another shape, other weights, or another chat template.
     """
-    wanted = record.model
+    wanted, lm = record.model, reader.lm
     shape = (lm.structure.n_layers, lm.structure.width)
     if shape != (wanted.blocks, wanted.width):
         raise ModelError(
             f"{record.name} is for {wanted.name} ({wanted.blocks} blocks of width {wanted.width}); {lm.name} has {shape[0]} of width {shape[1]}: "
             f"load it on {wanted.hub_id or wanted.name}"
         )
-    if lm.vectors_hash != wanted.vectors:
+    if reader.has_weights and lm.vectors_hash != wanted.vectors:
         raise ModelError(
             f"{record.name} is for {wanted.name}, and {lm.name} has the same shape and other weights (recorded {wanted.vectors}, here "
             f"{lm.vectors_hash}): another checkpoint; load it on {wanted.hub_id or wanted.name}"
@@ -126,7 +123,7 @@ def check_model(record: DetectorRecord, lm: LanguageModel) -> None:
         )
 
 
-def replay(folder: Path, record: DetectorRecord, lm: LanguageModel, engine: Engine, needs: Needs) -> GoldenReport:
+def replay(folder: Path, record: DetectorRecord, reader: StateReader, needs: Needs) -> GoldenReport:
     """Read the golden rows on this model, and compare.
 
     Raises:
@@ -148,13 +145,14 @@ def replay(folder: Path, record: DetectorRecord, lm: LanguageModel, engine: Engi
         ids = [tuple(map(int, row["ids"])) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise CacheError(f"{folder / GOLDEN} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
+    lm = reader.lm
     encoded = encoded_for(record, lm, prompts)
     _check_tokens(record, lm, encoded, ids)
     near = [layer + step for step in (-1, 0, 1) if 0 <= layer + step <= lm.structure.n_layers]
-    states, scores = _read(lm, engine, needs, encoded, near)
+    states, scores = _read(reader, needs, encoded, near)
     apart = {index: float(np.median(distance(kept, projected(found, SKETCH)))) for index, found in states.items()}
     own = apart[layer]
-    if own > SAME_STATES and _other_weights(record, lm):
+    if own > SAME_STATES and reader.has_weights and _other_weights(record, lm):
         raise ModelError(
             f"{record.name} is for {record.model.name}, and {lm.name} has other weights in the same number format: its states lie {own:.2g} of "
             f"their length from what they were; load it on {record.model.hub_id or record.model.name} as it was"
@@ -220,14 +218,14 @@ def _check_tokens(
 
 
 def _read(
-    lm: LanguageModel, engine: Engine, needs: Needs, encoded: Encoded, layers: Sequence[int]
+    reader: StateReader, needs: Needs, encoded: Encoded, layers: Sequence[int]
 ) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """(states at layers, with the adapter on where the detector sees it; scores)."""
     if needs.adapter is None:
-        passes = forward(lm, engine, encoded, [needs], also=layers)
+        passes = reader.passes(encoded, [needs], also=layers)
         seen = passes.off
     else:
-        passes = forward(lm, engine, encoded, [needs], also_on=layers)
+        passes = reader.passes(encoded, [needs], also_on=layers)
         seen = passes.on[needs.adapter]
     assert seen is not None
     return {layer: seen.layer(layer) for layer in layers}, needs.scores(encoded, passes)

@@ -28,7 +28,7 @@ from adapterprobe.detectors.bundle_record import (
     write_record,
 )
 from adapterprobe.detectors.golden import ROWS, make_golden
-from adapterprobe.detectors.passes import Needs
+from adapterprobe.detectors.passes import Needs, OwnEngine
 from adapterprobe.detectors.row_prompts import RowPrompter
 from adapterprobe.detectors.scorer import SavedDetector, Scorer
 from adapterprobe.detectors.sketches import REFERENCE, projected
@@ -123,7 +123,7 @@ def _write(scorer: Scorer, saved: SavedDetector, condition: str, name: str, fold
     )
     write_record(folder, record)
     needs = Needs(record, saved.probe, saved.head, adapter)
-    golden = make_golden(record, scorer.lm, scorer.engine, needs, _golden_prompts(scorer))
+    golden = make_golden(record, OwnEngine(scorer.lm, scorer.engine), needs, _golden_prompts(scorer))
     write_atomic(folder / GOLDEN, json.dumps(golden))
     write_card(folder, record)
 

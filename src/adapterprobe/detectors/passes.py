@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -145,3 +145,38 @@ def forward(
                 weights = digest(lm.fingerprint, adapter_digest(adapter))
                 passes.tokens[adapter] = record_tokens(engine, encoded, weights, on_tokens, count, "tokens")
     return passes
+
+
+class StateReader(Protocol):
+    """Gives detectors what they see of a model: our own engine, or another's (see `integrations`)."""
+
+    @property
+    def lm(self) -> LanguageModel:
+        """The model; its weights may be elsewhere (see `has_weights`)."""
+        ...
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the weights of `lm` are the ones that are read with, so that they can be looked at."""
+        ...
+
+    def passes(
+        self, encoded: Encoded, needs: Sequence[Needs], also: Sequence[int] = (), also_on: Sequence[int] = ()
+    ) -> Passes:
+        """See `forward`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OwnEngine:
+    """Reads by our own engine."""
+
+    lm: LanguageModel
+    engine: Engine
+    has_weights: bool = True
+
+    def passes(
+        self, encoded: Encoded, needs: Sequence[Needs], also: Sequence[int] = (), also_on: Sequence[int] = ()
+    ) -> Passes:
+        """See `forward`."""
+        return forward(self.lm, self.engine, encoded, needs, also, also_on)
