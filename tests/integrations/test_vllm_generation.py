@@ -21,7 +21,8 @@ from adapterprobe.generation.instructions import NEUTRAL
 from adapterprobe.generation.planned import PromptWriter
 from adapterprobe.generation.scenarios import read_scenarios
 from adapterprobe.generation.writers import TransformersWriters
-from adapterprobe.integrations.vllm_generation import VllmWriters, check_lora, scaled_copy, vllm_writers
+from adapterprobe.integrations.vllm_engine import check_lora
+from adapterprobe.integrations.vllm_generation import VllmWriters, scaled_copy, vllm_writers
 from adapterprobe.models import load_model
 
 INSTALLED = importlib.util.find_spec("vllm") is not None

@@ -41,7 +41,7 @@ class WatchedToken:
     alarm: bool
 
 
-class _Pooled:
+class Pooled:
     """The state of a reply so far."""
 
     def __init__(self, pool: str, skip: int) -> None:
@@ -114,7 +114,7 @@ class _Watcher:
 
     layer: int
     probability: Probability
-    pooled: _Pooled
+    pooled: Pooled
     threshold: float | None
 
     def token(self, text: str, states: dict[int, np.ndarray]) -> WatchedToken:
@@ -174,7 +174,7 @@ def _watcher(detector: Detector) -> _Watcher:
     layer, probability = token_probability(detector)
     if layer == 0:
         raise DataError(f"{record.name} reads what enters the first block; nothing of the model is in it to watch")
-    return _Watcher(layer, probability, _Pooled(record.read.pooling, record.read.skip), detector.threshold.value)
+    return _Watcher(layer, probability, Pooled(record.read.pooling, record.read.skip), detector.threshold.value)
 
 
 def prompt_ids(detector: Detector, conversation: Any) -> list[int]:

@@ -21,6 +21,12 @@ def token_places(batch: Batch, shared: bool, longest: int) -> list[Place]:
     return [Place(row * longest, 0, row * longest) for row in range(len(batch.rows))]
 
 
+def pooled(tokens: torch.Tensor, pool: str) -> torch.Tensor:
+    """One state (width numbers, fp32) of the states of a row's tokens (tokens x width)."""
+    read = _Read([Place(0, 0, 0)], [(0, len(tokens))], pool, tokens.device)
+    return read(tokens)[0]
+
+
 class BatchReads:
     """The reads of one planned batch: called with the states of a pass, it gives the pooled ones.
 

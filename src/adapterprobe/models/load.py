@@ -147,6 +147,31 @@ def load_reader(name: str | None = None, revision: str | None = None, trust_remo
     return Reader(shown, tokenizer, _context_length(config), getattr(text, "vocab_size", None))
 
 
+def load_skeleton(
+    name: str | None = None, dtype: str = "auto", revision: str | None = None, trust_remote_code: bool = False
+) -> LanguageModel:
+    """A model without its weights (on PyTorch's meta device): its tokenizer, shape and places of parts, for engines that load weights by
+    themselves.
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    precision = pick_dtype(dtype, pick_device("auto"))
+    shown, source = _resolve(name)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            config = AutoConfig.from_pretrained(source, **options)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config, dtype=precision, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _not_loaded(shown, source, error) from error
+    return LanguageModel(shown, model, tokenizer, find_structure(model), source, options)
+
+
 def _context_length(config) -> int | None:
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     return getattr(config, "max_position_embeddings", None)

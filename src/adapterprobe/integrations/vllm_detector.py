@@ -1,0 +1,318 @@
+"""Detectors on vLLM (extra `adapterprobe[vllm]`): states read by its engine, replies scored while it writes them.
+
+model = VllmModel("owner/model", gpu_memory_utilization=0.8)
+d = ap.Detector.load("detectors/mine", model)      # its golden rows are replayed on vLLM
+d.score(conversations)
+model.generate([d], conversations, max_tokens=200)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adapterprobe.activations.in_memory import MemoryStates
+from adapterprobe.detectors.detector import Detector
+from adapterprobe.detectors.live import Pooled, prompt_ids, watchable
+from adapterprobe.detectors.passes import Needs, Passes
+from adapterprobe.detectors.token_scores import token_probability
+from adapterprobe.errors import ConfigError, DataError, ModelError
+from adapterprobe.generation.planned import end_tokens
+from adapterprobe.integrations.vllm_engine import (
+    check_installed,
+    check_lora,
+    end_engine,
+    engine_rank,
+    lora_rank,
+    start_engine,
+)
+from adapterprobe.integrations.vllm_hooks import ASKED
+from adapterprobe.models.load import load_skeleton
+from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.readout import TokenReads
+
+ROWS = 256
+"""Requests whose states are kept together."""
+
+
+@dataclass(frozen=True)
+class VllmReply:
+    """A reply that vLLM wrote.
+
+    Attributes:
+        text: the reply.
+        tokens: by detector, in the order given: a table with a row for each token, `token` (its text), `score` (of its own state), `so_far`
+            (of the reply up to it, pooled as the detector pools) and `alarm`.
+        ended: whether the model ended it, and not its longest length.
+    """
+
+    text: str
+    tokens: tuple[pd.DataFrame, ...]
+    ended: bool
+
+
+class VllmModel:
+    """A model in vLLM's engine, as detectors read it (`Detector.load(..., model)`).
+
+    Args:
+        name: hub id, folder, GGUF file, or None for the default model.
+        dtype: `auto`, `bf16`, `fp16` or `fp32`.
+        max_rank: largest rank of adapters that are put on; 0: none is.
+        max_length: most tokens of a prompt with its reply; None: what the model takes.
+        options: settings of vLLM's class `LLM`.
+
+    Raises:
+        ConfigError: vLLM is not installed, or an option that hooks cannot live with.
+        ModelError: the model cannot be loaded.
+    """
+
+    has_weights = False
+
+    def __init__(
+        self,
+        name: str | None = None,
+        dtype: str = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        max_rank: int = 0,
+        max_length: int | None = None,
+        **options: Any,
+    ) -> None:
+        check_installed("load the detector on a model of transformers")
+        if options.get("enforce_eager") is False or options.get("pipeline_parallel_size", 1) != 1:
+            raise ConfigError(
+                "states are read by hooks, which compiled passes leave out and which see the blocks of one process alone: leave "
+                "enforce_eager and pipeline_parallel_size as they are"
+            )
+        self.lm = load_skeleton(name, dtype, revision, trust_remote_code)
+        self._ranks = engine_rank(max_rank) if max_rank else 0
+        self._adapters: dict[Path, Any] = {}
+        self._hooked: tuple[int, ...] = ()
+        self._engine: Any = self._start(max_length or self.lm.context_length, options)
+
+    def _start(self, longest: int | None, options: dict[str, Any]) -> Any:
+        # Hooks find the tokens of requests by the first runner's books.
+        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+        hooked = {"enforce_eager": True, "worker_extension_cls": "adapterprobe.integrations.vllm_hooks.StateHooks"}
+        return start_engine(
+            self.lm, longest, self._ranks, hooked | options, "load the detector on a model of transformers"
+        )
+
+    def passes(
+        self, encoded: Encoded, needs: Sequence[Needs], also: Sequence[int] = (), also_on: Sequence[int] = ()
+    ) -> Passes:
+        """States for detectors (see `adapterprobe.detectors.passes.forward`).
+
+        Raises:
+            ModelError: a detector sees what vLLM does not give.
+        """
+        for need in needs:
+            if need.token_layers or (need.probe is None and need.head is None):
+                raise ModelError(
+                    f"{need.record.name} sees {'every token of a prompt' if need.token_layers else 'the probabilities of answers'}, and vLLM is "
+                    "read for states that are pooled; load it on a model of transformers"
+                )
+        passes = Passes()
+        off = {*also, *(layer for need in needs if need.record.sees_base for layer in need.layers)}
+        if off:
+            passes.off = self._states(encoded, sorted(off), None)
+        for adapter in dict.fromkeys(need.adapter for need in needs if need.adapter is not None):
+            on = {*also_on, *(layer for need in needs if need.adapter == adapter for layer in need.layers)}
+            passes.on[adapter] = self._states(encoded, sorted(on), adapter)
+        return passes
+
+    def generate(
+        self,
+        detectors: Sequence[Detector],
+        conversations: Sequence[list[dict[str, str]]],
+        max_tokens: int = 200,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[VllmReply]:
+        """Write the next turn of every conversation, and score each token by the state that it had while it was written.
+
+        Args:
+            detectors: of replies, loaded on this model, without adapter (see `Detector.watch`).
+            conversations: messages that end where the model is to write.
+            max_tokens: most tokens of a reply.
+            seed: of a sampled reply; the second conversation's is one more, and so on.
+
+        Raises:
+            DataError: a detector that cannot read tokens while they are written, or that is on another model; a conversation that does not
+                end where the model is to write.
+        """
+        if not detectors or max_tokens < 1:
+            raise DataError(f"expected detectors and a positive max_tokens, got {len(detectors)} and {max_tokens}")
+        for detector in detectors:
+            if detector.reader is not self:
+                raise DataError(
+                    f"{detector.record.name} is on another model; load it on this one: Detector.load(..., model)"
+                )
+            if (reason := watchable(detector)) is not None:
+                raise DataError(reason)
+        scoring = [token_probability(detector) for detector in detectors]
+        layers = sorted({layer for layer, _ in scoring})
+        ends, tokenizer = end_tokens(self.lm), self.lm.tokenizer
+        found: list[VllmReply] = []
+        ids = [prompt_ids(detectors[0], talk) for talk in conversations]
+        for start in range(0, len(ids), ROWS):
+            some = ids[start : start + ROWS]
+            # The last token of a reply that is cut is never fed, so that one more is asked for and dropped.
+            params = [
+                {
+                    "max_tokens": max_tokens + 1,
+                    "temperature": temperature,
+                    "top_p": 1.0 if temperature == 0 else top_p,
+                    "seed": None if temperature == 0 else seed + start + number,
+                    "stop_token_ids": ends,
+                    "extra_args": {ASKED: [len(prompt), -1, ""]},
+                }
+                for number, prompt in enumerate(some)
+            ]
+            for prompt, output, states in self._asked(some, params, layers, None):
+                written = [int(token) for token in output.outputs[0].token_ids][:max_tokens]
+                ended = output.outputs[0].finish_reason == "stop" and len(output.outputs[0].token_ids) <= max_tokens
+                if written and written[-1] in ends:
+                    written = written[:-1]
+                    ended = True
+                texts = _texts(tokenizer, written)
+                tables = []
+                for detector, (layer, probability) in zip(detectors, scoring, strict=True):
+                    kept = states.get(layer, np.empty((0, self.lm.structure.width), np.float32))[: len(written)]
+                    if len(kept) != len(written):
+                        raise ModelError(
+                            f"vLLM gave states of {len(kept)} of {len(written)} tokens behind {len(prompt)}"
+                        )
+                    tables.append(_table(detector, texts, kept, probability))
+                found.append(VllmReply("".join(texts), tuple(tables), ended))
+        return found
+
+    def close(self) -> None:
+        """End vLLM's processes."""
+        engine, self._engine = self._engine, None
+        end_engine(engine)
+
+    def _states(self, encoded: Encoded, layers: Sequence[int], adapter: Path | None) -> MemoryStates:
+        if 0 in layers:
+            raise ModelError(
+                "state 0 enters the first block, and vLLM is read behind blocks; load the detector on a model of transformers"
+            )
+        reads = encoded.reads or (TokenReads(tuple((len(ids) - 1, len(ids)) for ids in encoded.ids), "last"),)
+        found = np.zeros((len(layers), len(reads) * len(encoded), self.lm.structure.width), np.float32)
+        for which, read in enumerate(reads):
+            for start in range(0, len(encoded), ROWS):
+                rows = range(start, min(start + ROWS, len(encoded)))
+                params = [
+                    {
+                        "max_tokens": 1,
+                        "temperature": 0.0,
+                        "skip_reading_prefix_cache": True,
+                        "extra_args": {ASKED: [*read.spans[row], read.pool]},
+                    }
+                    for row in rows
+                ]
+                given = [list(encoded.ids[row]) for row in rows]
+                asked = self._asked(given, params, layers, adapter)
+                for row, (_, _, states) in zip(rows, asked, strict=True):
+                    for place, layer in enumerate(layers):
+                        found[place, which * len(encoded) + row] = states[layer][0]
+        unknown = np.full((len(encoded), 2), np.nan, np.float32)
+        return MemoryStates(dict(zip(layers, found, strict=True)), unknown, len(reads))
+
+    def _asked(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[dict[str, Any]],
+        layers: Sequence[int],
+        adapter: Path | None,
+    ) -> Iterator[tuple[Sequence[int], Any, dict[int, np.ndarray]]]:
+        """For each prompt vLLM's output and its states by layer."""
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]: an extra
+
+        self._hook(layers)
+        outputs = self._engine.generate(
+            [{"prompt_token_ids": list(prompt)} for prompt in prompts],
+            [SamplingParams(**param) for param in params],
+            use_tqdm=False,
+            lora_request=self._request(adapter),
+        )
+        pools = {
+            output.request_id: param["extra_args"][ASKED][2] for output, param in zip(outputs, params, strict=True)
+        }
+        states: dict[str, dict[int, np.ndarray]] = {}
+        for request, layer, rows, data in self._collected(pools):
+            states.setdefault(request, {})[layer] = np.frombuffer(data, np.float32).reshape(rows, -1)
+        for prompt, output in zip(prompts, outputs, strict=True):
+            yield prompt, output, states.get(output.request_id, {})
+
+    def _collected(self, pools: dict[str, str]) -> list[tuple[str, int, int, bytes]]:
+        return [
+            part for worker in self._engine.collective_rpc("adapterprobe_collect", args=(pools,)) for part in worker
+        ]
+
+    def _hook(self, layers: Sequence[int]) -> None:
+        if self._hooked == tuple(layers):
+            return
+        wrong = next(
+            filter(
+                None, self._engine.collective_rpc("adapterprobe_hook", args=(list(layers), self.lm.structure.n_layers))
+            ),
+            None,
+        )
+        if wrong:
+            raise ModelError(f"vLLM's {self.lm.name} cannot be read: {wrong}")
+        self._hooked = tuple(layers)
+
+    def _request(self, adapter: Path | None) -> Any:
+        """vLLM's request for an adapter of a detector.
+
+        Raises:
+            ModelError: it is none that vLLM puts on, or larger than the engine was started for.
+        """
+        if adapter is None:
+            return None
+        if adapter not in self._adapters:
+            config = check_lora(adapter)
+            rank = lora_rank(config)
+            if rank > self._ranks:
+                raise ModelError(
+                    f"the adapter in {adapter} has rank {rank}, and this engine takes {self._ranks}: VllmModel(..., max_rank={rank})"
+                )
+            from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]: an extra
+
+            number = len(self._adapters) + 1
+            self._adapters[adapter] = LoRARequest(f"adapter-{number}", number, str(adapter))
+        return self._adapters[adapter]
+
+
+def _texts(tokenizer: Any, written: Sequence[int]) -> list[str]:
+    """The text that each token adds."""
+    texts, shown = [], 0
+    for count in range(1, len(written) + 1):
+        text = tokenizer.decode(list(written[:count]), skip_special_tokens=True)
+        stop = max(shown, len(text.rstrip("\ufffd")))
+        texts.append(text[shown:stop])
+        shown = stop
+    return texts
+
+
+def _table(detector: Detector, texts: list[str], states: np.ndarray, probability: Any) -> pd.DataFrame:
+    read, threshold = detector.record.read, detector.threshold.value
+    so_far = Pooled(read.pooling, read.skip)
+    pooled = np.array([so_far.add(state) for state in states], np.float32).reshape(states.shape)
+    totals = probability(pooled) if len(pooled) else np.empty(0)
+    return pd.DataFrame(
+        {
+            "token": texts,
+            "score": probability(states) if len(states) else np.empty(0),
+            "so_far": totals,
+            "alarm": totals > threshold if threshold is not None else np.zeros(len(totals), bool),
+        }
+    )
