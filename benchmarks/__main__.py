@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.workload import Row, machine, matmul_peak
 
-NAMES = ("peak", "extraction", "replies", "generation", "training", "probes", "scaling", "whole")
+NAMES = ("peak", "extraction", "replies", "generation", "detectors", "training", "probes", "scaling", "whole")
 
 
 def table(name: str, rows: list[Row], seconds: float) -> str:

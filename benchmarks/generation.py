@@ -11,7 +11,7 @@ from adapterprobe.engine.sampling import Sampling, plan_writing, write_replies
 from adapterprobe.models import LanguageModel
 from benchmarks.workload import Row, model, ratio, side_by_side
 
-PROMPTS, SAMPLES, PREFIX, QUESTION, NEW = 16, 8, 200, 20, 24
+PROMPTS, SAMPLES, PREFIX, QUESTION, NEW = 4, 8, 200, 20, 24
 
 
 def prompts(vocabulary: int) -> list[tuple[int, ...]]:
@@ -49,7 +49,7 @@ def run() -> list[Row]:
     engine = Engine(lm.model, lm.structure)
     ids = prompts(lm.structure.vocabulary)
     seconds, _ = side_by_side(
-        {"plain": lambda: plain(lm, ids, SAMPLES, True), "ours": lambda: ours(engine, ids, SAMPLES, 1.0)}, rounds=2
+        {"plain": lambda: plain(lm, ids, SAMPLES, True), "ours": lambda: ours(engine, ids, SAMPLES, 1.0)}, rounds=1
     )
     times = ratio(seconds["plain"], seconds["ours"])
     expected, got = plain(lm, ids, 1, False), ours(engine, ids, 1, 0.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 ORDER = ["errors", "system_errors", "terminal", "hints", "small_files", "safe_yaml", "output_lock", "types", "progress", "plugins", "cache", "cache_entries", "config_stage", "readout", "config_data", "config_fit", "config",
          "config_files",
          "evaluate", "data", "output_folder", "models", "prompts", "checks", "engine", "activations", "hidden", "knowledge", "adapters", "generation", "probes", "detectors", "analyses",
-         "report", "screening", "planning", "pipeline", "api", "integrations", "cli"]  # fmt: skip
+         "report", "screening", "planning", "pipeline", "api", "integrations", "serving", "cli"]  # fmt: skip
 ROOT = Path(__file__).parents[1] / "src" / "adapterprobe"
 
 

@@ -63,6 +63,21 @@ def test_every_token_of_a_reply(packed, lm):
         d.tokens([talk(1, True), talk(2, True)])
 
 
+def test_in_a_notebook(packed, lm):
+    d = Detector.load(packed / "off", lm)
+    asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<b>It is</b> so.\nYes \x1b[31m"}]
+    table = d.tokens(asked)
+    page = table._repr_html_()
+    text = re.sub("<[^>]*>", "", page.split("</div>")[0])
+    assert text == "&lt;b&gt;It is&lt;/b&gt; so.\nYes \\x1b[31m" and page.count("<span") == len(table)
+    assert f'title="{table["score"][0]:.3f}"' in page and f"mean score {table['score'].mean():.3f}" in page
+    # What is made of it is a plain table.
+    assert "background" not in (table.sort_values("score")._repr_html_() or "")
+    page = d._repr_html_()
+    assert "base+probe" in page and f"{d.threshold.value:.3f}" in page and "equal" in page
+    assert "not replayed" in Detector.load(packed / "off", lm, verify=False)._repr_html_()
+
+
 def test_a_threshold_for_whole_conversations(packed, lm):
     d = Detector.load(packed / "on", lm)
     talks = [[*talk(n, False), *talk(n + 100, False), *talk(n + 200, False)] for n in range(60)]

@@ -29,6 +29,7 @@ from adapterprobe.detectors.bundle_record import (
 from adapterprobe.detectors.golden import GoldenReport, check_model, replay
 from adapterprobe.detectors.hub import HUB_ID, fetched, push
 from adapterprobe.detectors.inputs import InputPrompter, Inputs, rows_of
+from adapterprobe.detectors.notebook import TokenTable, detector_html
 from adapterprobe.detectors.novelty import Novelty
 from adapterprobe.detectors.passes import Needs, OwnEngine, StateReader, encoded_for
 from adapterprobe.detectors.sketches import REFERENCE, projected
@@ -203,11 +204,11 @@ class Detector:
         (found,) = score_all([self], inputs)
         return found
 
-    def tokens(self, conversation: Any) -> pd.DataFrame:
+    def tokens(self, conversation: Any) -> TokenTable:
         """The score of every token of one conversation's reply (or of one statement).
 
         Returns:
-            A row for each token: `token` (its text), `start`, `stop` (characters in the reply), `score` (0 to 1, of the state at that token
+            A row for each token (a notebook shows the text, shaded): `token` (its text), `start`, `stop` (characters in the reply), `score` (0 to 1, of the state at that token
             alone: a detector that pools by the mean was fitted on means, so single tokens scatter more).
 
         Raises:
@@ -361,6 +362,9 @@ class Detector:
             }
         )
 
+    def _repr_html_(self) -> str:
+        return detector_html(self)
+
     def __repr__(self) -> str:
         alarm = "no threshold" if self.threshold.value is None else f"alarm above {self.threshold.value:.3f}"
         return f"Detector({self.record.name}: {self.record.arm}, {self.record.axis}, on {self.lm.name}; {alarm})"
@@ -372,8 +376,7 @@ def _reader(
     """The model of a detector, as it is given or named."""
     if hasattr(model, "passes"):
         return model
-    lm = _model(record, model, tokenizer, device, dtype, trust_remote_code)
-    return OwnEngine(lm, Engine(lm.model, lm.structure))
+    return OwnEngine(_model(record, model, tokenizer, device, dtype, trust_remote_code))
 
 
 def _model(

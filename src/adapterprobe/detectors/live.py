@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -75,12 +76,17 @@ class _Stopped(Exception):
 
 
 class _Feed:
-    """What generation hands over: states from hooks on blocks, tokens from the streamer."""
+    """What generation hands over: states from hooks on blocks, tokens from the streamer.
 
-    def __init__(self, layers: Sequence[int]) -> None:
-        self.queue: queue.Queue[tuple[str, Any]] = queue.Queue()
-        self.layers = layers
+    Tokens are scored in the thread that writes: a second busy thread would take the processor from the model's own.
+    """
+
+    def __init__(self, layers: Sequence[int], told: Callable[[int, dict[int, np.ndarray]], Any]) -> None:
+        self.layers, self.told = layers, told
+        self.queue: queue.Queue[Any] = queue.Queue()
         self.states: dict[int, np.ndarray] = {}
+        self.waiting: int | None = None
+        """The token that was written, and has not been fed yet."""
         self.prompt_seen = False
         self.stop = False
 
@@ -88,12 +94,15 @@ class _Feed:
         """A hook of the block whose output is read: the state of the last token that was fed."""
 
         def read(_module, _inputs, output) -> None:
-            self.states[layer] = _last_token(output)
-            if len(self.states) == len(self.layers):
-                self.queue.put(("states", self.states))
-                self.states = {}
             if self.stop:
                 raise _Stopped
+            self.states[layer] = _last_token(output)
+            if len(self.states) == len(self.layers):
+                states, self.states = self.states, {}
+                # The first states are those of the prompt's last token.
+                if self.waiting is not None:
+                    token, self.waiting = self.waiting, None
+                    self.queue.put(self.told(token, states))
 
         return read
 
@@ -102,7 +111,7 @@ class _Feed:
         if not self.prompt_seen:
             self.prompt_seen = True
             return
-        self.queue.put(("token", int(value.flatten()[-1])))
+        self.waiting = int(value.flatten()[-1])
 
     def end(self) -> None:
         """Transformers' streamer: all is written."""
@@ -119,9 +128,9 @@ class _Watcher:
 
     def token(self, text: str, states: dict[int, np.ndarray]) -> WatchedToken:
         state = states[self.layer]
-        so_far = float(self.probability(self.pooled.add(state)[None].astype(np.float32))[0])
-        alarm = self.threshold is not None and so_far > self.threshold
-        return WatchedToken(text, float(self.probability(state[None])[0]), so_far, alarm)
+        # Both at once: checking what a probe is given takes longer than the probe.
+        own, so_far = map(float, self.probability(np.stack([state, self.pooled.add(state).astype(np.float32)])))
+        return WatchedToken(text, own, so_far, self.threshold is not None and so_far > self.threshold)
 
 
 def watch(detector: Detector, conversation: list[dict[str, str]], **options: Any) -> Iterator[WatchedToken]:
@@ -206,9 +215,22 @@ def _watched(
     detector: Detector, ids: list[int], watchers: Sequence[_Watcher], options: dict[str, Any]
 ) -> Iterator[list[WatchedToken]]:
     lm, ends = detector.lm, set(end_tokens(detector.lm))
+    written: list[int] = []
+    shown = 0
+
+    def told(token: int, states: dict[int, np.ndarray]) -> list[WatchedToken]:
+        nonlocal shown
+        if token in ends:
+            return []
+        written.append(token)
+        text = lm.tokenizer.decode(written, skip_special_tokens=True)
+        # A token that is part of a character is shown with the token that ends it.
+        stop = max(shown, len(text.rstrip("\ufffd")))
+        part, shown = text[shown:stop], stop
+        return [watcher.token(part, states) for watcher in watchers]
+
     layers = sorted({watcher.layer for watcher in watchers})
-    feed = _Feed(layers)
-    handles = [lm.structure.blocks[layer - 1].register_forward_hook(feed.hook(layer)) for layer in layers]
+    feed = _Feed(layers, told)
     given = torch.tensor([ids], device=lm.device)
     failed: list[BaseException] = []
 
@@ -222,60 +244,40 @@ def _watched(
         except BaseException as error:
             failed.append(error)
         finally:
-            feed.queue.put(("done", None))
-
-    def unhooked() -> None:
-        for handle in handles:
-            handle.remove()
+            feed.queue.put(None)
 
     thread = threading.Thread(target=write, daemon=True)
-    written: list[int] = []
-    shown = 0
-    waiting: int | None = None
+    with _hooked(detector, feed):
+        thread.start()
+        try:
+            while (tokens := feed.queue.get()) is not None:
+                if tokens:
+                    yield tokens
+            if failed:
+                raise failed[0]
+        finally:
+            feed.stop = True
+            thread.join(timeout=60)
+    if feed.waiting is not None and feed.waiting not in ends:
+        # The last token of a reply that was cut was never fed.
+        yield told(feed.waiting, _last_states(detector, [*ids, *written, feed.waiting], layers))
 
-    def told(token: int, states: dict[int, np.ndarray]) -> list[WatchedToken]:
-        nonlocal shown
-        written.append(token)
-        text = lm.tokenizer.decode(written, skip_special_tokens=True)
-        # A token that is part of a character is shown with the token that ends it.
-        stop = max(shown, len(text.rstrip("\ufffd")))
-        part, shown = text[shown:stop], stop
-        return [watcher.token(part, states) for watcher in watchers]
 
-    thread.start()
+@contextlib.contextmanager
+def _hooked(detector: Detector, feed: _Feed) -> Iterator[None]:
+    blocks = detector.lm.structure.blocks
+    handles = [blocks[layer - 1].register_forward_hook(feed.hook(layer)) for layer in feed.layers]
     try:
-        first = True
-        while True:
-            kind, what = feed.queue.get()
-            if kind == "done":
-                break
-            if kind == "token":
-                waiting = what
-            elif first:
-                first = False  # the prompt's last token
-            elif waiting is not None and waiting not in ends:
-                yield told(waiting, what)
-                waiting = None
-        if failed:
-            raise failed[0]
-        if waiting is not None and waiting not in ends:
-            # The last token of a reply that was cut was never fed.
-            unhooked()
-            yield told(waiting, _last_states(detector, [*ids, *written, waiting], layers))
+        yield
     finally:
-        feed.stop = True
-        unhooked()
-        thread.join(timeout=60)
+        for handle in handles:
+            handle.remove()
 
 
 @torch.inference_mode()
 def _last_states(detector: Detector, ids: list[int], layers: Sequence[int]) -> dict[int, np.ndarray]:
-    feed = _Feed(layers)
-    handles = [detector.lm.structure.blocks[layer - 1].register_forward_hook(feed.hook(layer)) for layer in layers]
-    try:
+    feed = _Feed(layers, lambda _token, states: states)
+    feed.waiting = ids[-1]
+    with _hooked(detector, feed):
         detector.lm.model(torch.tensor([ids], device=detector.lm.device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    _, states = feed.queue.get_nowait()
-    return states
+    return feed.queue.get_nowait()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -167,13 +168,30 @@ class StateReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class OwnEngine:
-    """Reads by our own engine."""
+_ENGINES: WeakValueDictionary[int, Engine] = WeakValueDictionary()
+"""By the model in memory that they run, which they keep there."""
 
-    lm: LanguageModel
-    engine: Engine
-    has_weights: bool = True
+
+class OwnEngine:
+    """Reads by our own engine, one for all detectors of a model. It tries the model out when it is first asked.
+
+    Args:
+        engine: of the model, where there is one already.
+    """
+
+    has_weights = True
+
+    def __init__(self, lm: LanguageModel, engine: Engine | None = None) -> None:
+        self.lm, self._engine = lm, engine
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            self._engine = _ENGINES.get(id(self.lm.model))
+            if self._engine is None:
+                self._engine = Engine(self.lm.model, self.lm.structure)
+                _ENGINES[id(self.lm.model)] = self._engine
+        return self._engine
 
     def passes(
         self, encoded: Encoded, needs: Sequence[Needs], also: Sequence[int] = (), also_on: Sequence[int] = ()

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.special import expit
 
 from adapterprobe.adapters.adapter_folder import adapter_loaded
+from adapterprobe.detectors.notebook import TokenTable
 from adapterprobe.engine import Engine
 from adapterprobe.errors import DataError
 from adapterprobe.prompts.encoded import Encoded
@@ -73,7 +73,7 @@ def token_probability(detector: Detector) -> tuple[int, Probability]:
     )
 
 
-def token_scores(detector: Detector, prompts: Sequence[Prompt]) -> list[pd.DataFrame]:
+def token_scores(detector: Detector, prompts: Sequence[Prompt]) -> list[TokenTable]:
     """A table for each prompt (see `Detector.tokens`).
 
     Raises:
@@ -85,7 +85,7 @@ def token_scores(detector: Detector, prompts: Sequence[Prompt]) -> list[pd.DataF
     encoded = detector.encoded(prompts)
     spans = encoded.reads[0].spans
     adapter = detector.needs.adapter
-    tables: dict[int, pd.DataFrame] = {}
+    tables: dict[int, TokenTable] = {}
     with contextlib.nullcontext() if adapter is None else adapter_loaded(detector.lm, adapter):
         for row, states in states_by_row(detector.engine, encoded, [layer], spans):
             ids = encoded.ids[row][slice(*spans[row])]
@@ -93,7 +93,7 @@ def token_scores(detector: Detector, prompts: Sequence[Prompt]) -> list[pd.DataF
     return [tables[row] for row in range(len(tables))]
 
 
-def _table(tokenizer, prompt: Prompt, ids: Sequence[int], scores: np.ndarray) -> pd.DataFrame:
+def _table(tokenizer, prompt: Prompt, ids: Sequence[int], scores: np.ndarray) -> TokenTable:
     assert prompt.read is not None
     text, begin, rows = prompt.text[slice(*prompt.read)], 0, []
     for count, score in enumerate(scores.tolist(), 1):
@@ -102,4 +102,4 @@ def _table(tokenizer, prompt: Prompt, ids: Sequence[int], scores: np.ndarray) ->
         stop = min(len(text), max(begin, len(said.rstrip("\ufffd"))))
         rows.append({"token": text[begin:stop], "start": begin, "stop": stop, "score": score})
         begin = stop
-    return pd.DataFrame(rows)
+    return TokenTable(rows)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from adapterprobe.activations.in_memory import MemoryStates
 from adapterprobe.detectors.detector import Detector
 from adapterprobe.detectors.live import Pooled, prompt_ids, watchable
+from adapterprobe.detectors.notebook import TokenTable
 from adapterprobe.detectors.passes import Needs, Passes
 from adapterprobe.detectors.token_scores import token_probability
 from adapterprobe.errors import ConfigError, DataError, ModelError
@@ -53,7 +53,7 @@ class VllmReply:
     """
 
     text: str
-    tokens: tuple[pd.DataFrame, ...]
+    tokens: tuple[TokenTable, ...]
     ended: bool
 
 
@@ -303,12 +303,12 @@ def _texts(tokenizer: Any, written: Sequence[int]) -> list[str]:
     return texts
 
 
-def _table(detector: Detector, texts: list[str], states: np.ndarray, probability: Any) -> pd.DataFrame:
+def _table(detector: Detector, texts: list[str], states: np.ndarray, probability: Any) -> TokenTable:
     read, threshold = detector.record.read, detector.threshold.value
     so_far = Pooled(read.pooling, read.skip)
     pooled = np.array([so_far.add(state) for state in states], np.float32).reshape(states.shape)
     totals = probability(pooled) if len(pooled) else np.empty(0)
-    return pd.DataFrame(
+    return TokenTable(
         {
             "token": texts,
             "score": probability(states) if len(states) else np.empty(0),
