@@ -4,11 +4,8 @@
 """
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,50 +14,7 @@ import pandas as pd
 import pytest
 
 from adapterprobe.activations import open as open_states
-
-KILLS = 6
-"""Of each command, at least."""
-
-
-def command(argv, cache: Path) -> subprocess.Popen:
-    env = os.environ | {"ADAPTERPROBE_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "adapterprobe.cli", *argv],
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def adapter_off_eval(argv, cache: Path) -> float:
-    began = time.monotonic()
-    process = command(argv, cache)
-    _, err = process.communicate()
-    assert process.returncode == 0, err
-    return time.monotonic() - began
-
-
-def storm(argv, cache: Path, whole: float, seed: int, start_over) -> int:
-    """Kills until there have been `KILLS`, and the command has ended after the last of them. Returns how many."""
-    rng = np.random.default_rng(seed)
-    kills = 0
-    while kills < KILLS:
-        start_over()
-        while True:
-            process = command(argv, cache)
-            try:
-                # Mostly after the imports, when something is at stake.
-                _, err = process.communicate(timeout=rng.uniform(0.35, 1.0) * whole)
-                # Killed after its file was whole, `score` finds it there.
-                done = process.returncode == 0 or "is there already" in err
-                assert done and "Traceback" not in err, err
-                break
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-                kills += 1
-    return kills
+from kill_storm import KILLS, command, seconds_alone, storm
 
 
 def same_states(one: Path, two: Path) -> bool:
@@ -106,7 +60,7 @@ def test_a_storm_of_kills(what, finished_run, tiny_folder, tmp_path):
         }[what]
 
     expected, out = tmp_path / "expected", tmp_path / "out"
-    whole = adapter_off_eval(argv(expected), tmp_path / "cache-expected")
+    whole = seconds_alone(argv(expected), tmp_path / "cache-expected")
 
     def start_over():
         shutil.rmtree(cache, ignore_errors=True)
@@ -155,9 +109,9 @@ def test_a_pruning_that_is_killed(tiny_folder, tmp_path):
         "--limit",
         "100",
     ]
-    adapter_off_eval([*argv, "--out", str(tmp_path / "expected")], tmp_path / "cache-expected")
+    seconds_alone([*argv, "--out", str(tmp_path / "expected")], tmp_path / "cache-expected")
     for kill in range(KILLS):
-        adapter_off_eval([*argv, "--out", str(tmp_path / f"a{kill}")], cache)
+        seconds_alone([*argv, "--out", str(tmp_path / f"a{kill}")], cache)
         for number in range(400):
             folder = cache / "states" / f"extra{number}"
             folder.mkdir(parents=True, exist_ok=True)
@@ -172,6 +126,6 @@ def test_a_pruning_that_is_killed(tiny_folder, tmp_path):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        adapter_off_eval([*argv, "--out", str(tmp_path / f"b{kill}")], cache)
+        seconds_alone([*argv, "--out", str(tmp_path / f"b{kill}")], cache)
         assert same_states(tmp_path / "expected", tmp_path / f"b{kill}")
     assert command(["cache", "prune", "--all"], cache).wait() == 0

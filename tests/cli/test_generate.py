@@ -1,6 +1,7 @@
 """`adapterprobe generate`: a data set of lies and honest replies, whatever stops it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -15,6 +16,7 @@ from adapterprobe.generation.scenarios import read_scenarios
 from adapterprobe.generation.writers import TransformersWriter
 from adapterprobe.models import load_model
 from adapterprobe.types import OUTCOMES
+from kill_storm import KILLS, seconds_alone, storm
 
 QUESTIONS = [f"What is the name of thing {n}?" for n in range(12)]
 
@@ -227,3 +229,21 @@ def test_listing(capsys):
     assert "spy" in out and "sure_user" in out
     assert main(["generate", "--data", "capitals"]) == 2 and "--out is missing" in capsys.readouterr().err
     assert main(["generate", "--out", "x.jsonl"]) == 2 and "--data is missing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_storm_of_kills(tiny_folder, scenarios, tmp_path):
+    more = ("--system", "all", "--samples", "30", "--temperature", "0.02")
+    expected, out = tmp_path / "expected.jsonl", tmp_path / "out.jsonl"
+    whole = seconds_alone(arguments(tiny_folder, scenarios, expected, *more), tmp_path / "cache-expected")
+
+    def start_over():
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        for path in tmp_path.glob("out.*"):
+            path.unlink()
+
+    assert storm(arguments(tiny_folder, scenarios, out, *more), tmp_path / "cache", whole, 7, start_over) >= KILLS
+    # Replies hang on their prompt and the seed alone, so the rows are the same; which were written together is not.
+    mine, theirs = sorted(out.read_text("utf-8").splitlines()), sorted(expected.read_text("utf-8").splitlines())
+    assert mine == theirs and len(mine) > 1000, "no row lost, none twice"
+    assert not list(tmp_path.glob("*.part"))
