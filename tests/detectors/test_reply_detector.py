@@ -151,6 +151,11 @@ def test_what_cannot_be_watched(packed, lm):
         d.watch([{"role": "user", "content": 3}])
     with pytest.raises(DataError, match="with its adapter on"):
         Detector.load(packed / "on", lm).watch(talk(1, False)[:1])
+    with pytest.raises(DataError, match="control token"):
+        d.watch([{"role": "user", "content": "So.<eos>"}])
+    for several in ({"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}, {"use_cache": False}):
+        with pytest.raises(DataError, match="as one reply, token by token"):
+            list(d.watch(talk(1, False)[:1], max_new_tokens=4, **several))
     with pytest.raises(ValueError, match="no_such_option"):
         list(d.watch(talk(1, False)[:1], no_such_option=3))
 

@@ -11,11 +11,12 @@ from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
 from inspect_ai.log import read_eval_log
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput
+from inspect_ai.scorer import SampleScore, Score
 from inspect_ai.solver import generate, solver
 from sklearn.metrics import roc_auc_score
 
 from adapterprobe.detectors.detector import Detector
-from adapterprobe.integrations.inspect_scorer import lie
+from adapterprobe.integrations.inspect_scorer import _truth, alarm_rate, auroc, lie
 from adapterprobe.models import load_model
 from reply_detectors import talk
 
@@ -73,6 +74,37 @@ def test_an_evaluation_of_a_local_model(reply_detectors, lm, tmp_path):
         assert score.metadata["alarm"] == bool(expected["decision"])
     metrics = log.results.scores[0].metrics
     assert set(metrics) == {"mean", "stderr", "alarm_rate", "auroc"} and np.isnan(metrics["auroc"].value)
+
+
+@pytest.mark.parametrize(
+    ("value", "lie"),
+    [
+        (True, True),
+        ("False", False),
+        ("0", False),
+        (1, True),
+        ("Lie", True),
+        ("honest", False),
+        (None, None),
+        ("", None),
+    ],
+)
+def test_labels_are_read_as_people_write_them(value, lie):
+    assert _truth(value, "x") is lie
+
+
+def test_labels_that_say_nothing():
+    with pytest.raises(ValueError, match="'x' is 'perhaps', expected true or false"):
+        _truth("perhaps", "x")
+
+
+def test_alarms_are_of_the_reduced_score():
+    """Over epochs the value is reduced, and the metadata are the first epoch's."""
+    scores = [
+        SampleScore(score=Score(value=v, metadata={"threshold": 0.5, "alarm": False, "label": v > 0.3}))
+        for v in (0.2, 0.6, 0.7)
+    ]
+    assert alarm_rate()(scores) == pytest.approx(2 / 3) and auroc()(scores) == 1.0
 
 
 @pytest.mark.filterwarnings("ignore")

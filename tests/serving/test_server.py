@@ -1,9 +1,12 @@
 """A server of detectors, asked over real sockets: by OpenAI's own client, by curl-like requests, and by hostile ones."""
 
+import asyncio
+import gc
 import json
 import socket
 import threading
 import time
+import weakref
 
 import httpx
 import numpy as np
@@ -13,11 +16,13 @@ import torch
 
 from adapterprobe.cli import main
 from adapterprobe.detectors.detector import Detector
-from adapterprobe.errors import ConfigError, OutputError
+from adapterprobe.errors import ConfigError, DataError, OutputError
 from adapterprobe.models import load_model
 from adapterprobe.serving.app import make_app
 from adapterprobe.serving.limits import Limits
+from adapterprobe.serving.metrics import Metrics
 from adapterprobe.serving.run import found_token, listening, make_server
+from adapterprobe.serving.worker import Worker
 from reply_detectors import talk
 
 TOKEN = "a-token-of-this-test"
@@ -148,7 +153,7 @@ def test_sampling_is_as_asked(client, detectors):
     settings = {"max_new_tokens": 12, "do_sample": True, "temperature": 1.5, "top_p": 1.0, "top_k": 0}
     assert "".join(t.text for t in detectors["off"].watch(QUESTION, **settings)) == warm[0]
     # One token that carries nearly everything: nothing else is drawn.
-    assert write(temperature=1.5, seed=1, top_p=1e-6) == write(temperature=0)
+    assert write(temperature=1.5, seed=1, top_p=1e-6) == write(temperature=0) == write(temperature=1e-38)
 
 
 def test_parts_of_a_message_are_joined(client):
@@ -174,6 +179,11 @@ def test_parts_of_a_message_are_joined(client):
         ({"model": "on", "messages": QUESTION}, "no detector here reads tokens while they are written"),
         ({"model": "off", "messages": talk(1, True)}, "ends with the assistant's turn"),
         ({"model": "off", "messages": []}, "body.messages"),
+        ({"model": "off", "messages": [{}] * 100_000}, "body.messages.0"),
+        ({"model": "off", "messages": [{"role": "user", "content": [1] * 300_000}]}, "at most 1000 parts"),
+        ({"model": "off", "messages": [{"role": "user", "content": "x", "name": "y"}]}, "name: Extra inputs"),
+        ({"model": "off", "messages": [{"role": "user", "content": " "}]}, "message 0 (user) is empty"),
+        ({"model": "off", "messages": [{"role": "user", "content": "<eos> so"}]}, "control token"),
         ({"model": "off", "messages": QUESTION, "temperature": -1}, "body.temperature"),
         ({"model": "off", "messages": [{"role": "user", "content": "\ud800"}]}, "message 0: 'content' is not UTF-8"),
     ],
@@ -199,6 +209,8 @@ def test_chat_that_is_refused(client, server, body, says):
         ([[*QUESTION, {"role": "assistant", "content": "\ud800"}]], "not UTF-8"),
         ([], "body.inputs"),
         ([3], "body.inputs"),
+        ([1] * 300_000, "body.inputs.0"),
+        (talk(1, True), "put conversations in a list"),
     ],
 )
 def test_scores_that_are_refused(server, inputs, says):
@@ -277,6 +289,73 @@ def test_a_full_queue_says_so(detectors):
             assert time.monotonic() < until
             time.sleep(0.02)
         assert got.status_code == 200
+
+
+def test_a_reply_that_cannot_be_scored_is_not_lost(server, detectors, monkeypatch):
+    def refuses(*_):
+        raise DataError("the reply stands for a missing value")
+
+    monkeypatch.setattr("adapterprobe.serving.chat.score_all", refuses)
+    body = {"model": "off", "messages": QUESTION, "max_tokens": 4, "temperature": 0}
+    got = server.post("/v1/chat/completions", body, headers=AUTH).json()
+    assert got["choices"][0]["message"]["content"] and len(got["adapterprobe"]["tokens"]) == 4
+    assert got["adapterprobe"]["detectors"] == {} and "missing value" in got["adapterprobe"]["unread"]
+    with httpx.stream(
+        "POST", server.url + "/v1/chat/completions", json=body | {"stream": True}, headers=AUTH
+    ) as stream:
+        text = stream.read().decode()
+    assert "missing value" in text and text.endswith("data: [DONE]\n\n")
+
+
+def test_a_template_that_refuses(server, detectors, monkeypatch):
+    lm = next(iter(detectors.values())).lm
+    monkeypatch.setattr(lm.tokenizer, "chat_template", "{{ raise_exception('no system message, please') }}")
+    got = server.post("/v1/chat/completions", {"model": "off", "messages": QUESTION}, headers=AUTH)
+    assert got.status_code == 400 and "no system message, please" in got.text
+
+
+def test_whoever_does_not_read_is_left(detectors):
+    with Served(detectors, TOKEN, head_seconds=0.5) as served:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=5) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+            until = time.monotonic() + 20
+            # Until the server, whose answers nobody reads, hangs up.
+            with pytest.raises(OSError):
+                while time.monotonic() < until:
+                    connection.sendall(request * 100)
+                    time.sleep(0.01)
+        assert time.monotonic() < until
+        assert httpx.get(served.url + "/health").status_code == 200
+
+
+def test_what_was_dropped_leaves_the_queue():
+    """The bodies of requests whose clients have gone do not wait behind a long job."""
+    worker, held, go = Worker(2, Metrics()), [], threading.Event()
+
+    class Body:
+        def __init__(self):
+            held.append(weakref.ref(self))
+
+    async def drop():
+        first = asyncio.ensure_future(worker.run(lambda stopped: go.wait(20)))
+        await asyncio.sleep(0.05)
+        for _ in range(50):
+            body = Body()
+            task = asyncio.ensure_future(worker.run(lambda stopped, body=body: body))
+            del body
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            del task
+        gc.collect()
+        alive = sum(ref() is not None for ref in held)
+        go.set()
+        await first
+        return alive
+
+    assert asyncio.run(drop()) <= 1 and len(held) == 50
 
 
 def test_what_prometheus_reads(server, detectors):

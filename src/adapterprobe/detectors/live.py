@@ -18,7 +18,7 @@ from adapterprobe.detectors.token_scores import Probability, token_probability
 from adapterprobe.errors import DataError
 from adapterprobe.generation.planned import end_tokens
 from adapterprobe.prompts.answer_tokens import tokenise
-from adapterprobe.prompts.formats import adds_special_tokens, render_messages
+from adapterprobe.prompts.formats import TemplateFailed, adds_special_tokens, refuse_control_tokens, render_messages
 from adapterprobe.terminal import shortened
 
 if TYPE_CHECKING:
@@ -76,45 +76,45 @@ class _Stopped(Exception):
 
 
 class _Feed:
-    """What generation hands over: states from hooks on blocks, tokens from the streamer.
+    """What generation hands over, by hooks: the token that a pass is fed, and the states that blocks make of it.
 
-    Tokens are scored in the thread that writes: a second busy thread would take the processor from the model's own.
+    Not by transformers' streamer: on some devices it runs a token behind. Tokens are scored in the thread that writes: a second busy
+    thread would take the processor from the model's own.
     """
 
     def __init__(self, layers: Sequence[int], told: Callable[[int, dict[int, np.ndarray]], Any]) -> None:
         self.layers, self.told = layers, told
         self.queue: queue.Queue[Any] = queue.Queue()
         self.states: dict[int, np.ndarray] = {}
-        self.waiting: int | None = None
-        """The token that was written, and has not been fed yet."""
-        self.prompt_seen = False
+        self.token: int | None = None
+        """The token that is being fed; None while it is the prompt."""
+        self.passes = 0
         self.stop = False
+
+    def entering(self, _module, inputs) -> None:
+        """A hook in front of the embeddings."""
+        ids = inputs[0]
+        if self.stop:
+            raise _Stopped
+        self.passes += 1
+        if ids.shape[0] != 1 or (self.passes > 1 and ids.shape[1] != 1):
+            raise DataError(
+                f"a pass is fed {ids.shape[0]} rows of {ids.shape[1]} tokens; what is watched is written as one reply, token by token: leave out "
+                "beams, several replies, assistants and use_cache=False"
+            )
+        self.token = None if self.passes == 1 else int(ids[0, 0])
 
     def hook(self, layer: int) -> Callable[..., None]:
         """A hook of the block whose output is read: the state of the last token that was fed."""
 
         def read(_module, _inputs, output) -> None:
-            if self.stop:
-                raise _Stopped
             self.states[layer] = _last_token(output)
             if len(self.states) == len(self.layers):
                 states, self.states = self.states, {}
-                # The first states are those of the prompt's last token.
-                if self.waiting is not None:
-                    token, self.waiting = self.waiting, None
-                    self.queue.put(self.told(token, states))
+                if self.token is not None:
+                    self.queue.put(self.told(self.token, states))
 
         return read
-
-    def put(self, value: torch.Tensor) -> None:
-        """Transformers' streamer: the prompt first, then each token."""
-        if not self.prompt_seen:
-            self.prompt_seen = True
-            return
-        self.waiting = int(value.flatten()[-1])
-
-    def end(self) -> None:
-        """Transformers' streamer: all is written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,13 +200,19 @@ def prompt_ids(detector: Detector, conversation: Any) -> list[int]:
     for number, message in enumerate(messages):
         if not isinstance(message.get("content"), str):
             raise DataError(f"message {number}: 'content' is {shortened(message.get('content'))}, expected a text")
+        if not message["content"].strip() and message["role"] != "assistant":
+            raise DataError(f"message {number} ({message['role']}) is empty")
         encodable(message["content"], f"message {number}", "content")
     if messages[-1]["role"] == "assistant":
         raise DataError(
             "the conversation ends with the assistant's turn; to be watched it ends where the model is to write"
         )
     form, tokenizer = detector.prompter.form, detector.lm.tokenizer
-    text = render_messages(form, messages, tokenizer, True)
+    refuse_control_tokens(messages, tokenizer)
+    try:
+        text = render_messages(form, messages, tokenizer, True)
+    except TemplateFailed as error:
+        raise DataError(f"the conversation does not fit the format '{form}': {error}") from error
     special = adds_special_tokens(form, text, getattr(tokenizer, "bos_token", None))
     return tokenise(tokenizer, text, special)
 
@@ -233,12 +239,16 @@ def _watched(
     feed = _Feed(layers, told)
     given = torch.tensor([ids], device=lm.device)
     failed: list[BaseException] = []
+    whole: list[int] = []
 
     def write() -> None:
         try:
             with torch.inference_mode():
-                settings = {"attention_mask": torch.ones_like(given), "pad_token_id": min(ends)} | options
-                lm.model.generate(given, streamer=feed, **settings)  # pyright: ignore[reportCallIssue]
+                settings = {
+                    "attention_mask": torch.ones_like(given), "pad_token_id": min(ends), "eos_token_id": sorted(ends)
+                }  # fmt: skip
+                made = lm.model.generate(given, **(settings | options))  # pyright: ignore[reportCallIssue]
+                whole.extend(getattr(made, "sequences", made)[0].tolist())
         except _Stopped:
             pass
         except BaseException as error:
@@ -258,15 +268,16 @@ def _watched(
         finally:
             feed.stop = True
             thread.join(timeout=60)
-    if feed.waiting is not None and feed.waiting not in ends:
+    if len(whole) - len(ids) > len(written) and whole[-1] not in ends:
         # The last token of a reply that was cut was never fed.
-        yield told(feed.waiting, _last_states(detector, [*ids, *written, feed.waiting], layers))
+        yield told(whole[-1], _last_states(detector, whole, layers))
 
 
 @contextlib.contextmanager
 def _hooked(detector: Detector, feed: _Feed) -> Iterator[None]:
-    blocks = detector.lm.structure.blocks
+    blocks, embeddings = detector.lm.structure.blocks, detector.lm.model.get_input_embeddings()
     handles = [blocks[layer - 1].register_forward_hook(feed.hook(layer)) for layer in feed.layers]
+    handles.append(embeddings.register_forward_pre_hook(feed.entering))
     try:
         yield
     finally:
@@ -276,8 +287,21 @@ def _hooked(detector: Detector, feed: _Feed) -> Iterator[None]:
 
 @torch.inference_mode()
 def _last_states(detector: Detector, ids: list[int], layers: Sequence[int]) -> dict[int, np.ndarray]:
-    feed = _Feed(layers, lambda _token, states: states)
-    feed.waiting = ids[-1]
-    with _hooked(detector, feed):
-        detector.lm.model(torch.tensor([ids], device=detector.lm.device))
-    return feed.queue.get_nowait()
+    kept: dict[int, np.ndarray] = {}
+
+    def keep(layer: int) -> Callable[..., None]:
+        def read(_module, _inputs, output) -> None:
+            kept[layer] = _last_token(output)
+            if len(kept) == len(layers):
+                raise _Stopped  # the head over a long conversation is large, and nobody asks for it
+
+        return read
+
+    handles = [detector.lm.structure.blocks[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        with contextlib.suppress(_Stopped):
+            detector.lm.model(torch.tensor([ids], device=detector.lm.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept

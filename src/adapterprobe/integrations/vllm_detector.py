@@ -85,16 +85,21 @@ class VllmModel:
         **options: Any,
     ) -> None:
         check_installed("load the detector on a model of transformers")
-        if options.get("enforce_eager") is False or options.get("pipeline_parallel_size", 1) != 1:
+        if (
+            options.get("enforce_eager") is False
+            or options.get("pipeline_parallel_size", 1) != 1
+            or options.get("speculative_config")
+        ):
             raise ConfigError(
-                "states are read by hooks, which compiled passes leave out and which see the blocks of one process alone: leave "
-                "enforce_eager and pipeline_parallel_size as they are"
+                "states are read by hooks, which compiled passes leave out, which see the blocks of one process alone, and which take a token "
+                "for written when it is fed: leave enforce_eager, pipeline_parallel_size and speculative_config as they are"
             )
         self.lm = load_skeleton(name, dtype, revision, trust_remote_code)
         self._ranks = engine_rank(max_rank) if max_rank else 0
         self._adapters: dict[Path, Any] = {}
         self._hooked: tuple[int, ...] = ()
-        self._engine: Any = self._start(max_length or self.lm.context_length, options)
+        self._longest = max_length or self.lm.context_length
+        self._engine: Any = self._start(self._longest, options)
 
     def _start(self, longest: int | None, options: dict[str, Any]) -> Any:
         # Hooks find the tokens of requests by the first runner's books.
@@ -157,17 +162,28 @@ class VllmModel:
                 )
             if (reason := watchable(detector)) is not None:
                 raise DataError(reason)
+        if len({detector.prompter.form for detector in detectors}) > 1:
+            raise DataError(
+                "the detectors write conversations in different formats; generate with one of them at a time"
+            )
         scoring = [token_probability(detector) for detector in detectors]
         layers = sorted({layer for layer, _ in scoring})
         ends, tokenizer = end_tokens(self.lm), self.lm.tokenizer
         found: list[VllmReply] = []
         ids = [prompt_ids(detectors[0], talk) for talk in conversations]
+        # The last token of a reply that is cut is never fed, so that one more is asked for and dropped; vLLM's own end is kept off.
+        room = [
+            max_tokens if self._longest is None else min(max_tokens, self._longest - len(prompt) - 1) for prompt in ids
+        ]
+        if room and min(room) < 1:
+            raise DataError(
+                f"conversation {room.index(min(room))} has {len(ids[room.index(min(room))])} tokens, and a reply has no room in {self._longest}"
+            )
         for start in range(0, len(ids), ROWS):
             some = ids[start : start + ROWS]
-            # The last token of a reply that is cut is never fed, so that one more is asked for and dropped.
             params = [
                 {
-                    "max_tokens": max_tokens + 1,
+                    "max_tokens": room[start + number] + 1,
                     "temperature": temperature,
                     "top_p": 1.0 if temperature == 0 else top_p,
                     "seed": None if temperature == 0 else seed + start + number,
@@ -176,12 +192,12 @@ class VllmModel:
                 }
                 for number, prompt in enumerate(some)
             ]
-            for prompt, output, states in self._asked(some, params, layers, None):
-                written = [int(token) for token in output.outputs[0].token_ids][:max_tokens]
-                ended = output.outputs[0].finish_reason == "stop" and len(output.outputs[0].token_ids) <= max_tokens
-                if written and written[-1] in ends:
-                    written = written[:-1]
-                    ended = True
+            for number, (prompt, output, states) in enumerate(self._asked(some, params, layers, None)):
+                written, most = [int(token) for token in output.outputs[0].token_ids], room[start + number]
+                if output.outputs[0].finish_reason == "stop":
+                    written = written[:-1]  # the token that ends it
+                ended = output.outputs[0].finish_reason == "stop" and len(written) < most
+                written = written[:most]
                 texts = _texts(tokenizer, written)
                 tables = []
                 for detector, (layer, probability) in zip(detectors, scoring, strict=True):

@@ -80,6 +80,10 @@ class StateHooks:
             for layer, parts in layers.items():
                 # What was computed twice (a request that had to make room) stands there twice.
                 tokens = {low + i: state for low, states in parts for i, state in enumerate(states)}
+                if max(tokens) - min(tokens) >= len(tokens):
+                    raise RuntimeError(
+                        f"request {request} has states of {len(tokens)} tokens between {min(tokens)} and {max(tokens)}"
+                    )
                 kept = torch.stack([tokens[at] for at in sorted(tokens)])
                 if pools[request]:
                     kept = pooled(kept, pools[request])[None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -156,7 +157,7 @@ def load_skeleton(
     Raises:
         ModelError: see `load_model`.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     precision = pick_dtype(dtype, pick_device("auto"))
     shown, source = _resolve(name)
@@ -167,6 +168,9 @@ def load_skeleton(
             config = AutoConfig.from_pretrained(source, **options)
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(config, dtype=precision, trust_remote_code=trust_remote_code)
+            # Which tokens end a reply often stands there alone; a model without the file has none of its own.
+            with contextlib.suppress(OSError):
+                model.generation_config = GenerationConfig.from_pretrained(source, revision=revision or "main")
     except Exception as error:
         raise _not_loaded(shown, source, error) from error
     return LanguageModel(shown, model, tokenizer, find_structure(model), source, options)

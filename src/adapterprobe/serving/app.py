@@ -60,6 +60,10 @@ class Service:
             raise DataError(
                 f"{len(body.inputs)} inputs, and this server takes {self.limits.inputs} at once; send them in several requests"
             )
+        if any(isinstance(given, dict) and "role" in given for given in body.inputs):
+            raise DataError(
+                "'inputs' has a message where a whole conversation is expected; put conversations in a list: [[{...}, {...}]]"
+            )
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
 
         def job(stopped: threading.Event) -> None:

@@ -24,7 +24,7 @@ class Reply:
 
     Attributes:
         prompt_tokens: tokens of the conversation.
-        final: by detector, what `Detector.score` says of the whole reply; empty where it has no text.
+        final: by detector, what `Detector.score` says of the whole reply; empty where it has no text, or cannot be read (`unread` says why).
         finish_reason: OpenAI's: `stop` (the model ended it) or `length`.
     """
 
@@ -32,6 +32,7 @@ class Reply:
     written: list[dict[str, WatchedToken]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     final: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unread: str | None = None
     finish_reason: str = "stop"
 
     @property
@@ -95,13 +96,22 @@ def written(detectors: dict[str, Detector], asked: ChatRequest, most: int) -> It
     if reply.text.strip():
         whole = [*talk, {"role": "assistant", "content": reply.text}]
         readers = {name: d for name, d in detectors.items() if d.record.read.what == "reply"}
-        tables = score_all(list(readers.values()), [whole])
-        reply.final = {name: rows_of_table(table)[0] for name, table in zip(readers, tables, strict=True)}
+        try:
+            tables = score_all(list(readers.values()), [whole])
+        except DataError as error:
+            # What was written is not lost for it.
+            reply.unread = str(error)
+        else:
+            reply.final = {name: rows_of_table(table)[0] for name, table in zip(readers, tables, strict=True)}
     yield reply
 
 
 def _token(token: WatchedToken) -> dict[str, Any]:
     return {"score": token.score, "so_far": token.so_far, "alarm": token.alarm}
+
+
+def _whole(reply: Reply) -> dict[str, Any]:
+    return {"detectors": reply.final} | ({} if reply.unread is None else {"unread": reply.unread})
 
 
 class Completion:
@@ -122,7 +132,7 @@ class Completion:
             "logprobs": None,
             "finish_reason": reply.finish_reason,
         }
-        extra = {"detectors": reply.final, "tokens": tokens}
+        extra = _whole(reply) | {"tokens": tokens}
         return self.shared | {
             "object": "chat.completion",
             "choices": [choice],
@@ -145,7 +155,7 @@ class Completion:
                 yield self.chunk(role | {"content": part.text}, adapterprobe=scores)
                 role = {}
             else:
-                yield self.chunk(role, part.finish_reason, adapterprobe={"detectors": part.final})
+                yield self.chunk(role, part.finish_reason, adapterprobe=_whole(part))
                 if usage:
                     made = self.shared | {"object": "chat.completion.chunk", "choices": [], "usage": part.usage}
                     yield f"data: {json.dumps(made)}\n\n"

@@ -35,11 +35,18 @@ class Worker:
                 raise Busy
             self._now += 1
             self._metrics.waiting.set(self._now)
-        future = self._pool.submit(job)
-        future.add_done_callback(self._left)
+        # The pool keeps what was dropped until its turn comes: a cell, which is then empty.
+        cell = [job]
+        future = self._pool.submit(lambda: cell.pop()())
+
+        def left(_future: Future[Any]) -> None:
+            cell.clear()
+            self._left()
+
+        future.add_done_callback(left)
         return future
 
-    def _left(self, _future: Future[Any]) -> None:
+    def _left(self) -> None:
         with self._lock:
             self._now -= 1
             self._metrics.waiting.set(self._now)
@@ -98,7 +105,3 @@ class Worker:
         finally:
             stopped.set()
             future.cancel()
-
-    def close(self) -> None:
-        """Let the job in hand end, and drop the others."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
