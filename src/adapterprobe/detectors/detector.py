@@ -363,7 +363,7 @@ class Detector:
         )
 
     def _repr_html_(self) -> str:
-        return detector_html(self)
+        return detector_html(self.record, self.lm.name, self.golden)
 
     def __repr__(self) -> str:
         alarm = "no threshold" if self.threshold.value is None else f"alarm above {self.threshold.value:.3f}"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from adapterprobe.detectors.bundle_record import ADAPTER, CARD, FORMAT_FILE, GOLDEN, NOVELTY, PROBE, RECORD
+from adapterprobe.detectors.loaded import LoadedDetector
 from adapterprobe.errors import CacheError, OutputError
 from adapterprobe.terminal import reason_of
-
-if TYPE_CHECKING:
-    from adapterprobe.detectors.detector import Detector
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILES = [
@@ -67,7 +64,7 @@ def _plain(folder: Path) -> Path:
     return out
 
 
-def push(detector: Detector, repo_id: str, private: bool, token: str | None) -> str:
+def push(detector: LoadedDetector, repo_id: str, private: bool, token: str | None) -> str:
     """See `Detector.push_to_hub`."""
     import tempfile
 

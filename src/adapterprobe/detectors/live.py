@@ -7,22 +7,20 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from adapterprobe.data.transcripts import ROLES
 from adapterprobe.detectors.inputs import encodable
+from adapterprobe.detectors.loaded import LoadedDetector
 from adapterprobe.detectors.token_scores import Probability, token_probability
 from adapterprobe.errors import DataError
 from adapterprobe.generation.planned import end_tokens
 from adapterprobe.prompts.answer_tokens import tokenise
 from adapterprobe.prompts.formats import TemplateFailed, adds_special_tokens, refuse_control_tokens, render_messages
 from adapterprobe.terminal import shortened
-
-if TYPE_CHECKING:
-    from adapterprobe.detectors.detector import Detector
 
 POOLS = ("mean", "last", "first", "max")
 """Poolings whose state so far can be told while a reply is written."""
@@ -133,13 +131,13 @@ class _Watcher:
         return WatchedToken(text, own, so_far, self.threshold is not None and so_far > self.threshold)
 
 
-def watch(detector: Detector, conversation: list[dict[str, str]], **options: Any) -> Iterator[WatchedToken]:
+def watch(detector: LoadedDetector, conversation: list[dict[str, str]], **options: Any) -> Iterator[WatchedToken]:
     """See `Detector.watch`."""
     return (token for (token,) in watch_all([detector], conversation, **options))
 
 
 def watch_all(
-    detectors: Sequence[Detector], conversation: list[dict[str, str]], **options: Any
+    detectors: Sequence[LoadedDetector], conversation: list[dict[str, str]], **options: Any
 ) -> Iterator[list[WatchedToken]]:
     """Let the model write the next turn once, and score every token with several detectors of that model: what each of them says of it.
 
@@ -155,7 +153,7 @@ def watch_all(
     return _watched(first, prompt_ids(first, conversation), watchers, options)
 
 
-def watchable(detector: Detector) -> str | None:
+def watchable(detector: LoadedDetector) -> str | None:
     """None where a detector can score tokens as the model writes them; else why it cannot, in a sentence."""
     try:
         _watcher(detector)
@@ -164,7 +162,7 @@ def watchable(detector: Detector) -> str | None:
     return None
 
 
-def _watcher(detector: Detector) -> _Watcher:
+def _watcher(detector: LoadedDetector) -> _Watcher:
     record = detector.record
     if record.read.what != "reply":
         raise DataError(
@@ -186,7 +184,7 @@ def _watcher(detector: Detector) -> _Watcher:
     return _Watcher(layer, probability, Pooled(record.read.pooling, record.read.skip), detector.threshold.value)
 
 
-def prompt_ids(detector: Detector, conversation: Any) -> list[int]:
+def prompt_ids(detector: LoadedDetector, conversation: Any) -> list[int]:
     """The tokens of a conversation that ends where the model is to write.
 
     Raises:
@@ -218,7 +216,7 @@ def prompt_ids(detector: Detector, conversation: Any) -> list[int]:
 
 
 def _watched(
-    detector: Detector, ids: list[int], watchers: Sequence[_Watcher], options: dict[str, Any]
+    detector: LoadedDetector, ids: list[int], watchers: Sequence[_Watcher], options: dict[str, Any]
 ) -> Iterator[list[WatchedToken]]:
     lm, ends = detector.lm, set(end_tokens(detector.lm))
     written: list[int] = []
@@ -274,7 +272,7 @@ def _watched(
 
 
 @contextlib.contextmanager
-def _hooked(detector: Detector, feed: _Feed) -> Iterator[None]:
+def _hooked(detector: LoadedDetector, feed: _Feed) -> Iterator[None]:
     blocks, embeddings = detector.lm.structure.blocks, detector.lm.model.get_input_embeddings()
     handles = [blocks[layer - 1].register_forward_hook(feed.hook(layer)) for layer in feed.layers]
     handles.append(embeddings.register_forward_pre_hook(feed.entering))
@@ -286,7 +284,7 @@ def _hooked(detector: Detector, feed: _Feed) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def _last_states(detector: Detector, ids: list[int], layers: Sequence[int]) -> dict[int, np.ndarray]:
+def _last_states(detector: LoadedDetector, ids: list[int], layers: Sequence[int]) -> dict[int, np.ndarray]:
     kept: dict[int, np.ndarray] = {}
 
     def keep(layer: int) -> Callable[..., None]:

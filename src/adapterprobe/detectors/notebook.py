@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from adapterprobe.detectors.bundle_record import DetectorRecord
+from adapterprobe.detectors.golden import GoldenReport
 from adapterprobe.terminal import printable
-
-if TYPE_CHECKING:
-    from adapterprobe.detectors.detector import Detector
 
 
 class TokenTable(pd.DataFrame):
@@ -38,15 +36,15 @@ def _shown(text: str) -> str:
     return "\n".join(escape(printable(line)) for line in text.split("\n"))
 
 
-def detector_html(detector: Detector) -> str:
+def detector_html(record: DetectorRecord, model: str, golden: GoldenReport | None) -> str:
     """A detector in a notebook: what it is, and what is known of it."""
-    record, threshold, golden = detector.record, detector.threshold, detector.golden
+    threshold = record.threshold
     upper = "" if threshold.upper is None else f", false alarms at most {threshold.upper:.3g}"
     rows = {
         "arm": record.arm,
         "detects": record.axis,
         "reads": record.read.what,
-        "model": detector.lm.name,
+        "model": model,
         "threshold": "none" if threshold.value is None else f"{threshold.value:.3f} ({threshold.how}{upper})",
         "golden rows": "not replayed" if golden is None else f"{golden.level}, shift up to {golden.largest:.2g}",
     }

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import expit
 
 from adapterprobe.adapters.adapter_folder import adapter_loaded
+from adapterprobe.detectors.loaded import LoadedDetector
 from adapterprobe.detectors.notebook import TokenTable
 from adapterprobe.engine import Engine
 from adapterprobe.errors import DataError
 from adapterprobe.prompts.encoded import Encoded
 from adapterprobe.readout import Span
 from adapterprobe.types import Prompt
-
-if TYPE_CHECKING:
-    from adapterprobe.detectors.detector import Detector
 
 Probability = Callable[[np.ndarray], np.ndarray]
 """Of label 1, from states at tokens: tokens x width."""
@@ -53,7 +51,7 @@ def states_by_row(
             yield row, {layer: part[place].numpy() for layer, part in parts.items()}
 
 
-def token_probability(detector: Detector) -> tuple[int, Probability]:
+def token_probability(detector: LoadedDetector) -> tuple[int, Probability]:
     """(layer, probability of label 1 from the states of single tokens).
 
     Raises:
@@ -73,7 +71,7 @@ def token_probability(detector: Detector) -> tuple[int, Probability]:
     )
 
 
-def token_scores(detector: Detector, prompts: Sequence[Prompt]) -> list[TokenTable]:
+def token_scores(detector: LoadedDetector, prompts: Sequence[Prompt]) -> list[TokenTable]:
     """A table for each prompt (see `Detector.tokens`).
 
     Raises:
