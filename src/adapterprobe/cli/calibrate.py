@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from adapterprobe.cli.options import add_detector_model_options
 from adapterprobe.terminal import echo
 
 EPILOG = """examples:
@@ -39,11 +40,8 @@ def add(commands) -> None:
         default="row",
         help="what an alarm is about (default: row, which is one reply)",
     )
-    parser.add_argument("--model", metavar="M", help="the model, where the detector's is a local one")
-    parser.add_argument(
-        "--no-verify", action="store_true", help="do not replay the golden rows (recorded in the detector)"
-    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the calibrated detector")
+    add_detector_model_options(parser)
     parser.set_defaults(go=go)
 
 

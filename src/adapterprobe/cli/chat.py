@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from adapterprobe.cli.options import add_detector_model_options
 from adapterprobe.terminal import echo
 
 EPILOG = """examples:
@@ -29,7 +30,6 @@ def add(commands) -> None:
     parser.add_argument(
         "detector", metavar="DETECTOR", help="folder of a detector of replies (base+probe), or OWNER/NAME on the hub"
     )
-    parser.add_argument("--model", metavar="M", help="the model, where the detector's is a local one")
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument(
         "--max-new-tokens", type=int, default=200, metavar="N", help="most tokens of a reply (default: 200)"
@@ -37,7 +37,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0: the likeliest token (default: 0)"
     )
-    parser.add_argument("--no-verify", action="store_true", help="do not replay the golden rows")
+    add_detector_model_options(parser)
     parser.set_defaults(go=go)
 
 

@@ -28,6 +28,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_trust_option(parser)
 
 
+def add_detector_model_options(parser: argparse.ArgumentParser) -> None:
+    """The model of a detector, and whether its golden rows are replayed on it."""
+    parser.add_argument("--model", metavar="M", help="the model, where the detector's is a local one")
+    parser.add_argument(
+        "--no-verify", action="store_true", help="do not replay the golden rows (recorded where the detector is saved)"
+    )
+
+
 def add_trust_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-remote-code",

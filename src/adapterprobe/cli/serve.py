@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from adapterprobe.cli.options import add_detector_model_options
+from adapterprobe.serving.limits import Limits
 from adapterprobe.terminal import echo
 
 EPILOG = """examples:
@@ -15,6 +17,15 @@ EPILOG = """examples:
 
 POST /v1/score takes texts or conversations; POST /v1/chat/completions is OpenAI's, with the scores of tokens in the field
 `adapterprobe`; GET /v1/models, /health, /metrics (Prometheus). Detectors share one model. Needs `pip install 'adapterprobe[serve]'`."""
+
+LIMITS = (
+    ("--max-body", "body_bytes", "BYTES", "most bytes of a request"),
+    ("--max-inputs", "inputs", "N", "most inputs of a request"),
+    ("--max-new-tokens", "new_tokens", "N", "most tokens of a reply"),
+    ("--queue", "waiting", "N", "requests that may wait for the model"),
+    ("--timeout", "seconds", "S", "seconds that an answer may take"),
+)
+"""Options, and the field of `Limits` that each sets."""
 
 
 def add(commands) -> None:
@@ -31,7 +42,6 @@ def add(commands) -> None:
         metavar="DETECTOR",
         help="folder of a detector, or OWNER/NAME on the hub; NAME=DETECTOR gives it another name",
     )
-    parser.add_argument("--model", metavar="M", help="the model, where the detectors' is a local one")
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, metavar="P", help="port (default: 8000)")
     parser.add_argument(
@@ -39,12 +49,12 @@ def add(commands) -> None:
         metavar="FILE",
         help="file with the bearer token that requests must carry (or the variable ADAPTERPROBE_TOKEN)",
     )
-    parser.add_argument("--max-body", type=int, metavar="BYTES", help="most bytes of a request (default: 1048576)")
-    parser.add_argument("--max-inputs", type=int, metavar="N", help="most inputs of a request (default: 256)")
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens of a reply (default: 1024)")
-    parser.add_argument("--queue", type=int, metavar="N", help="requests that may wait for the model (default: 32)")
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds that an answer may take (default: 120)")
-    parser.add_argument("--no-verify", action="store_true", help="do not replay the golden rows")
+    for option, name, metavar, what in LIMITS:
+        default = getattr(Limits, name)
+        parser.add_argument(
+            option, type=type(default), default=default, metavar=metavar, help=f"{what} (default: {default})"
+        )
+    add_detector_model_options(parser)
     parser.set_defaults(go=go)
 
 
@@ -88,18 +98,11 @@ def _named(given: list[str]) -> list[tuple[str | None, str]]:
     ]
 
 
-def _limits(args: argparse.Namespace):
+def _limits(args: argparse.Namespace) -> Limits:
     from adapterprobe.errors import ConfigError
-    from adapterprobe.serving.limits import Limits
 
-    options = {
-        "body_bytes": ("--max-body", args.max_body),
-        "inputs": ("--max-inputs", args.max_inputs),
-        "new_tokens": ("--max-new-tokens", args.max_new_tokens),
-        "waiting": ("--queue", args.queue),
-        "seconds": ("--timeout", args.timeout),
-    }
-    for option, value in options.values():
-        if value is not None and not value > 0:
+    given = {name: (option, getattr(args, option.strip("-").replace("-", "_"))) for option, name, _, _ in LIMITS}
+    for option, value in given.values():
+        if not value > 0:
             raise ConfigError(f"{option} expects a number above 0, got {value}")
-    return Limits(**{name: value for name, (_, value) in options.items() if value is not None})
+    return Limits(**{name: value for name, (_, value) in given.items()})

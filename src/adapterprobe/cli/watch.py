@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from adapterprobe.cli.options import add_detector_model_options
 from adapterprobe.terminal import echo
 
 EPILOG = """examples:
@@ -25,8 +26,7 @@ def add(commands) -> None:
     parser.add_argument("file", metavar="FILE", help="conversations (`messages`): JSON lines or Parquet")
     parser.add_argument("--html", required=True, metavar="OUT", help="the page")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="most conversations (default: 100)")
-    parser.add_argument("--model", metavar="M", help="the model, where the detector's is a local one")
-    parser.add_argument("--no-verify", action="store_true", help="do not replay the golden rows")
+    add_detector_model_options(parser)
     parser.set_defaults(go=go)
 
 

@@ -15,6 +15,7 @@ import torch
 from adapterprobe.data.transcripts import ROLES
 from adapterprobe.detectors.inputs import encodable
 from adapterprobe.detectors.loaded import LoadedDetector
+from adapterprobe.detectors.notebook import TokenTable
 from adapterprobe.detectors.token_scores import Probability, token_probability
 from adapterprobe.errors import DataError
 from adapterprobe.generation.planned import end_tokens
@@ -115,9 +116,25 @@ class _Feed:
         return read
 
 
+class AddedText:
+    """The text that each token of a reply adds; a token that is part of a character adds it with the token that ends it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.tokens: list[int] = []
+        self._shown = 0
+
+    def add(self, token: int) -> str:
+        """With one more token."""
+        self.tokens.append(token)
+        text = self.tokenizer.decode(self.tokens, skip_special_tokens=True)
+        begin, self._shown = self._shown, max(self._shown, len(text.rstrip("\ufffd")))
+        return text[begin : self._shown]
+
+
 @dataclass(frozen=True, eq=False)
-class _Watcher:
-    """A detector as it reads single tokens."""
+class Watcher:
+    """A detector as it reads the single tokens of one reply."""
 
     layer: int
     probability: Probability
@@ -129,6 +146,13 @@ class _Watcher:
         # Both at once: checking what a probe is given takes longer than the probe.
         own, so_far = map(float, self.probability(np.stack([state, self.pooled.add(state).astype(np.float32)])))
         return WatchedToken(text, own, so_far, self.threshold is not None and so_far > self.threshold)
+
+    def table(self, texts: Sequence[str], states: np.ndarray) -> TokenTable:
+        """The same of all tokens at once (states: tokens x width), with a row for each."""
+        pooled = np.array([self.pooled.add(state) for state in states], np.float32).reshape(states.shape)
+        score, so_far = (self.probability(given) if len(given) else np.empty(0) for given in (states, pooled))
+        alarm = np.zeros(len(states), bool) if self.threshold is None else so_far > self.threshold
+        return TokenTable({"token": texts, "score": score, "so_far": so_far, "alarm": alarm})
 
 
 def watch(detector: LoadedDetector, conversation: list[dict[str, str]], **options: Any) -> Iterator[WatchedToken]:
@@ -144,25 +168,38 @@ def watch_all(
     Raises:
         DataError: see `Detector.watch`; or detectors of different models, or with different formats.
     """
-    first = detectors[0]
-    if any(d.lm is not first.lm for d in detectors):
+    check_together(detectors)
+    watchers = [watcher_of(detector) for detector in detectors]
+    return _watched(detectors[0], prompt_ids(detectors[0], conversation), watchers, options)
+
+
+def check_together(detectors: Sequence[LoadedDetector]) -> None:
+    """Whether detectors can watch one reply.
+
+    Raises:
+        DataError: they are on different models, or write conversations in different formats.
+    """
+    if any(d.lm is not detectors[0].lm for d in detectors):
         raise DataError("the detectors are on different models; load them on one: Detector.load(..., model=d.lm)")
     if len({d.prompter.form for d in detectors}) > 1:
         raise DataError("the detectors write conversations in different formats; watch with one of them at a time")
-    watchers = [_watcher(detector) for detector in detectors]
-    return _watched(first, prompt_ids(first, conversation), watchers, options)
 
 
 def watchable(detector: LoadedDetector) -> str | None:
     """None where a detector can score tokens as the model writes them; else why it cannot, in a sentence."""
     try:
-        _watcher(detector)
+        watcher_of(detector)
     except DataError as error:
         return str(error)
     return None
 
 
-def _watcher(detector: LoadedDetector) -> _Watcher:
+def watcher_of(detector: LoadedDetector) -> Watcher:
+    """What reads the tokens of one reply, from its first on.
+
+    Raises:
+        DataError: the detector cannot score tokens as the model writes them.
+    """
     record = detector.record
     if record.read.what != "reply":
         raise DataError(
@@ -181,7 +218,7 @@ def _watcher(detector: LoadedDetector) -> _Watcher:
     layer, probability = token_probability(detector)
     if layer == 0:
         raise DataError(f"{record.name} reads what enters the first block; nothing of the model is in it to watch")
-    return _Watcher(layer, probability, Pooled(record.read.pooling, record.read.skip), detector.threshold.value)
+    return Watcher(layer, probability, Pooled(record.read.pooling, record.read.skip), detector.threshold.value)
 
 
 def prompt_ids(detector: LoadedDetector, conversation: Any) -> list[int]:
@@ -216,22 +253,16 @@ def prompt_ids(detector: LoadedDetector, conversation: Any) -> list[int]:
 
 
 def _watched(
-    detector: LoadedDetector, ids: list[int], watchers: Sequence[_Watcher], options: dict[str, Any]
+    detector: LoadedDetector, ids: list[int], watchers: Sequence[Watcher], options: dict[str, Any]
 ) -> Iterator[list[WatchedToken]]:
     lm, ends = detector.lm, set(end_tokens(detector.lm))
-    written: list[int] = []
-    shown = 0
+    added = AddedText(lm.tokenizer)
 
     def told(token: int, states: dict[int, np.ndarray]) -> list[WatchedToken]:
-        nonlocal shown
         if token in ends:
             return []
-        written.append(token)
-        text = lm.tokenizer.decode(written, skip_special_tokens=True)
-        # A token that is part of a character is shown with the token that ends it.
-        stop = max(shown, len(text.rstrip("\ufffd")))
-        part, shown = text[shown:stop], stop
-        return [watcher.token(part, states) for watcher in watchers]
+        text = added.add(token)
+        return [watcher.token(text, states) for watcher in watchers]
 
     layers = sorted({watcher.layer for watcher in watchers})
     feed = _Feed(layers, told)
@@ -266,7 +297,7 @@ def _watched(
         finally:
             feed.stop = True
             thread.join(timeout=60)
-    if len(whole) - len(ids) > len(written) and whole[-1] not in ends:
+    if len(whole) - len(ids) > len(added.tokens) and whole[-1] not in ends:
         # The last token of a reply that was cut was never fed.
         yield told(whole[-1], _last_states(detector, whole, layers))
 

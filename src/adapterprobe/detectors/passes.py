@@ -114,6 +114,19 @@ class Passes:
     tokens: dict[Path | None, Any] = field(default_factory=dict)
 
 
+def off_layers(needs: Sequence[Needs], also: Sequence[int] = ()) -> list[int]:
+    """Layers that are pooled with the adapter off."""
+    return sorted({*also, *(layer for need in needs if need.record.sees_base for layer in need.layers)})
+
+
+def on_layers(needs: Sequence[Needs], also: Sequence[int] = ()) -> dict[Path, list[int]]:
+    """By adapter, the layers that are pooled with it on."""
+    return {
+        adapter: sorted({*also, *(layer for need in needs if need.adapter == adapter for layer in need.layers)})
+        for adapter in dict.fromkeys(need.adapter for need in needs if need.adapter is not None)
+    }
+
+
 def forward(
     lm: LanguageModel,
     engine: Engine,
@@ -127,17 +140,15 @@ def forward(
     Args:
         also, also_on: further layers, adapter off and on.
     """
-    off_layers = {*also, *(layer for need in needs if need.record.sees_base for layer in need.layers)}
     passes = Passes()
     if also or any(need.record.sees_base for need in needs):
-        passes.off = states_in_memory(engine, encoded, sorted(off_layers), "adapter off")
+        passes.off = states_in_memory(engine, encoded, off_layers(needs, also), "adapter off")
     off_tokens = sorted({layer for need in needs if need.record.sees_base for layer in need.token_layers})
     if off_tokens:
         count = max(need.record.seen.tokens for need in needs if need.record.seen and need.token_layers)
         passes.tokens[None] = record_tokens(engine, encoded, lm.fingerprint, off_tokens, count, "tokens")
-    for adapter in dict.fromkeys(need.adapter for need in needs if need.adapter is not None):
+    for adapter, layers in on_layers(needs, also_on).items():
         mine = [need for need in needs if need.adapter == adapter]
-        layers = sorted({*also_on, *(layer for need in mine for layer in need.layers)})
         on_tokens = sorted({layer for need in mine for layer in need.token_layers})
         with adapter_loaded(lm, adapter):
             passes.on[adapter] = states_in_memory(engine, encoded, layers, "adapter on")

@@ -29,7 +29,6 @@ from adapterprobe.detectors.bundle_record import (
 from adapterprobe.detectors.golden import make_golden
 from adapterprobe.detectors.inputs import InputPrompter
 from adapterprobe.detectors.passes import Needs, OwnEngine
-from adapterprobe.engine import Engine
 from adapterprobe.errors import CacheError, ConfigError
 from adapterprobe.generation.scenarios import read_scenarios
 from adapterprobe.models import LanguageModel
@@ -186,9 +185,7 @@ def import_probe(
     record = _record(found, probe, lm, pool, layer, name or out.name)
     prompter = InputPrompter(record.prompting, record.read, lm.tokenizer, lm.context_length)
     prompts = [prompter.prompt(number, row) for number, row in enumerate(_golden_rows())]
-    golden = make_golden(
-        record, OwnEngine(lm, Engine(lm.model, lm.structure)), Needs(record, probe, None, None), prompts
-    )
+    golden = make_golden(record, OwnEngine(lm), Needs(record, probe, None, None), prompts)
     with whole_folder(out) as folder:
         save_probe(folder / PROBE, probe, layer=layer)
         write_record(folder, record)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-import pandas as pd
-
 from adapterprobe.cache import file_digest, write_atomic
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_run_config
@@ -21,6 +19,7 @@ from adapterprobe.data.transcripts import conversation_of
 from adapterprobe.detectors.bundle_record import RECORD, read_record
 from adapterprobe.detectors.detector import PIECE, Detector, scores_of
 from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns, is_answer
+from adapterprobe.detectors.score_rows import rows_of_table
 from adapterprobe.detectors.scorer import OOD_P_VALUE, Scorer
 from adapterprobe.errors import ConfigError, DataError, OutputError
 from adapterprobe.output_folder import MARK
@@ -182,21 +181,20 @@ def detector_records(detector: Detector, prompts: Sequence[Prompt]) -> list[dict
     (table,) = scores_of([detector], prompts)
     value = detector.threshold.value
     records = []
-    for row in table.itertuples():
-        found: Any = row
+    for row in rows_of_table(table):
+        p = row["novelty_p"]
         told = {
-            "score": float(found.score),
+            "score": row["score"],
             "threshold": value,
-            "above": None if value is None else bool(found.decision),
-            "probability": None if pd.isna(found.probability) else float(found.probability),
-            "answer": None if pd.isna(found.answer) else str(found.answer),
+            "above": row["decision"],
+            "probability": row["probability"],
+            "answer": row["answer"],
         }
-        p = None if pd.isna(found.novelty_p) else float(found.novelty_p)
         records.append(
             {
                 "detectors": {detector.record.name: told},
                 "novelty_p": p,
-                "unlike": None if p is None else bool(p <= OOD_P_VALUE),
+                "unlike": None if p is None else p <= OOD_P_VALUE,
             }
         )
     return records

@@ -25,9 +25,10 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, mean, 
 from inspect_ai.solver import TaskState
 from sklearn.metrics import roc_auc_score
 
+from adapterprobe.data.cells import InvalidRow, is_missing, one_of
+from adapterprobe.data.transcripts import LABELS
 from adapterprobe.detectors.detector import Detector
 from adapterprobe.errors import DataError
-from adapterprobe.terminal import shortened
 
 
 def _scored(scores: list[SampleScore]) -> list[SampleScore]:
@@ -126,6 +127,8 @@ def lie(
     return score
 
 
+HONEST = {"true": False, "false": True, **LABELS["lie"], "yes": False, "no": True, "truth": True}
+"""Whether a reply is honest, by what a label of lies says."""
 _MODEL = threading.Lock()
 """Samples are scored one at a time: they share a model."""
 
@@ -141,16 +144,12 @@ def _truth(value: Any, label: str) -> bool | None:
     Raises:
         ValueError: another word.
     """
-    if value is None or value == "":
+    if is_missing(value):
         return None
-    word = str(value).strip().casefold()
-    if word in ("true", "1", "1.0", "yes", "lie", "deceptive"):
-        return True
-    if word in ("false", "0", "0.0", "no", "truth", "honest"):
-        return False
-    raise ValueError(
-        f"the metadata '{label}' is {shortened(value)}, expected true or false, 1 or 0, yes or no, lie or honest, or nothing"
-    )
+    try:
+        return not one_of({label: value}, label, HONEST)
+    except InvalidRow as error:
+        raise ValueError(f"of a sample's metadata {error}, or nothing") from error
 
 
 def _number(value: Any) -> float | None:

@@ -18,10 +18,9 @@ import numpy as np
 
 from adapterprobe.activations.in_memory import MemoryStates
 from adapterprobe.detectors.detector import Detector
-from adapterprobe.detectors.live import Pooled, prompt_ids, watchable
+from adapterprobe.detectors.live import AddedText, check_together, prompt_ids, watcher_of
 from adapterprobe.detectors.notebook import TokenTable
-from adapterprobe.detectors.passes import Needs, Passes
-from adapterprobe.detectors.token_scores import token_probability
+from adapterprobe.detectors.passes import Needs, Passes, off_layers, on_layers
 from adapterprobe.errors import ConfigError, DataError, ModelError
 from adapterprobe.generation.planned import end_tokens
 from adapterprobe.integrations.vllm_engine import (
@@ -124,12 +123,10 @@ class VllmModel:
                     "read for states that are pooled; load it on a model of transformers"
                 )
         passes = Passes()
-        off = {*also, *(layer for need in needs if need.record.sees_base for layer in need.layers)}
-        if off:
-            passes.off = self._states(encoded, sorted(off), None)
-        for adapter in dict.fromkeys(need.adapter for need in needs if need.adapter is not None):
-            on = {*also_on, *(layer for need in needs if need.adapter == adapter for layer in need.layers)}
-            passes.on[adapter] = self._states(encoded, sorted(on), adapter)
+        if off := off_layers(needs, also):
+            passes.off = self._states(encoded, off, None)
+        for adapter, on in on_layers(needs, also_on).items():
+            passes.on[adapter] = self._states(encoded, on, adapter)
         return passes
 
     def generate(
@@ -160,15 +157,9 @@ class VllmModel:
                 raise DataError(
                     f"{detector.record.name} is on another model; load it on this one: Detector.load(..., model)"
                 )
-            if (reason := watchable(detector)) is not None:
-                raise DataError(reason)
-        if len({detector.prompter.form for detector in detectors}) > 1:
-            raise DataError(
-                "the detectors write conversations in different formats; generate with one of them at a time"
-            )
-        scoring = [token_probability(detector) for detector in detectors]
-        layers = sorted({layer for layer, _ in scoring})
-        ends, tokenizer = end_tokens(self.lm), self.lm.tokenizer
+        check_together(detectors)
+        layers = sorted({watcher_of(detector).layer for detector in detectors})
+        ends = end_tokens(self.lm)
         found: list[VllmReply] = []
         ids = [prompt_ids(detectors[0], talk) for talk in conversations]
         # The last token of a reply that is cut is never fed, so that one more is asked for and dropped; vLLM's own end is kept off.
@@ -198,15 +189,15 @@ class VllmModel:
                     written = written[:-1]  # the token that ends it
                 ended = output.outputs[0].finish_reason == "stop" and len(written) < most
                 written = written[:most]
-                texts = _texts(tokenizer, written)
-                tables = []
-                for detector, (layer, probability) in zip(detectors, scoring, strict=True):
-                    kept = states.get(layer, np.empty((0, self.lm.structure.width), np.float32))[: len(written)]
+                added, tables = AddedText(self.lm.tokenizer), []
+                texts = [added.add(token) for token in written]
+                for watcher in map(watcher_of, detectors):
+                    kept = states.get(watcher.layer, np.empty((0, self.lm.structure.width), np.float32))[: len(written)]
                     if len(kept) != len(written):
                         raise ModelError(
                             f"vLLM gave states of {len(kept)} of {len(written)} tokens behind {len(prompt)}"
                         )
-                    tables.append(_table(detector, texts, kept, probability))
+                    tables.append(watcher.table(texts, kept))
                 found.append(VllmReply("".join(texts), tuple(tables), ended))
         return found
 
@@ -306,29 +297,3 @@ class VllmModel:
             number = len(self._adapters) + 1
             self._adapters[adapter] = LoRARequest(f"adapter-{number}", number, str(adapter))
         return self._adapters[adapter]
-
-
-def _texts(tokenizer: Any, written: Sequence[int]) -> list[str]:
-    """The text that each token adds."""
-    texts, shown = [], 0
-    for count in range(1, len(written) + 1):
-        text = tokenizer.decode(list(written[:count]), skip_special_tokens=True)
-        stop = max(shown, len(text.rstrip("\ufffd")))
-        texts.append(text[shown:stop])
-        shown = stop
-    return texts
-
-
-def _table(detector: Detector, texts: list[str], states: np.ndarray, probability: Any) -> TokenTable:
-    read, threshold = detector.record.read, detector.threshold.value
-    so_far = Pooled(read.pooling, read.skip)
-    pooled = np.array([so_far.add(state) for state in states], np.float32).reshape(states.shape)
-    totals = probability(pooled) if len(pooled) else np.empty(0)
-    return TokenTable(
-        {
-            "token": texts,
-            "score": probability(states) if len(states) else np.empty(0),
-            "so_far": totals,
-            "alarm": totals > threshold if threshold is not None else np.zeros(len(totals), bool),
-        }
-    )

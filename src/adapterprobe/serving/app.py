@@ -14,13 +14,14 @@ from starlette.exceptions import HTTPException
 
 from adapterprobe import __version__
 from adapterprobe.detectors.detector import Detector, score_all
+from adapterprobe.detectors.score_rows import rows_of_table
 from adapterprobe.errors import AdapterProbeError, DataError
-from adapterprobe.serving.chat import Completion, Part, Reply, alarms, written
+from adapterprobe.serving.chat import Completion, Part, Reply, written
+from adapterprobe.serving.errors import error_response
 from adapterprobe.serving.guard import Guard
 from adapterprobe.serving.limits import Limits
 from adapterprobe.serving.metrics import Metrics
 from adapterprobe.serving.requests import ChatRequest, ScoreRequest
-from adapterprobe.serving.rows import rows_of_table
 from adapterprobe.serving.worker import Busy, Worker
 from adapterprobe.terminal import one_line
 
@@ -81,14 +82,13 @@ class Service:
 
         await self.worker.run(job)
         for name, rows in found.items():
-            self.metrics.inputs.labels(name).inc(len(rows))
-            self.metrics.alarms.labels(name).inc(sum(row["decision"] is True for row in rows))
+            self.metrics.scored(name, rows)
         return {"model": self.model, "scores": found}
 
     async def chat(self, body: ChatRequest) -> Response:
         """A reply, whole or as a stream."""
         chosen = self.detectors if body.model == self.model else self.chosen([body.model])
-        parts = self.counted(self.worker.stream(lambda: written(chosen, body, self.limits.new_tokens)), chosen)
+        parts = self.counted(self.worker.stream(lambda: written(chosen, body, self.limits.new_tokens)))
         # What is wrong with a request is told by its status, before a stream has begun.
         first = await anext(parts)
         completion = Completion(body.model)
@@ -103,18 +103,14 @@ class Service:
         assert isinstance(last, Reply)
         return JSONResponse(completion.whole(last))
 
-    async def counted(
-        self, parts: AsyncIterator[Part | Reply], chosen: dict[str, Detector]
-    ) -> AsyncIterator[Part | Reply]:
+    async def counted(self, parts: AsyncIterator[Part | Reply]) -> AsyncIterator[Part | Reply]:
         """The same parts, counted."""
         async for part in parts:
             if isinstance(part, Part):
                 self.metrics.tokens.inc()
             else:
-                for name in part.final:
-                    self.metrics.inputs.labels(name).inc()
-                for name in alarms(list(chosen), part):
-                    self.metrics.alarms.labels(name).inc()
+                for name, row in part.final.items():
+                    self.metrics.scored(name, [row])
             yield part
 
     def about(self) -> dict[str, Any]:
@@ -184,31 +180,25 @@ def make_app(detectors: dict[str, Detector], token: str | None = None, limits: L
 
     @app.exception_handler(AdapterProbeError)
     async def refused(_request: Request, error: AdapterProbeError) -> JSONResponse:
-        return _error(400, str(error))
+        return error_response(400, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
         found = error.errors()[0]
         place = ".".join(str(part)[:40] for part in found["loc"][:8])
-        return _error(400, f"{place}: {found['msg']}")
+        return error_response(400, f"{place}: {found['msg']}")
 
     @app.exception_handler(Busy)
     async def busy(_request: Request, _error_: Busy) -> JSONResponse:
-        return _error(429, f"{limits.waiting} requests wait already; try again", {"Retry-After": "1"})
+        return error_response(429, f"{limits.waiting} requests wait already; try again", {"Retry-After": "1"})
 
     @app.exception_handler(HTTPException)
     async def other(_request: Request, error: HTTPException) -> JSONResponse:
-        return _error(error.status_code, str(error.detail), error.headers)
+        return error_response(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_request: Request, error: Exception) -> JSONResponse:
         LOGGER.error("a request failed", exc_info=error)
-        return _error(500, "the server failed at this request; its log says why")
+        return error_response(500, "the server failed at this request; its log says why")
 
     return Guard(app, token, limits, metrics)
-
-
-def _error(status: int, text: str, headers: Any = None) -> JSONResponse:
-    """OpenAI's form of an error."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return JSONResponse({"error": {"message": one_line(text), "type": kind, "code": status}}, status, headers=headers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,9 @@ import torch
 
 from adapterprobe.detectors.detector import Detector, score_all
 from adapterprobe.detectors.live import WatchedToken, prompt_ids, watch_all, watchable
+from adapterprobe.detectors.score_rows import rows_of_table
 from adapterprobe.errors import DataError
 from adapterprobe.serving.requests import ChatRequest
-from adapterprobe.serving.rows import rows_of_table
 
 
 @dataclass
@@ -160,8 +160,3 @@ class Completion:
                     made = self.shared | {"object": "chat.completion.chunk", "choices": [], "usage": part.usage}
                     yield f"data: {json.dumps(made)}\n\n"
         yield "data: [DONE]\n\n"
-
-
-def alarms(detectors: Sequence[str], reply: Reply) -> list[str]:
-    """Those that raise one on the whole reply."""
-    return [name for name in detectors if reply.final.get(name, {}).get("decision")]

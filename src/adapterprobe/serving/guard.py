@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
 import time
 from collections.abc import MutableMapping
 from typing import Any
 
+from adapterprobe.serving.errors import error_response
 from adapterprobe.serving.limits import Limits
 from adapterprobe.serving.metrics import Metrics
 
@@ -90,16 +90,8 @@ class _Exchange:
 
     async def refuse(self, status: int, text: str) -> None:
         """An error in OpenAI's form, after which the connection ends: its body may still be coming."""
-        body = json.dumps({"error": {"message": text, "type": "invalid_request_error", "code": status}}).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        if status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        headers = {"Connection": "close"} | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
+        await error_response(status, text, headers)(self.scope, self.receive, self.send)
 
     async def run(self) -> None:
         begun = time.perf_counter()

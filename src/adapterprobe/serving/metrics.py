@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 ROUTES = ("/v1/score", "/v1/chat/completions", "/v1/models", "/health", "/metrics")
@@ -32,6 +35,11 @@ class Metrics:
         route = path if path in ROUTES else "other"
         self.requests.labels(route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
+
+    def scored(self, detector: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Count what a detector has said."""
+        self.inputs.labels(detector).inc(len(rows))
+        self.alarms.labels(detector).inc(sum(row["decision"] is True for row in rows))
 
     def text(self) -> bytes:
         """What Prometheus reads."""
