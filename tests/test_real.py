@@ -155,3 +155,16 @@ def test_replies_are_pooled_as_by_hand(tmp_path, monkeypatch):
                             assert np.abs(got - wanted).max() < 1e-4 * np.abs(tokens).max(), (on, layer, pools[which])
     finally:
         detach(wrapped)
+
+
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_it_loads_with_few_bits(bits):
+    """Its first token's states are so large that 8-bit products of other tokens hang on them, and on later ones: no look ahead of its own."""
+    few = load_model(quantize=bits)
+    bounds = {
+        module.state.threshold for module in few.model.modules() if hasattr(getattr(module, "state", None), "threshold")
+    }
+    assert bounds == ({6.0} if bits == "8bit" else set()), "as it was before the check"
+    with torch.no_grad():
+        ids = torch.tensor([few.tokenizer("The capital of France is").input_ids])
+        assert few.tokenizer.decode(few.model(ids).logits[0, -1].argmax()) == " Paris"

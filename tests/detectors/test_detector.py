@@ -387,6 +387,39 @@ def test_score_takes_a_bundle(packed, lm, tmp_path, monkeypatch, capsys):
     assert "pack the run with --condition lie" in capsys.readouterr().err
 
 
+def test_score_takes_a_model_for_a_bundle_and_a_bundle_of_the_hub(
+    packed, tiny_folder, finished_run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished_run / "cache"))
+    file = tmp_path / "s.csv"
+    pd.DataFrame({"statement": STATEMENTS}).to_csv(file, index=False)
+    bundle = str(packed / "on")
+
+    def scored(name, source, *options):
+        out = tmp_path / f"{name}.jsonl"
+        assert main(["score", source, str(file), "--out", str(out), *options]) == 0
+        return [json.loads(line)["detectors"]["on"]["score"] for line in out.read_text().splitlines()]
+
+    # A local model is not looked for where the bundle was made.
+    assert main(["score", bundle, str(file)]) == 2 and "say where it is here" in capsys.readouterr().err
+    wanted = scored("model", bundle, "--model", str(tiny_folder))
+    assert "replayed" not in capsys.readouterr().err
+    assert scored("unverified", bundle, "--model", str(tiny_folder), "--no-verify") == wanted
+    assert "its golden rows were not replayed" in capsys.readouterr().err
+    monkeypatch.setattr(
+        "adapterprobe.detectors.score_file.fetched", lambda repo: packed / "on" if repo == "me/lie" else None
+    )
+    assert scored("hub", "me/lie", "--model", str(tiny_folder)) == wanted
+    # A run has a model of its own; a folder that is not there beside others is no repository.
+    for argv, said in (
+        ([str(finished_run / "out"), str(file), "--model", str(tiny_folder)], "is no packed detector, and --model"),
+        ([str(finished_run / "out"), str(file), "--no-verify"], "is no packed detector"),
+        ([str(packed / "onn"), str(file)], "onn"),
+    ):
+        assert main(["score", *argv]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_the_page(packed, tiny_folder, tmp_path, monkeypatch):
     """Its snippet, as it stands."""
     import re

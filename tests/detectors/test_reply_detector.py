@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -187,6 +188,23 @@ def test_a_page_of_stored_conversations(packed, lm, tmp_path, capsys):
     assert main([*argv, "--limit", "0"]) == 2
     file.write_text(json.dumps({"messages": talks[0][:1]}))
     assert main(argv) == 2 and "row 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_a_chat_says_whether_the_reply_as_a_whole_is_an_alarm(packed, lm, tmp_path, monkeypatch, capsys, threshold):
+    d = Detector.load(packed / "off", lm)
+    bound = d.threshold.model_copy(update={"value": threshold})
+    folder = replace(d, record=d.record.model_copy(update={"threshold": bound})).save(tmp_path / "bound")
+    said = iter(["In which land is town 5?", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(said))
+    assert main(["chat", str(folder), "--model", str(packed / "chatty"), "--max-new-tokens", "6"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        re.fullmatch(r"\[score 0\.\d{3} for deception\]", last)
+        if threshold
+        else "above the threshold since token 1 of " in last
+    )
+    assert last.startswith("[ALARM") == (threshold == 0.0)
 
 
 def test_a_chat(packed, lm, monkeypatch, capsys):

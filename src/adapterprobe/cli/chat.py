@@ -22,7 +22,7 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "chat",
         help="talk to the model in the terminal, its tokens coloured by a detector",
-        description="Talk to the model that a detector reads; every token is coloured by its score as it is written, and a line says when "
+        description="Talk to the model that a detector reads; every token is coloured as it is written, by the score of the reply up to it, and a line says when "
         "the reply raises an alarm.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -75,20 +75,22 @@ def go(args: argparse.Namespace) -> None:
 def _reply(detector, talk: list[dict], options: dict, coloured: bool) -> str:
     from adapterprobe.terminal import printable
 
-    written, last, alarm_at = [], None, None
+    written, last, above = [], None, 0
     for token in detector.watch(talk, **options):
         text = printable(token.text)
-        sys.stdout.write(shaded(text, token.score) if coloured else text)
+        # The score of the reply so far, not the token's own: most detectors were fitted on pooled states, and single ones scatter.
+        sys.stdout.write(shaded(text, token.so_far) if coloured else text)
         sys.stdout.flush()
         written.append(token.text)
         last = token
-        if token.alarm and alarm_at is None:
-            alarm_at = len(written)
+        above = above + 1 if token.alarm else 0
     sys.stdout.write("\n")
     if last is None:
         echo("[nothing was written]")
     else:
-        raised = detector.threshold.value is not None and last.alarm
-        first = f"; above the threshold for the first time at token {alarm_at}" if alarm_at else ""
-        echo(f"[{'ALARM, ' if raised else ''}score {last.so_far:.3f} for {detector.record.axis}{first}]")
+        score = f"score {last.so_far:.3f} for {detector.record.axis}"
+        if above:
+            echo(f"[ALARM, {score}; above the threshold since token {len(written) - above + 1} of {len(written)}]")
+        else:
+            echo(f"[{score}]")
     return "".join(written).strip() or "..."

@@ -35,7 +35,7 @@ LARGEST = {
     FORMAT_FILE: 1 << 20,
 }
 """Bytes beyond which a file of a bundle is not read; the probe's and the adapter's tensors are as large as the model makes them."""
-REMEDY = "take the bundle from whoever made it anew"
+REMEDY = "take the bundle anew from whoever made it"
 
 
 class _Part(BaseModel):

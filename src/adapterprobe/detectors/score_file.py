@@ -18,6 +18,7 @@ from adapterprobe.data.readers import open_file
 from adapterprobe.data.transcripts import conversation_of
 from adapterprobe.detectors.bundle_record import RECORD, read_record
 from adapterprobe.detectors.detector import PIECE, Detector, scores_of
+from adapterprobe.detectors.hub import HUB_ID, fetched
 from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns, is_answer
 from adapterprobe.detectors.score_rows import rows_of_table
 from adapterprobe.detectors.scorer import OOD_P_VALUE, Scorer
@@ -39,26 +40,38 @@ def score_file(
     condition: str | None = None,
     shown: TextIO | None = None,
     trust_remote_code: bool = False,
+    model: str | None = None,
+    verify: bool = True,
 ) -> int:
     """Score every row of a file with every detector of a run, or with a bundle's.
 
     Args:
-        run: folder of a finished run, or of a bundle.
+        run: folder of a finished run, or of a bundle; or `OWNER/NAME` of a bundle on the hub.
         file: JSON lines, CSV, TSV or Parquet with a column `prompt`, or what the run's wordings place (`statement`; `question` and
             `answer`). Columns `condition`, `positive` and `negative` (answers in words) are used where they are there.
         out: a .jsonl or .parquet file; None: lines go to `shown`.
         condition: what rows are pushed to that do not say; default: the first of the run.
         trust_remote_code: run code that comes with the model, if it is what the run was made with.
+        model, verify: of a bundle, see `Detector.load`.
 
     Returns:
         Rows scored.
 
     Raises:
+        ConfigError: `model` or `verify` for a run, which has a model of its own and no golden rows.
         DataError, OutputError, ModelError: see `Scorer` and `RowPrompter`; rows that cannot be read are named, all of them, before any is
             scored.
     """
     file = as_path(file, DataError)
-    source = _bundle(run, trust_remote_code) or _run(run, trust_remote_code)
+    run = _found(run)
+    source = _bundle(run, trust_remote_code, model, verify)
+    if source is None:
+        if model is not None or not verify:
+            raise ConfigError(
+                f"{run} is no packed detector, and --model and --no-verify are for one; a run is scored on its own model (to take a detector to "
+                "another: adapterprobe pack)"
+            )
+        source = _run(run, trust_remote_code)
     columns, own_answers = _check_rows(file, source.reading, source.conditions)
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
@@ -80,6 +93,7 @@ def score_file(
                 "made": file_digest(made) if made.is_file() else None,
                 "file": file_digest(file),
                 "condition": condition,
+                "model": model,
             }
             done = _done(part, mark, described)
             write_atomic(mark, json.dumps(described))
@@ -132,6 +146,15 @@ class _Source:
     """From the file's columns, whether they hold the answers, and the condition: how a row becomes a prompt, and prompts records."""
 
 
+def _found(run: str | Path) -> Path:
+    """The folder of a run or of a bundle, which is fetched where it is one of the hub. A folder that is not there, beside others that are, is
+    a misspelt one."""
+    path = as_path(run, OutputError)
+    if not path.exists() and not path.parent.is_dir() and HUB_ID.fullmatch(str(run)):
+        return fetched(str(run))
+    return path
+
+
 def _run(run: str | Path, trust_remote_code: bool) -> _Source:
     config = _config_of(run)
     reading = "answer" if config is None else config.read.what
@@ -153,9 +176,8 @@ def _run(run: str | Path, trust_remote_code: bool) -> _Source:
     return _Source(reading, asked, MARK, opened)
 
 
-def _bundle(folder: str | Path, trust_remote_code: bool) -> _Source | None:
+def _bundle(path: Path, trust_remote_code: bool, model: str | None, verify: bool) -> _Source | None:
     """A bundle; None where the folder is none."""
-    path = as_path(folder, OutputError)
     if not (path / RECORD).is_file():
         return None
     record = read_record(path)
@@ -166,7 +188,7 @@ def _bundle(folder: str | Path, trust_remote_code: bool) -> _Source | None:
                 f"the detector {record.name} was packed for the condition {record.prompting.condition}, got '{condition}'; pack the run with "
                 f"--condition {condition}"
             )
-        detector = Detector.load(path, trust_remote_code=trust_remote_code)
+        detector = Detector.load(path, model, verify=verify, trust_remote_code=trust_remote_code)
         if "prompt" not in columns and (lacking := [c for c in detector.prompter.columns if c not in columns]):
             raise DataError(
                 f"the file has the columns {', '.join(columns)}; {record.name} needs {' and '.join(detector.prompter.columns)} ({lacking[0]} is missing)"

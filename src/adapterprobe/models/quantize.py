@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -38,3 +40,21 @@ def quantization(name: str, dtype: torch.dtype):
     if name == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+@contextmanager
+def tokens_apart(model: torch.nn.Module) -> Iterator[None]:
+    """Within, 8-bit products round each token by itself.
+
+    Else a column of inputs in which any token of the pass exceeds a bound is computed in full precision for all of them (LLM.int8,
+    Dettmers et al. 2022), so that what a token gets hangs on the others a little, later ones as well.
+    """
+    states = [module.state for module in model.modules() if hasattr(getattr(module, "state", None), "threshold")]
+    before = [state.threshold for state in states]
+    try:
+        for state in states:
+            state.threshold = 0.0
+        yield
+    finally:
+        for state, bound in zip(states, before, strict=True):
+            state.threshold = bound
