@@ -2,7 +2,6 @@
 
 import json
 import re
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -103,7 +102,20 @@ def test_what_is_no_conversation(packed, lm):
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_new_tokens": 9}, {"max_new_tokens": 12, "do_sample": True, "temperature": 2.0}]
+    "options",
+    [
+        {"max_new_tokens": 9},
+        {"max_new_tokens": 12, "do_sample": True, "temperature": 2.0},
+        {
+            "max_new_tokens": 12,
+            "do_sample": True,
+            "temperature": 3.0,
+            "top_k": 7,
+            "top_p": 0.9,
+            "repetition_penalty": 1.3,
+        },
+        {"max_new_tokens": 12, "min_new_tokens": 12, "no_repeat_ngram_size": 2},
+    ],
 )
 def test_watched_while_it_writes(packed, lm, options):
     """The tokens are those that `generate` gives by itself, and their scores those of the finished text."""
@@ -133,12 +145,31 @@ def test_watched_while_it_writes(packed, lm, options):
 
 def test_whoever_stops_watching_stops_the_writing(packed, lm):
     d = Detector.load(packed / "off", lm)
-    before = threading.active_count()
-    for token in d.watch(talk(5, False)[:1], max_new_tokens=400):
-        assert 0 <= token.score <= 1
-        break
-    hooks = lm.structure.blocks[d.record.seen.layer - 1]._forward_hooks.values()
-    assert threading.active_count() <= before and not any("_Feed" in repr(hook) for hook in hooks)
+    passes = []
+    handle = lm.model.register_forward_hook(lambda *_: passes.append(1))
+    hooks = lm.structure.blocks[d.record.seen.layer - 1]._forward_hooks
+    try:
+        for token in d.watch(talk(5, False)[:1], max_new_tokens=400):
+            assert 0 <= token.score <= 1
+            assert not any("_states_kept" in repr(hook) for hook in hooks.values()), (
+                "the model is free between two tokens"
+            )
+            break
+    finally:
+        handle.remove()
+    assert len(passes) == 2, "the prompt, and the token that was asked for"
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+def test_the_model_may_be_used_between_two_tokens(packed, lm):
+    d = Detector.load(packed / "off", lm)
+    context = talk(5, False)[:1]
+    alone = list(d.watch(context, max_new_tokens=5))
+    beside = []
+    for token in d.watch(context, max_new_tokens=5):
+        d.score([talk(9, True)])
+        beside.append(token)
+    assert beside == alone
 
 
 def test_what_cannot_be_watched(packed, lm):
@@ -155,7 +186,14 @@ def test_what_cannot_be_watched(packed, lm):
         Detector.load(packed / "on", lm).watch(talk(1, False)[:1])
     with pytest.raises(DataError, match="control token"):
         d.watch([{"role": "user", "content": "So.<eos>"}])
-    for several in ({"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}, {"use_cache": False}):
+    for several in (
+        {"num_beams": 2},
+        {"num_return_sequences": 2, "do_sample": True},
+        {"use_cache": False},
+        {"prompt_lookup_num_tokens": 3},
+        {"assistant_model": lm.model},
+        {"streamer": object()},
+    ):
         with pytest.raises(DataError, match="as one reply, token by token"):
             list(d.watch(talk(1, False)[:1], max_new_tokens=4, **several))
     with pytest.raises(ValueError, match="no_such_option"):

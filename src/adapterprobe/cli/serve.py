@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from adapterprobe.cli.options import add_detector_model_options
 from adapterprobe.serving.limits import Limits
 from adapterprobe.terminal import echo
+
+if TYPE_CHECKING:
+    from adapterprobe.detectors.detector import Detector
 
 EPILOG = """examples:
   adapterprobe serve detectors/mine
@@ -65,28 +69,37 @@ def go(args: argparse.Namespace) -> None:
     try:
         from adapterprobe.serving.app import make_app
         from adapterprobe.serving.run import found_token, listening, make_server
+        from adapterprobe.serving.worker import model_thread
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve needs {error.name}: pip install 'adapterprobe[serve]'") from error
-    from adapterprobe.detectors.detector import Detector
-
     named = _named(args.detectors)
     token = found_token(args.token_file)
     listener = listening(args.host, args.port, token)
     with listener:
-        detectors: dict[str, Detector] = {}
-        model = args.model
-        for name, source in named:
-            detector = Detector.load(source, model, verify=not args.no_verify)
-            model = detector.lm
-            name = name or detector.record.name
-            if name in detectors:
-                raise ConfigError(f"two detectors are named '{name}'; name one of them: NAME={source}")
-            detectors[name] = detector
+        thread = model_thread()
+        detectors = thread.submit(_loaded, named, args.model, not args.no_verify).result()
         host, port = listener.getsockname()[:2]
         for name, detector in detectors.items():
             echo(f"{name}: {detector}")
         echo(f"http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
-        make_server(make_app(detectors, token, limits), limits).run(sockets=[listener])
+        make_server(make_app(detectors, token, limits, thread), limits).run(sockets=[listener])
+
+
+def _loaded(named: list[tuple[str | None, str]], model: str | None, verify: bool) -> dict[str, Detector]:
+    """The detectors by name, on one model."""
+    from adapterprobe.detectors.detector import Detector
+    from adapterprobe.errors import ConfigError
+
+    detectors: dict[str, Detector] = {}
+    on: Any = model
+    for name, source in named:
+        detector = Detector.load(source, on, verify=verify)
+        on = detector.lm
+        name = name or detector.record.name
+        if name in detectors:
+            raise ConfigError(f"two detectors are named '{name}'; name one of them: NAME={source}")
+        detectors[name] = detector
+    return detectors
 
 
 def _named(given: list[str]) -> list[tuple[str | None, str]]:

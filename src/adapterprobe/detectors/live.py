@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from adapterprobe.data.transcripts import ROLES
 from adapterprobe.detectors.inputs import encodable
@@ -19,6 +16,8 @@ from adapterprobe.detectors.notebook import TokenTable
 from adapterprobe.detectors.token_scores import Probability, token_probability
 from adapterprobe.errors import DataError
 from adapterprobe.generation.planned import end_tokens
+from adapterprobe.generation.token_by_token import token_by_token
+from adapterprobe.models import LanguageModel
 from adapterprobe.prompts.answer_tokens import tokenise
 from adapterprobe.prompts.formats import TemplateFailed, adds_special_tokens, refuse_control_tokens, render_messages
 from adapterprobe.terminal import shortened
@@ -68,52 +67,6 @@ def _last_token(output) -> np.ndarray:
     """Of what a block gives: the state of the last token, fp32."""
     hidden = output[0] if isinstance(output, tuple) else output
     return hidden[0, -1].detach().float().cpu().numpy()
-
-
-class _Stopped(Exception):
-    """Whoever watched has gone."""
-
-
-class _Feed:
-    """What generation hands over, by hooks: the token that a pass is fed, and the states that blocks make of it.
-
-    Not by transformers' streamer: on some devices it runs a token behind. Tokens are scored in the thread that writes: a second busy
-    thread would take the processor from the model's own.
-    """
-
-    def __init__(self, layers: Sequence[int], told: Callable[[int, dict[int, np.ndarray]], Any]) -> None:
-        self.layers, self.told = layers, told
-        self.queue: queue.Queue[Any] = queue.Queue()
-        self.states: dict[int, np.ndarray] = {}
-        self.token: int | None = None
-        """The token that is being fed; None while it is the prompt."""
-        self.passes = 0
-        self.stop = False
-
-    def entering(self, _module, inputs) -> None:
-        """A hook in front of the embeddings."""
-        ids = inputs[0]
-        if self.stop:
-            raise _Stopped
-        self.passes += 1
-        if ids.shape[0] != 1 or (self.passes > 1 and ids.shape[1] != 1):
-            raise DataError(
-                f"a pass is fed {ids.shape[0]} rows of {ids.shape[1]} tokens; what is watched is written as one reply, token by token: leave out "
-                "beams, several replies, assistants and use_cache=False"
-            )
-        self.token = None if self.passes == 1 else int(ids[0, 0])
-
-    def hook(self, layer: int) -> Callable[..., None]:
-        """A hook of the block whose output is read: the state of the last token that was fed."""
-
-        def read(_module, _inputs, output) -> None:
-            self.states[layer] = _last_token(output)
-            if len(self.states) == len(self.layers):
-                states, self.states = self.states, {}
-                if self.token is not None:
-                    self.queue.put(self.told(self.token, states))
-
-        return read
 
 
 class AddedText:
@@ -255,82 +208,39 @@ def prompt_ids(detector: LoadedDetector, conversation: Any) -> list[int]:
 def _watched(
     detector: LoadedDetector, ids: list[int], watchers: Sequence[Watcher], options: dict[str, Any]
 ) -> Iterator[list[WatchedToken]]:
-    lm, ends = detector.lm, set(end_tokens(detector.lm))
+    lm = detector.lm
     added = AddedText(lm.tokenizer)
+    states: dict[int, np.ndarray] = {}
 
-    def told(token: int, states: dict[int, np.ndarray]) -> list[WatchedToken]:
-        if token in ends:
-            return []
-        text = added.add(token)
-        return [watcher.token(text, states) for watcher in watchers]
+    def reading(_token: int):
+        return _states_kept(lm, layers, states)
 
     layers = sorted({watcher.layer for watcher in watchers})
-    feed = _Feed(layers, told)
-    given = torch.tensor([ids], device=lm.device)
-    failed: list[BaseException] = []
-    whole: list[int] = []
+    tokens = token_by_token(lm, ids, end_tokens(lm), reading, **options)
 
-    def write() -> None:
-        try:
-            with torch.inference_mode():
-                settings = {
-                    "attention_mask": torch.ones_like(given), "pad_token_id": min(ends), "eos_token_id": sorted(ends)
-                }  # fmt: skip
-                made = lm.model.generate(given, **(settings | options))  # pyright: ignore[reportCallIssue]
-                whole.extend(getattr(made, "sequences", made)[0].tolist())
-        except _Stopped:
-            pass
-        except BaseException as error:
-            failed.append(error)
-        finally:
-            feed.queue.put(None)
+    def told() -> Iterator[list[WatchedToken]]:
+        for token in tokens:
+            text = added.add(token)
+            yield [watcher.token(text, states) for watcher in watchers]
 
-    thread = threading.Thread(target=write, daemon=True)
-    with _hooked(detector, feed):
-        thread.start()
-        try:
-            while (tokens := feed.queue.get()) is not None:
-                if tokens:
-                    yield tokens
-            if failed:
-                raise failed[0]
-        finally:
-            feed.stop = True
-            thread.join(timeout=60)
-    if len(whole) - len(ids) > len(added.tokens) and whole[-1] not in ends:
-        # The last token of a reply that was cut was never fed.
-        yield told(whole[-1], _last_states(detector, whole, layers))
+    return told()
 
 
 @contextlib.contextmanager
-def _hooked(detector: LoadedDetector, feed: _Feed) -> Iterator[None]:
-    blocks, embeddings = detector.lm.structure.blocks, detector.lm.model.get_input_embeddings()
-    handles = [blocks[layer - 1].register_forward_hook(feed.hook(layer)) for layer in feed.layers]
-    handles.append(embeddings.register_forward_pre_hook(feed.entering))
+def _states_kept(lm: LanguageModel, layers: Sequence[int], kept: dict[int, np.ndarray]) -> Iterator[None]:
+    """Within, blocks leave the last token's state that they make: the hooks are there for that pass alone, so that whoever watches may use the
+    model for something else between two tokens."""
+
+    def hook(layer: int) -> Callable[..., None]:
+        def read(_module, _inputs, output) -> None:
+            kept[layer] = _last_token(output)
+
+        return read
+
+    blocks = lm.structure.blocks
+    handles = [blocks[layer - 1].register_forward_hook(hook(layer)) for layer in layers]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-@torch.inference_mode()
-def _last_states(detector: LoadedDetector, ids: list[int], layers: Sequence[int]) -> dict[int, np.ndarray]:
-    kept: dict[int, np.ndarray] = {}
-
-    def keep(layer: int) -> Callable[..., None]:
-        def read(_module, _inputs, output) -> None:
-            kept[layer] = _last_token(output)
-            if len(kept) == len(layers):
-                raise _Stopped  # the head over a long conversation is large, and nobody asks for it
-
-        return read
-
-    handles = [detector.lm.structure.blocks[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
-    try:
-        with contextlib.suppress(_Stopped):
-            detector.lm.model(torch.tensor([ids], device=detector.lm.device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -49,7 +50,8 @@ def tokens_apart(model: torch.nn.Module) -> Iterator[None]:
     Else a column of inputs in which any token of the pass exceeds a bound is computed in full precision for all of them (LLM.int8,
     Dettmers et al. 2022), so that what a token gets hangs on the others a little, later ones as well.
     """
-    states = [module.state for module in model.modules() if hasattr(getattr(module, "state", None), "threshold")]
+    found = (getattr(module, "state", None) for module in model.modules())
+    states: list[Any] = [state for state in found if hasattr(state, "threshold")]
     before = [state.threshold for state in states]
     try:
         for state in states:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -35,11 +36,14 @@ class Service:
 
     Args:
         detectors: of one model, by the names that requests use.
+        thread: that they were loaded in (see `model_thread`); None: another than this one.
     """
 
-    def __init__(self, detectors: dict[str, Detector], limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, detectors: dict[str, Detector], limits: Limits, metrics: Metrics, thread: ThreadPoolExecutor | None
+    ) -> None:
         self.detectors, self.limits, self.metrics = detectors, limits, metrics
-        self.worker = Worker(limits.waiting, metrics)
+        self.worker = Worker(limits.waiting, metrics, thread)
         self.model = next(iter(detectors.values())).lm.name
 
     def chosen(self, names: list[str] | None) -> dict[str, Detector]:
@@ -146,15 +150,21 @@ async def _with_first(first: Part | Reply, rest: AsyncIterator[Part | Reply]) ->
         yield part
 
 
-def make_app(detectors: dict[str, Detector], token: str | None = None, limits: Limits | None = None) -> Guard:
+def make_app(
+    detectors: dict[str, Detector],
+    token: str | None = None,
+    limits: Limits | None = None,
+    thread: ThreadPoolExecutor | None = None,
+) -> Guard:
     """An ASGI application for detectors of one model (`POST /v1/score`, `POST /v1/chat/completions`, `GET /v1/models`, `/health`, `/metrics`).
 
     Args:
         detectors: by the names that requests use.
         token: what requests must carry as a bearer token; None: only requests to a loopback host are answered.
+        thread: that the detectors were loaded in (see `model_thread`).
     """
     limits, metrics = limits or Limits(), Metrics()
-    service = Service(detectors, limits, metrics)
+    service = Service(detectors, limits, metrics, thread)
     # The pages of its own that FastAPI has load scripts from elsewhere.
     app = FastAPI(title="adapterprobe", version=__version__, docs_url=None, redoc_url=None)
 

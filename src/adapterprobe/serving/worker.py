@@ -13,6 +13,12 @@ from adapterprobe.serving.metrics import Metrics
 T = TypeVar("T")
 
 
+def model_thread() -> ThreadPoolExecutor:
+    """The thread that owns a model. Models are loaded in it: the first thread that computes has OpenMP's workers, and those of a second one go
+    to sleep after every product (a fifth to a quarter slower on CPUs)."""
+    return ThreadPoolExecutor(1, thread_name_prefix="model")
+
+
 class Busy(Exception):
     """The queue is full."""
 
@@ -22,10 +28,11 @@ class Worker:
 
     Args:
         waiting: jobs that may wait or run at once.
+        thread: see `model_thread`.
     """
 
-    def __init__(self, waiting: int, metrics: Metrics) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="model")
+    def __init__(self, waiting: int, metrics: Metrics, thread: ThreadPoolExecutor | None = None) -> None:
+        self._pool = thread or model_thread()
         self._most, self._now, self._lock = waiting, 0, threading.Lock()
         self._metrics = metrics
 
