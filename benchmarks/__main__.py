@@ -10,6 +10,8 @@ from pathlib import Path
 from benchmarks.workload import Row, machine, matmul_peak
 
 NAMES = ("peak", "extraction", "replies", "generation", "detectors", "training", "probes", "scaling", "whole")
+APART = ("vllm",)
+"""Asked for by name alone: they need an environment of their own."""
 
 
 def table(name: str, rows: list[Row], seconds: float) -> str:
@@ -25,12 +27,18 @@ def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help=f"of {', '.join(NAMES)}; default: all; or {', '.join(APART)}",
+    )
     parser.add_argument("--out", type=Path, help="also write the tables here")
     args = parser.parse_args()
     for name in args.names:
-        if name not in NAMES:
-            parser.error(f"no benchmark '{name}'; there are {', '.join(NAMES)}")
+        if name not in NAMES + APART:
+            parser.error(f"no benchmark '{name}'; there are {', '.join(NAMES + APART)}")
     parts = [
         f"Machine: {machine()}; best square matrix product {matmul_peak(torch.bfloat16):.0f} GFLOP/s in bf16, "
         f"{matmul_peak(torch.float32):.0f} in fp32.\n"
