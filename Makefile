@@ -24,7 +24,7 @@ check: $(STAMP)
 
 # vLLM brings versions of its own, so it has an environment of its own; what it brings for pictures and sound does not fit the CPU torch.
 test-vllm: .venv-vllm/.installed
-	.venv-vllm/bin/python -m pytest tests/integrations
+	.venv-vllm/bin/python -m pytest tests/integrations/test_vllm_*.py
 
 .venv-vllm/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-vllm

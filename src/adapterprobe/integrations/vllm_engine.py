@@ -62,7 +62,8 @@ def start_engine(lm: LanguageModel, longest: int | None, rank: int, settings: di
         "trust_remote_code": bool(lm.options.get("trust_remote_code")),
     }
     if on_cpu:
-        ours |= {"enforce_eager": True, "gpu_memory_utilization": 0.4}
+        # Of a prompt that is read in parts vLLM takes a seeded draw back, which random generators of CPUs cannot do: the engine dies.
+        ours |= {"enforce_eager": True, "gpu_memory_utilization": 0.4, "enable_chunked_prefill": False}
     if rank:
         ours |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1}
     try:
