@@ -9,7 +9,18 @@ from pathlib import Path
 
 from benchmarks.workload import Row, machine, matmul_peak
 
-NAMES = ("peak", "extraction", "replies", "generation", "detectors", "training", "probes", "scaling", "whole")
+NAMES = (
+    "peak",
+    "extraction",
+    "replies",
+    "generation",
+    "detectors",
+    "training",
+    "probes",
+    "scaling",
+    "statistics",
+    "whole",
+)
 APART = ("vllm",)
 """Asked for by name alone: they need an environment of their own."""
 

@@ -64,6 +64,36 @@ def test_against_references_with_ties(name, seed):
         assert value == pytest.approx(reference(labels[drawn], scores[drawn]), abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_recall_of_resamples_is_that_of_their_rows(seed):
+    """Many ties and few groups: more resamples than are looked at together, thresholds that no resample crosses, groups without a class."""
+    rng = np.random.default_rng(seed)
+    n_groups, count = int(rng.integers(2, 20)), int(rng.integers(4, 90))
+    groups, labels = rng.integers(0, n_groups, count), rng.integers(0, 2, count).astype(float)
+    scores = np.round(rng.normal(size=count) + labels, int(rng.integers(0, 3)))
+    weights = resample(n_groups, m.PIECE + 40, seed)
+    for rate in (0.0, 0.02, 0.3, 1.0):
+        got = m.recall_at_fpr(labels, scores, groups, n_groups, rate)(weights)
+        for row in (0, 1, m.PIECE - 1, m.PIECE, len(weights) - 1):
+            drawn = np.repeat(np.arange(count), weights[row][groups].astype(int))
+            if set(labels[drawn]) == {0.0, 1.0}:
+                assert got[row] == pytest.approx(recall_literally(labels[drawn], scores[drawn], rate), abs=1e-12)
+            else:
+                assert np.isnan(got[row])
+
+
+def test_recall_takes_no_table_of_resamples_and_rows():
+    import tracemalloc
+
+    labels, scores, groups, n = rows(n_groups=4000, ties=False)
+    weights = resample(n, 2000, 0)
+    tracemalloc.start()
+    m.recall_at_fpr(labels, scores, groups, n, 0.05)(weights)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.4 * 8 * len(labels) * len(weights)
+
+
 def test_ece_literally():
     labels, scores, groups, n = rows(ties=False)
     total = 0.0

@@ -53,6 +53,9 @@ def group_wins(
 
     Whole and half numbers below 2**52: exact.
     """
+    # Neighbours are looked up at neighbouring places: four times as fast as in any order.
+    ascending = np.argsort(above, kind="stable")
+    above, above_groups = above[ascending], above_groups[ascending]
     order = np.lexsort((below, below_groups))
     ranked, edges = below[order], np.searchsorted(below_groups[order], np.arange(n_groups + 1))
     wins = np.zeros((n_groups, n_groups))
@@ -116,23 +119,68 @@ def ece(labels, scores, groups, n_groups, bins: int = 10) -> Statistic:
 
 
 def recall_at_fpr(labels, scores, groups, n_groups, rate: float) -> Statistic:
-    """Largest share of label-1 rows above a threshold that at most `rate` of the label-0 rows are above."""
-    order = np.argsort(-scores, kind="stable")
-    ranked, positive, group = scores[order], labels[order] == 1, groups[order]
-    block_end = np.append(ranked[1:] != ranked[:-1], True)
+    """Largest share of label-1 rows above a threshold that at most `rate` of the label-0 rows are above.
+
+    The threshold of a resample is the highest score of label 0 at which its alarms exceed the rate: only the top of those rows is looked at,
+    and rows of label 1 are counted by group above the thresholds that occur. Memory grows with rows, not with resamples x rows.
+    """
+    positive, negative = labels == 1, labels == 0
+    levels, level = np.unique(-scores[negative], return_inverse=True)
+    order = np.argsort(level, kind="stable")
+    owners, level = groups[negative][order], level[order]
+    levels = np.append(levels, np.inf)
+    n_pos = np.bincount(groups[positive], minlength=n_groups).astype(float)
+    n_neg = np.bincount(groups[negative], minlength=n_groups).astype(float)
 
     def value(w: np.ndarray) -> np.ndarray:
-        out = np.empty(len(w))
-        for start in range(0, len(w), 2000):
-            weights = w[start : start + 2000].astype(np.float32)[:, group]
-            hits = np.cumsum(weights * positive, axis=1)
-            alarms = np.cumsum(weights * ~positive, axis=1)
-            allowed = block_end & (alarms <= rate * alarms[:, -1:] + 1e-4)
-            best = np.where(allowed, hits, 0.0).max(1)
-            out[start : start + 2000] = np.where(alarms[:, -1] > 0, _ratio(best, hits[:, -1]), np.nan)
-        return out
+        alarms, top = w @ n_neg, np.zeros(len(w))
+        crossed = np.zeros(len(w), int)
+        for piece in _pieces(len(w)):
+            crossed[piece] = _crossed(w[piece], alarms[piece] * rate + 1e-4, owners, level)
+        thresholds = np.unique(crossed)
+        for chosen in (thresholds[piece] for piece in _pieces(len(thresholds))):
+            above = _above(-scores[positive], groups[positive], levels[chosen], n_groups)
+            for resample, column in zip(*_places(crossed, chosen), strict=True):
+                top[resample] = w[resample] @ above[:, column]
+        return np.where(alarms > 0, _ratio(top, w @ n_pos), np.nan)
 
     return value
+
+
+PIECE = 500
+"""Resamples, and thresholds, that are looked at together."""
+
+
+def _pieces(count: int) -> list[slice]:
+    return [slice(start, start + PIECE) for start in range(0, count, PIECE)]
+
+
+def _places(values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where values are among some ascending ones, and which of them each is."""
+    here = np.flatnonzero(np.isin(values, chosen))
+    return here, np.searchsorted(chosen, values[here])
+
+
+def _crossed(w: np.ndarray, bound: np.ndarray, owners: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """For each resample the first level (rows are in the order of theirs) at which the weight of the rows so far is above its bound; the last
+    and one where there is none."""
+    most = len(owners)
+    count = min(most, 200 + int(1.5 * most * bound.max() / max(1.0, w.sum(1).max() * most / max(1, w.shape[1]))))
+    while True:
+        # A level is whole or not there: the last one looked at may go on.
+        reached = np.cumsum(w[:, owners[:count]], axis=1)
+        over = reached > bound[:, None]
+        if count == most or over.any(1).all():
+            return np.where(over.any(1), level[over.argmax(1)], level[-1] + 1) if most else np.zeros(len(w), int)
+        count = min(most, 2 * count)
+
+
+def _above(ranked: np.ndarray, owners: np.ndarray, levels: np.ndarray, n_groups: int) -> np.ndarray:
+    """By group (first axis), how many rows have a smaller number than each of some ascending levels."""
+    place = np.searchsorted(levels, ranked, "right")
+    width = len(levels) + 1
+    counts = np.bincount(owners * width + place, minlength=n_groups * width).reshape(n_groups, width)
+    return np.asfortranarray(np.cumsum(counts, axis=1)[:, :-1])
 
 
 def alarms_at_fpr(labels: np.ndarray, scores: np.ndarray, rate: float) -> int:
