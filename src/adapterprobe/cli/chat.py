@@ -22,8 +22,8 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "chat",
         help="talk to the model in the terminal, its tokens coloured by a detector",
-        description="Talk to the model that a detector reads; every token is coloured as it is written, by the score of the reply up to it, and a line says when "
-        "the reply raises an alarm.",
+        description="Talk to the model that a detector reads; every token is coloured as it is written, by the score of the reply up "
+        "to it, and a line says when the reply raises an alarm.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -212,11 +212,8 @@ def _watched(
     added = AddedText(lm.tokenizer)
     states: dict[int, np.ndarray] = {}
 
-    def reading(_token: int):
-        return _states_kept(lm, layers, states)
-
     layers = sorted({watcher.layer for watcher in watchers})
-    tokens = token_by_token(lm, ids, end_tokens(lm), reading, **options)
+    tokens = token_by_token(lm, ids, end_tokens(lm), lambda _: _states_kept(lm, layers, states), **options)
 
     def told() -> Iterator[list[WatchedToken]]:
         for token in tokens:

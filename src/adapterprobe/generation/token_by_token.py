@@ -85,6 +85,11 @@ class _Writer:
     def feed(self, ids: torch.Tensor) -> None:
         """Run the model on the next tokens."""
         outputs = self.model(input_ids=ids, use_cache=True, return_dict=True, **self.kept)
+        if getattr(outputs, "past_key_values", None) is None:
+            raise DataError(
+                f"{type(self.model).__name__} keeps no keys and values of what it has read (past_key_values), by which a reply is written token by "
+                "token"
+            )
         self.kept["past_key_values"] = outputs.past_key_values
         self.logits = outputs.logits[:, -1].float()
 
