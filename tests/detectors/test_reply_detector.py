@@ -151,7 +151,7 @@ def test_whoever_stops_watching_stops_the_writing(packed, lm):
     try:
         for token in d.watch(talk(5, False)[:1], max_new_tokens=400):
             assert 0 <= token.score <= 1
-            assert not any("_states_kept" in repr(hook) for hook in hooks.values()), (
+            assert not any("residual_states" in repr(hook) for hook in hooks.values()), (
                 "the model is free between two tokens"
             )
             break

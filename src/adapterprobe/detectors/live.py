@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,10 @@ from adapterprobe.detectors.inputs import encodable
 from adapterprobe.detectors.loaded import LoadedDetector
 from adapterprobe.detectors.notebook import TokenTable
 from adapterprobe.detectors.token_scores import Probability, token_probability
+from adapterprobe.engine.forward import residual_states
 from adapterprobe.errors import DataError
 from adapterprobe.generation.planned import end_tokens
 from adapterprobe.generation.token_by_token import token_by_token
-from adapterprobe.models import LanguageModel
 from adapterprobe.prompts.answer_tokens import tokenise
 from adapterprobe.prompts.formats import TemplateFailed, adds_special_tokens, refuse_control_tokens, render_messages
 from adapterprobe.terminal import shortened
@@ -61,12 +61,6 @@ class Pooled:
         elif self.pool == "max":
             self.state = np.maximum(self.state, state)
         return self.state
-
-
-def _last_token(output) -> np.ndarray:
-    """Of what a block gives: the state of the last token, fp32."""
-    hidden = output[0] if isinstance(output, tuple) else output
-    return hidden[0, -1].detach().float().cpu().numpy()
 
 
 class AddedText:
@@ -210,34 +204,15 @@ def _watched(
 ) -> Iterator[list[WatchedToken]]:
     lm = detector.lm
     added = AddedText(lm.tokenizer)
+    layers = sorted({watcher.layer for watcher in watchers})
     states: dict[int, np.ndarray] = {}
 
-    layers = sorted({watcher.layer for watcher in watchers})
-    tokens = token_by_token(lm, ids, end_tokens(lm), lambda _: _states_kept(lm, layers, states), **options)
+    @contextlib.contextmanager
+    def reading(_token: int) -> Iterator[None]:
+        # Hooks are there for this pass alone: whoever watches may use the model for something else between two tokens.
+        with residual_states(lm.structure, lambda found: found[0, -1].detach().float().cpu(), layers) as kept:
+            yield
+        states.update({layer: state.numpy() for layer, state in kept.items()})
 
-    def told() -> Iterator[list[WatchedToken]]:
-        for token in tokens:
-            text = added.add(token)
-            yield [watcher.token(text, states) for watcher in watchers]
-
-    return told()
-
-
-@contextlib.contextmanager
-def _states_kept(lm: LanguageModel, layers: Sequence[int], kept: dict[int, np.ndarray]) -> Iterator[None]:
-    """Within, blocks leave the last token's state that they make: the hooks are there for that pass alone, so that whoever watches may use the
-    model for something else between two tokens."""
-
-    def hook(layer: int) -> Callable[..., None]:
-        def read(_module, _inputs, output) -> None:
-            kept[layer] = _last_token(output)
-
-        return read
-
-    blocks = lm.structure.blocks
-    handles = [blocks[layer - 1].register_forward_hook(hook(layer)) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    tokens = token_by_token(lm, ids, end_tokens(lm), reading, **options)
+    return ([watcher.token(text, states) for watcher in watchers] for text in map(added.add, tokens))

@@ -40,7 +40,7 @@ Where = tuple[torch.Tensor, torch.Tensor]
 
 
 @contextlib.contextmanager
-def _recording(
+def residual_states(
     structure: Structure,
     read: Callable[[torch.Tensor], torch.Tensor],
     layers: Sequence[int] | None,
@@ -180,7 +180,9 @@ class Engine:
             shape = inputs["input_ids"].shape
             read = BatchReads(batch, self.share, reads, shape[1], self.device) if reads else lambda s: s[where]
             recording = (
-                _recording(self.structure, lambda s: read(s).detach(), layers) if states else contextlib.nullcontext({})
+                residual_states(self.structure, lambda s: read(s).detach(), layers)
+                if states
+                else contextlib.nullcontext({})
             )
             steering = adding(self.structure, where, *self._added) if self._added else contextlib.nullcontext()
             # Steering comes first, so that what is recorded is what it made.
@@ -201,7 +203,7 @@ class Engine:
             places = token_places(batch, self.share, inputs["input_ids"].shape[1])
             spots = [place.of(t) for row, place in zip(batch.rows, places, strict=True) for t in range(*spans[row])]
             index = torch.tensor(spots, device=self.device)
-            recording = _recording(
+            recording = residual_states(
                 self.structure, lambda s: s.flatten(0, 1).index_select(0, index), layers, stop=not logits
             )
             with recording as kept, self._answering(batch, inputs, where) as answer:

@@ -137,11 +137,11 @@ def recall_at_fpr(labels, scores, groups, n_groups, rate: float) -> Statistic:
         crossed = np.zeros(len(w), int)
         for piece in _pieces(len(w)):
             crossed[piece] = _crossed(w[piece], alarms[piece] * rate + 1e-4, owners, level)
-        thresholds = np.unique(crossed)
-        for chosen in (thresholds[piece] for piece in _pieces(len(thresholds))):
-            above = _above(-scores[positive], groups[positive], levels[chosen], n_groups)
-            for resample, column in zip(*_places(crossed, chosen), strict=True):
-                top[resample] = w[resample] @ above[:, column]
+        thresholds, which = np.unique(crossed, return_inverse=True)
+        for piece in _pieces(len(thresholds)):
+            above = _above(-scores[positive], groups[positive], levels[thresholds[piece]], n_groups)
+            for resample in np.flatnonzero(which // PIECE == piece.start // PIECE):
+                top[resample] = w[resample] @ above[:, which[resample] - piece.start]
         return np.where(alarms > 0, _ratio(top, w @ n_pos), np.nan)
 
     return value
@@ -155,19 +155,14 @@ def _pieces(count: int) -> list[slice]:
     return [slice(start, start + PIECE) for start in range(0, count, PIECE)]
 
 
-def _places(values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where values are among some ascending ones, and which of them each is."""
-    here = np.flatnonzero(np.isin(values, chosen))
-    return here, np.searchsorted(chosen, values[here])
-
-
 def _crossed(w: np.ndarray, bound: np.ndarray, owners: np.ndarray, level: np.ndarray) -> np.ndarray:
     """For each resample the first level (rows are in the order of theirs) at which the weight of the rows so far is above its bound; the last
     and one where there is none."""
     most = len(owners)
-    count = min(most, 200 + int(1.5 * most * bound.max() / max(1.0, w.sum(1).max() * most / max(1, w.shape[1]))))
+    # Rows weigh one on average, so that this is enough in nearly all cases; where it is not, more are looked at.
+    count = min(most, 200 + int(1.5 * bound.max()))
     while True:
-        # A level is whole or not there: the last one looked at may go on.
+        # The last level may be cut off here: one that is above the bound with some of its rows is so with all.
         reached = np.cumsum(w[:, owners[:count]], axis=1)
         over = reached > bound[:, None]
         if count == most or over.any(1).all():

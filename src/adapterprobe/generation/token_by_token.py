@@ -46,11 +46,10 @@ def token_by_token(
     settings = {"attention_mask": torch.ones_like(given), "pad_token_id": min(ends), "eos_token_id": sorted(ends)}
 
     def loop(model, input_ids, logits_processor, stopping_criteria, generation_config, **carried):
-        mode = str(getattr(generation_config.get_generation_mode(), "value", "")).rpartition(".")[2]
-        if input_ids.shape[0] != 1 or mode not in ("greedy_search", "sample") or not carried.get("use_cache"):
-            raise DataError(
-                f"{input_ids.shape[0]} rows by {mode or 'another way'}, use_cache={carried.get('use_cache')}: {ONE_REPLY}"
-            )
+        mode = generation_config.get_generation_mode().value
+        rows, cached = input_ids.shape[0], carried.get("use_cache")
+        if rows != 1 or mode not in ("greedy_search", "sample") or not cached:
+            raise DataError(f"{rows} rows by {mode}, use_cache={cached}: {ONE_REPLY}")
         kept = {name: carried[name] for name in ("past_key_values", "logits_to_keep") if name in carried}
         writer = _Writer(model, input_ids, logits_processor, stopping_criteria, generation_config.do_sample, kept)
         return _written(writer, set(ends), reading)
