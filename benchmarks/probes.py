@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from adapterprobe.engine import Engine
 from adapterprobe.probes.registry import available, fit_settings
-from adapterprobe.probes.select import Rows, select_probe
+from adapterprobe.probes.select import Rows, Search, select_probe
 from adapterprobe.prompts.contrast_pairs import pair_numbers
 from benchmarks.extraction import engine_pass
 from benchmarks.workload import Row, few_shot, model, ratio, side_by_side
@@ -86,7 +86,7 @@ def every_probe(encoded, states: np.ndarray) -> list[Row]:
     for name in available():
         layers = range(len(states)) if name in CHEAP else [15]
         began = time.perf_counter()
-        chosen = select_probe(name, states.__getitem__, layers, rows, STRENGTHS)
+        chosen = select_probe(name, states.__getitem__, layers, rows, Search(STRENGTHS))
         seconds = time.perf_counter() - began
         cheap += seconds if name in CHEAP else 0.0
         bar = {"gpp": 60, "gp": 60}.get(name)

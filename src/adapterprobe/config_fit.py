@@ -174,6 +174,11 @@ class SelectConfig(Stage):
         ge=0,
         description="0: layer and strength are chosen on the select split; k: by k folds of the groups that are fitted on",
     )
+    hold_out: Literal["groups", "wordings"] = Field(
+        default="groups",
+        description="of folds: groups, or wordings: each wording (template, format and system prompt) is left out too, and judged on "
+        "groups that are left out",
+    )
     rule: Literal["best", "one_se"] = Field(
         default="best",
         description="best: the highest AUROC; one_se: the strongest penalty, then the earliest layer, within one standard error "
@@ -200,6 +205,12 @@ class SelectConfig(Stage):
         if any(not 0 < share <= 1 for share in curve):
             raise ValueError(f"shares of a learning curve lie in (0, 1], got {curve}")
         return sorted(set(curve))
+
+    @model_validator(mode="after")
+    def _held_out_in_folds(self) -> SelectConfig:
+        if self.hold_out == "wordings" and not self.folds:
+            raise ValueError("select.hold_out=wordings is about folds; give select.folds (at least 2)")
+        return self
 
     @field_validator("folds", "nested")
     @classmethod
@@ -231,10 +242,25 @@ class ProbeConfig(Stage):
         default={}, description="parameters that are fixed, and not searched over"
     )
 
+    centre: Literal["training", "few", "own"] | None = Field(
+        default=None,
+        description="centre states within data set, polarity and prompt type, by their means alone. Rows of a new set are centred by the "
+        "sets of the training, by a few unlabelled rows of their own set (32, of other groups), or by all of its rows (own); null: "
+        "nothing is centred",
+    )
+    centre_scale: bool = Field(default=False, description="of centre: divide by each set's spread too")
+
     @property
     def label(self) -> str:
         """What tables call it."""
-        return self.name or self.probe
+        scaled = "-scaled" if self.centre_scale else ""
+        return self.name or (self.probe if self.centre is None else f"{self.probe}-centred-{self.centre}{scaled}")
+
+    @model_validator(mode="after")
+    def _scaled_with_centre(self) -> ProbeConfig:
+        if self.centre_scale and self.centre is None:
+            raise ValueError("centre_scale divides what is centred; give centre (training, few or own) too")
+        return self
 
 
 class EvaluateConfig(Stage):

@@ -9,7 +9,7 @@ import pytest
 
 from adapterprobe import probes
 from adapterprobe.cli import main
-from adapterprobe.config import RunConfig
+from adapterprobe.config import ProbeConfig, RunConfig
 from adapterprobe.config_files import to_yaml
 from adapterprobe.detectors.features import feature_spec
 from adapterprobe.errors import ConfigError, DataError
@@ -25,6 +25,9 @@ PROBES = [
     {"probe": "attention", "params": {"steps": 20}, "layers": "1-3"},
     {"probe": "logistic", "name": "wide", "features": "concat", "layers": "2-4"},
     {"probe": "logistic", "name": "steps", "features": "steps", "params": {"C": 0.1}},
+    {"probe": "logistic", "centre": "training", "centre_scale": True},
+    "layers_mean",
+    "stack",
     "GaussianNB",
     "never_fits",
 ]
@@ -63,7 +66,9 @@ def load(path):
 
 
 def test_every_probe_is_in_the_tables(finished):
-    names = {p if isinstance(p, str) else p.get("name", p["probe"]) for p in PROBES} - {"never_fits"}
+    specs = [ProbeConfig(probe=p) if isinstance(p, str) else ProbeConfig(**p) for p in PROBES]
+    names = {spec.label for spec in specs} - {"never_fits"}
+    assert "logistic-centred-training-scaled" in names
     frame = pd.read_parquet(finished / "out" / "predictions.parquet")
     arms = frame.dropna(subset=["probe"])
     assert set(arms["probe"]) == names
@@ -95,7 +100,7 @@ def test_saved_probes_score_as_in_the_run(finished, tmp_path, monkeypatch):
     """Every probe of every arm, read from its files, gives the prompts of the run the scores of its predictions."""
     monkeypatch.setenv("ADAPTERPROBE_CACHE", str(finished / "cache"))
     saved = sorted((finished / "out" / "probes").glob("*.json"))
-    assert len(saved) == 5 * 9
+    assert len(saved) == 5 * 12
     assert {probes.load_probe(path.with_suffix(""))[1]["axis"] for path in saved} == {"truth"}
     sent = pd.read_parquet(finished / "out" / "prompts.parquet").query("split == 'test'").iloc[::4]
     sent[["text", "condition", "prompt_id"]].rename(columns={"text": "prompt"}).to_parquet(tmp_path / "p.parquet")
@@ -110,7 +115,7 @@ def test_saved_probes_score_as_in_the_run(finished, tmp_path, monkeypatch):
         scale = max(1.0, np.abs(expected).max())
         np.testing.assert_allclose(got, expected, atol=2e-4 * scale, err_msg=f"{arm} {probe}")
         compared += 1
-    assert compared == 5 * 9
+    assert compared == 5 * 12
 
 
 def test_searches_come_out_of_the_cache(finished, tmp_path, monkeypatch):
@@ -236,3 +241,65 @@ def test_features_that_do_not_suit_are_refused():
             feature_spec(config.probe_specs[1], config, 12)
     with pytest.raises(ValueError, match="two probes have one name"):
         RunConfig(probes=["logistic", {"probe": "logistic"}])
+
+
+def test_wordings_left_out_and_sets_centred(tiny_folder, tmp_path, cache, capsys):
+    """A whole run whose layers are chosen over groups and wordings, with new sets centred in all three ways."""
+    config = small_config(
+        tiny_folder,
+        probes=["logistic", *({"probe": "logistic", "centre": way} for way in ("training", "few", "own"))],
+        seeds=[0],
+        select={"strengths": [0.1], "folds": 2, "hold_out": "wordings", "curve": [1.0]},
+        evaluate={
+            "resamples": 1000,
+            "shifts": ["negated"],
+            "coverage": 0.7,
+            "false_positive_rate": 0.3,
+            "directions": False,
+        },
+    )
+    (tmp_path / "run.yaml").write_text(to_yaml(config))
+    out = tmp_path / "out"
+    assert main(["run", str(tmp_path / "run.yaml"), "--out", str(out)]) == 0
+    frame = pd.read_parquet(out / "predictions.parquet").query("axis == 'truth' and arm == 'base+probe'")
+    by = {name: rows.set_index("prompt_id") for name, rows in frame.groupby("probe")}
+    assert set(by) == {"logistic", *(f"logistic-centred-{way}" for way in ("training", "few", "own"))}
+    # By its own rows a set's log-odds are centred where the probe's are on its training: their means agree over sets.
+    own, training = by["logistic-centred-own"], by["logistic-centred-training"]
+    sets = ["dataset", "condition", "template"]
+    odds = own.assign(odds=np.log(own["score"] / (1 - own["score"]))).query("split != 'calibrate'")
+    probe, _ = probes.load_probe(out / "probes" / "base+probe-logistic-centred-own-seed-0")
+    middle = float(probe.decision_function(probe.centre_[None])[0])
+    sizes = odds.groupby(sets).size()
+    means = odds.groupby(sets)["odds"].mean()[sizes >= 8]
+    assert len(means) > 4 and np.allclose(means, middle, atol=1e-3)
+    assert training.groupby(sets)["score"].mean().std() > 1e-3
+    selected = [s for s in load(out / "about.json")["selected"] if s["probe"] == "logistic"]
+    # Two folds of groups, four wordings, one penalty, five layers.
+    assert selected[0]["tried"] == 2 * 4 * 5
+    shifts = pd.read_parquet(out / "shifts.parquet")
+    assert set(shifts["shift"]) == {"negated"}
+    assert (
+        main(["pack", str(out), "--arm", "base+probe", "--probe", "logistic-centred-own", "--out", str(tmp_path / "d")])
+        == 2
+    )
+    assert "a detector scores each text by itself" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "pack",
+                str(out),
+                "--arm",
+                "base+probe",
+                "--probe",
+                "logistic-centred-training",
+                "--out",
+                str(tmp_path / "d"),
+            ]
+        )
+        == 0
+    )
+    argv = ["run", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "o2"), "--set", "elicit.templates=[ask]"]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "select.hold_out=wordings leaves one wording out" in error and "adapter off" not in error

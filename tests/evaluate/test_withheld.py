@@ -9,7 +9,7 @@ from adapterprobe.evaluate.results import evaluate
 from adapterprobe.evaluate.schema import WITHHELD
 from adapterprobe.evaluate.scores import Labels, predictions
 from adapterprobe.evaluate.verdict import parse_hypothesis
-from adapterprobe.probes.select import Rows, select_probe
+from adapterprobe.probes.select import Rows, Search, select_probe
 
 GROUPS = {"probe-train": 40, "select": 16, "calibrate": 16, "test": 50}
 WIDTH = 12
@@ -40,7 +40,9 @@ def simulated(seed: int, leak: float, reply: float):
     )
     fits = []
     for arm, states in (("base+probe", after), (WITHHELD, before)):
-        selection = select_probe("logistic", lambda _, states=states: states.astype(np.float32), [3], rows, [0.01, 1.0])
+        selection = select_probe(
+            "logistic", lambda _, states=states: states.astype(np.float32), [3], rows, Search([0.01, 1.0])
+        )
         fits.append(ArmFit(arm, "logistic", 0, selection, lambda _, states=states: states, rows))
     frame = pd.DataFrame(
         {

@@ -15,7 +15,7 @@ from adapterprobe import probes
 from adapterprobe.errors import CacheError, ConfigError, DataError
 from adapterprobe.probes.registry import search_space
 from adapterprobe.probes.scikit import ScikitProbe
-from adapterprobe.probes.select import Rows, select_probe
+from adapterprobe.probes.select import Rows, Search, select_probe
 from probes.planted import planted
 
 EACH = pytest.mark.parametrize("name", probes.available())
@@ -140,11 +140,13 @@ def test_selection_never_looks_at_judged_rows():
     conditions = np.where(np.arange(400) % 4 < 2, "truth", "lie")
     strengths = [0.01, 1.0]
     rows = rows_of(labels, conditions=conditions)
-    chosen = select_probe("logistic", layers.__getitem__, range(6), rows, strengths)
+    chosen = select_probe("logistic", layers.__getitem__, range(6), rows, Search(strengths))
     assert chosen.best.layer == 2 and chosen.tried == 12 and len(chosen.fits) == 6
     flipped = labels.copy()
     flipped[300:] = 1 - flipped[300:]
-    again = select_probe("logistic", layers.__getitem__, range(6), rows_of(flipped, conditions=conditions), strengths)
+    again = select_probe(
+        "logistic", layers.__getitem__, range(6), rows_of(flipped, conditions=conditions), Search(strengths)
+    )
     assert again.best.layer == 2 and np.array_equal(again.best.scores, chosen.best.scores)
 
 
@@ -155,7 +157,7 @@ def test_selection_by_folds_looks_at_fitted_rows_alone(name):
     elsewhere[200:] = np.random.default_rng(1).integers(0, 2, 200)
     rows = rows_of(elsewhere)
     quick = QUICK.get(name, {})
-    chosen = select_probe(name, layers.__getitem__, (2, 5), rows, [0.1], folds=3, params=quick)
+    chosen = select_probe(name, layers.__getitem__, (2, 5), rows, Search([0.1], folds=3), params=quick)
     assert chosen.best.layer == 2 and chosen.tried == 6 * len(search_space(name, [0.1]))
     # The judgement is that of scikit-learn's own cross-validation over the same folds.
     expected = cross_val_score(
@@ -168,7 +170,7 @@ def test_selection_by_folds_looks_at_fitted_rows_alone(name):
     )
     assert chosen.best.select_auroc == pytest.approx(expected.mean(), abs=2e-3)
     with pytest.raises(DataError, match="lower select.folds"):
-        select_probe(name, layers.__getitem__, [2], rows, [0.1], folds=99)
+        select_probe(name, layers.__getitem__, [2], rows, Search([0.1], folds=99))
 
 
 def test_selection_within_one_standard_error():
@@ -181,9 +183,9 @@ def test_selection_within_one_standard_error():
     strengths = [1e-3, 1e-2, 0.1]
     for folds in (0, 4):
         chosen = select_probe(
-            "logistic", layers.__getitem__, range(4), rows_of(labels), strengths, folds=folds, rule="one_se"
+            "logistic", layers.__getitem__, range(4), rows_of(labels), Search(strengths, folds=folds, rule="one_se")
         )
-        plain = select_probe("logistic", layers.__getitem__, range(4), rows_of(labels), strengths, folds=folds)
+        plain = select_probe("logistic", layers.__getitem__, range(4), rows_of(labels), Search(strengths, folds=folds))
         assert chosen.best.layer == 1 and chosen.best.error > 0
         assert chosen.best.select_auroc >= plain.best.select_auroc - max(fit.error for fit in chosen.fits)
         assert chosen.best.probe.C <= plain.fits[1].probe.C
@@ -192,20 +194,20 @@ def test_selection_within_one_standard_error():
 def test_selection_keeps_fixed_parameters():
     layers, labels = selection_problem()
     chosen = select_probe(
-        "logistic", layers.__getitem__, [2], rows_of(labels), [0.1, 1.0], params={"C": 0.5, "scale": False}
+        "logistic", layers.__getitem__, [2], rows_of(labels), Search([0.1, 1.0]), params={"C": 0.5, "scale": False}
     )
     assert chosen.tried == 1 and chosen.best.probe.get_params()["C"] == 0.5 and not chosen.best.probe.scale
     with pytest.raises(ConfigError, match="its parameters are"):
-        select_probe("logistic", layers.__getitem__, [2], rows_of(labels), [0.1], params={"gamma": 1})
+        select_probe("logistic", layers.__getitem__, [2], rows_of(labels), Search([0.1]), params={"gamma": 1})
 
 
 def test_selection_of_a_probe_that_uses_depth_and_pairs():
     layers, labels = selection_problem()
     stack = np.stack([layers[layer] for layer in range(6)], axis=1)
-    chosen = select_probe("conv", lambda layer: stack, [5], rows_of(labels), [0.1])
+    chosen = select_probe("conv", lambda layer: stack, [5], rows_of(labels), Search([0.1]))
     assert chosen.best.probe.depth_ == 6 and chosen.best.scores.shape == (400,)
     pairs = np.arange(400) // 2
-    chosen = select_probe("ranking", layers.__getitem__, [2], rows_of(labels, pairs=pairs), [0.1], folds=4)
+    chosen = select_probe("ranking", layers.__getitem__, [2], rows_of(labels, pairs=pairs), Search([0.1], folds=4))
     alone = probes.make("ranking", C=0.1).fit(layers[2][:200], labels[:200], pairs=pairs[:200])
     assert np.allclose(chosen.best.probe.direction_, alone.direction_)
 
@@ -214,15 +216,15 @@ def test_selection_refuses_what_cannot_be_fitted():
     layers, labels = selection_problem()
     layers[1][7, 3] = np.nan
     with pytest.raises(DataError, match=r"layer 1: 1 rows have NaN or infinite features \(first: row 7\)"):
-        select_probe("logistic", layers.__getitem__, range(3), rows_of(labels), [1.0])
+        select_probe("logistic", layers.__getitem__, range(3), rows_of(labels), Search([1.0]))
     with pytest.raises(DataError, match="only one class"):
-        select_probe("logistic", layers.__getitem__, [0], rows_of(np.ones(400, int)), [1.0])
+        select_probe("logistic", layers.__getitem__, [0], rows_of(np.ones(400, int)), Search([1.0]))
 
 
 def test_a_layer_that_is_the_same_everywhere_is_chance():
     layers, labels = selection_problem()
     layers[0][:] = 3.0
-    chosen = select_probe("logistic", layers.__getitem__, range(4), rows_of(labels), [1.0])
+    chosen = select_probe("logistic", layers.__getitem__, range(4), rows_of(labels), Search([1.0]))
     assert chosen.fits[0].constant and (chosen.fits[0].scores == 0.5).all() and chosen.best.layer == 2
     with pytest.raises(DataError, match="all 20 features are constant over 200 rows"):
-        select_probe("logistic", layers.__getitem__, [0], rows_of(labels), [1.0])
+        select_probe("logistic", layers.__getitem__, [0], rows_of(labels), Search([1.0]))

@@ -107,7 +107,7 @@ def projections(run: FittedRun) -> pd.DataFrame:
 
 
 def _without(X: np.ndarray, probe: Probe) -> np.ndarray:
-    direction = probe.direction
+    direction = probe.state_direction
     if direction is None or direction.shape != X.shape[1:]:
         return X
     along = unit(direction)

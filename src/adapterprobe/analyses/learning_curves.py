@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.detectors.search_cache import SearchJob
 from adapterprobe.errors import DataError
-from adapterprobe.probes.select import auroc_within, fold_masks
+from adapterprobe.probes.select import auroc_within, fitted_probes, fold_masks, scores_of
 from adapterprobe.progress import bar
 
 DRAWS = 5
@@ -46,7 +44,8 @@ def curve_records(run: FittedRun) -> list[dict]:
     mine = run.fits_of(seed=run.lowest_seed) if config.select.curve else []
     records = []
     for fit in _each(mine, "learning curves"):
-        best, rows = fit.selection.best, fit.rows
+        best, rows, spec = fit.selection.best, fit.rows, run.probe_configs[fit.probe]
+        how = SearchJob(spec, run.feature_specs[fit.probe], rows, config.select).how
         X = fit.features(best.layer)
         names = np.unique(rows.groups[rows.fit])
         for share in config.select.curve:
@@ -56,12 +55,12 @@ def curve_records(run: FittedRun) -> list[dict]:
             for _ in range(DRAWS if count < len(names) else 1):
                 chosen = rows.fit[np.isin(rows.groups[rows.fit], rng.permutation(names)[:count])]
                 try:
-                    probe: Any = clone(best.probe)
-                    probe.fit(X[chosen], rows.labels[chosen], **rows.extras(chosen))
+                    ((probe,), centring) = fitted_probes(spec.probe, [best.probe.get_params()], X, rows, chosen, how)
                 except ValueError:
                     # Too few rows for this probe, or one class alone.
                     continue
-                found.append(auroc_within(rows.labels[test], probe.decision_function(X[test]), rows.conditions[test]))
+                scores = scores_of(probe, X, rows, test, how, centring)
+                found.append(auroc_within(rows.labels[test], scores, rows.conditions[test]))
             if found:
                 records.append(
                     {
@@ -92,9 +91,9 @@ def nested_judgements(run: FittedRun) -> list[dict]:
         spec = run.probe_configs[fit.probe]
         probe_input = replace(run.feature_specs[fit.probe], kind="layer")
         values = []
-        for kept in fold_masks(fit.rows, config.select.nested):
+        for kept in fold_masks(fit.rows, config.select.nested).kept:
             rows = replace(fit.rows, fit=fit.rows.fit[kept])
-            select = config.select.model_copy(update={"folds": INNER})
+            select = config.select.model_copy(update={"folds": INNER, "hold_out": "groups"})
             try:
                 best = SearchJob(spec, probe_input, rows, select).search(fit.features).best
             except DataError:

@@ -8,6 +8,7 @@ from adapterprobe.activations import HiddenStates, TokenStates, record, record_t
 from adapterprobe.adapters.detect_head import head_layer
 from adapterprobe.analyses.fitted_run import FittedRun
 from adapterprobe.cache import digest
+from adapterprobe.detectors.centred import probabilities
 from adapterprobe.detectors.features import ActivationPair
 from adapterprobe.detectors.fit import ArmFit, head_detectors, own_detector
 from adapterprobe.evaluate.schema import BASELINES, HEAD
@@ -32,7 +33,8 @@ def rescored(run: FittedRun, ways: Mapping[str, Encoded]) -> dict[str, list[Dete
 def _recorded(run: FittedRun, name: str, encoded: Encoded, weights: str, fits: list[ArmFit], how: str) -> Recorded:
     """States at the layers that the fits look at, and tokens there if they look at tokens."""
     probe_input = run.feature_specs[run.main_probe]
-    chosen = sorted({f.selection.best.layer for f in fits} | set(probe_input.several))
+    best = {f.selection.best.layer for f in fits}
+    chosen = sorted(best.union(*(probe_input.seen(layer) for layer in best)))
     what = f"{name}, adapter {how}"
     head = head_layer(run.config.adapter, run.lm.structure.n_layers)
     single = {*(chosen if probe_input.kind != "tokens" else []), *([] if head is None else [head])}
@@ -55,6 +57,7 @@ def _detectors(run: FittedRun, encoded: Encoded, off: Recorded, on: Recorded, fi
             # A probe over tokens: in front of a reply only single states were recorded.
             continue
         view = views.get((fit.arm, seed)) or views[fit.arm, None]
-        scores = best.probe.predict_proba(probe_input.of(view)(best.layer))[:, 1]
+        seen = probe_input.of(view)(best.layer)
+        scores = probabilities(run.probe_configs[fit.probe], best.probe, seen, encoded.prompts)
         found.append(Detector(fit.arm, fit.probe, best.layer, seed, config.axes[0], scores))
     return [*found, *head_detectors(HEAD, {seed: run.adapters[seed].folder}, {seed: on[0]}, config.axes[0])]

@@ -10,6 +10,7 @@ import numpy as np
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.data.items import topic_of
 from adapterprobe.detectors.features import ActivationPair
+from adapterprobe.detectors.fit import all_rows, rows_for
 from adapterprobe.detectors.search_cache import SearchJob, fitted
 from adapterprobe.errors import DataError
 from adapterprobe.evaluate import statistics
@@ -36,18 +37,19 @@ def topics(run: FittedRun) -> Findings:
     seen = ActivationPair.of(run.base, {})
     view = seen.views()["base+probe", None]
     select = config.select.model_copy(update={"folds": FOLDS})
-    rows = run.main_fit("base+probe").rows
+    everything = all_rows(config, run.encoded)
     records: list[dict] = []
     specs = [spec for spec in config.probe_specs if run.feature_specs[spec.label].kind != "tokens"]
     with bar(len(names) * len(specs), "one topic left out", unit="search") as progress:
         for topic in names:
             judged = np.flatnonzero((datasets == topic) & (splits != "ood"))
             others = np.flatnonzero(
-                (datasets != topic) & (splits != "ood") & ~np.isin(rows.groups, rows.groups[judged])
+                (datasets != topic) & (splits != "ood") & ~np.isin(everything.groups, everything.groups[judged])
             )
             for spec in specs:
                 probe_input = run.feature_specs[spec.label]
-                job = SearchJob(spec, probe_input, replace(rows, fit=others, select=others[:0]), select)
+                rows = rows_for(spec, replace(everything, fit=others, select=others[:0]))
+                job = SearchJob(spec, probe_input, rows, select)
                 progress.update()
                 try:
                     selection, _ = fitted(job, probe_input.of(view), seen.key("base+probe", None), lambda: None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from adapterprobe.probes.features import FEATURES, Difference
 
 LayerFeatures = Callable[[int], np.ndarray]
 """Gives the features of a layer: rows x features, or rows x depth x features."""
-SEVERAL = 8
-"""Layers that a probe over several layers sees, where its configuration does not say."""
 TOKEN_LAYERS = 4
+REACH = 1
+"""Layers on either side whose states are averaged with a layer's own, for probes that look at neighbours."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,16 @@ class FeatureSpec:
 
     layers: tuple[int, ...]
     several: tuple[int, ...] = ()
-    """Layers that are seen together; then `layers` is the last of them alone."""
+    """Layers that are seen together; then `layers` is the last of them alone. Of kind `mean`: layers that are averaged at the one layer
+    of `layers`, or empty where each of them is averaged with its neighbours."""
     kind: str = "layer"
     deep: bool = False
     """Whether the depth axis is kept for the probe."""
 
     def of(self, view: LayerFeatures) -> LayerFeatures:
         """What the probe sees of an arm."""
+        if self.kind == "mean":
+            return lambda layer: np.mean([view(near) for near in self.seen(layer)], axis=0)
         if self.kind not in FEATURES:
             return view
 
@@ -46,6 +49,19 @@ class FeatureSpec:
 
         return together
 
+    def seen(self, layer: int) -> tuple[int, ...]:
+        """The layers whose states it looks at for its fit at a layer."""
+        if self.several:
+            return self.several
+        if self.kind != "mean":
+            return (layer,)
+        place = self.layers.index(layer)
+        return self.layers[max(0, place - REACH) : place + REACH + 1]
+
+    def at(self, layer: int) -> FeatureSpec:
+        """What it sees at one layer, without the others that were searched over."""
+        return replace(self, layers=(layer,), several=() if self.kind == "layer" else self.seen(layer))
+
 
 def feature_spec(spec: ProbeConfig, config: RunConfig, n_layers: int) -> FeatureSpec:
     """How a probe of a run looks.
@@ -54,7 +70,7 @@ def feature_spec(spec: ProbeConfig, config: RunConfig, n_layers: int) -> Feature
         ConfigError: unknown probe, layers that do not exist, or features that do not suit the probe.
     """
     depth = lookup(spec.probe).depth_of
-    kind = spec.features or {"layers": "concat", "tokens": "tokens"}.get(depth, "layer")
+    kind = spec.features or {"layers": "concat", "tokens": "tokens", "neighbours": "mean"}.get(depth, "layer")
     if (kind == "tokens") != (depth == "tokens"):
         raise ConfigError(
             f"probe '{spec.label}' cannot use features={kind}; "
@@ -64,15 +80,20 @@ def feature_spec(spec: ProbeConfig, config: RunConfig, n_layers: int) -> Feature
                 else "it looks at tokens: leave features out"
             )
         )
+    if (kind == "mean") != (depth == "neighbours"):
+        raise ConfigError(
+            f"probe '{spec.label}' sees the mean of neighbouring layers and nothing else; leave features out"
+        )
     layers = parse_states(spec.layers or config.select.layers, n_layers)
-    if kind == "layer":
-        return FeatureSpec(tuple(layers))
+    if kind in ("layer", "mean"):
+        return FeatureSpec(tuple(layers), kind=kind)
     if kind == "tokens":
         able = [layer for layer in layers if 0 < layer < n_layers]
         if not able:
             raise ConfigError(f"probe '{spec.label}' reads tokens at layers 1 to {n_layers - 1}, got {layers}")
         return FeatureSpec(tuple(able if spec.layers else _spread(able, TOKEN_LAYERS)), kind=kind)
-    chosen = tuple(layers if spec.layers else _spread(layers, SEVERAL))
+    most = lookup(spec.probe).most_layers
+    chosen = tuple(layers if spec.layers or most is None else _spread(layers, most))
     return FeatureSpec((chosen[-1],), chosen, kind, deep=depth == "layers")
 
 

@@ -13,16 +13,18 @@ import numpy as np
 from adapterprobe.activations import HiddenStates
 from adapterprobe.activations.in_memory import MemoryStates
 from adapterprobe.adapters.detect_head import load_head
-from adapterprobe.config import RunConfig
+from adapterprobe.config import ProbeConfig, RunConfig
 from adapterprobe.detectors.features import ActivationPair, FeatureSpec, LayerFeatures, feature_spec
 from adapterprobe.detectors.search_cache import SearchJob, fitted
-from adapterprobe.errors import DataError
+from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.evaluate.schema import BASELINES, FOLLOWUPS
 from adapterprobe.evaluate.scores import Detector
-from adapterprobe.probes.select import Rows, Selection
+from adapterprobe.probes import lookup
+from adapterprobe.probes.select import Rows, Selection, fold_masks
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.contrast_pairs import pair_numbers, polarities
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.prompts.prompt_sets import set_names, wordings
 from adapterprobe.prompts.token_labels import last_token_labels
 
 
@@ -158,7 +160,7 @@ def fit_arms(
                 features = probe_input.of(view(probe_input))
                 progress.set_postfix_str(f"{arm}, {spec.label}", refresh=False)
                 try:
-                    job = SearchJob(spec, probe_input, rows, config.select)
+                    job = SearchJob(spec, probe_input, rows_for(spec, rows), config.select)
                     selection, seconds = fitted(job, features, key, progress.update)
                     _check_scores(selection)
                 except DataError as error:
@@ -168,8 +170,28 @@ def fit_arms(
                     left_out.append({"arm": arm, "probe": spec.label, "seed": seed, "reason": str(error)})
                     continue
                 for repeat in adapted if seed is None else [seed]:
-                    fits.append(ArmFit(arm, spec.label, repeat, selection, features, rows, seconds))
+                    fits.append(ArmFit(arm, spec.label, repeat, selection, features, job.rows, seconds))
     return fits, left_out
+
+
+def rows_for(spec: ProbeConfig, rows: Rows) -> Rows:
+    """Rows as a probe takes them: with sets where it centres by them, or wants them itself."""
+    wanted = spec.centre is not None or "sets" in lookup(spec.probe).wants
+    return rows if wanted else replace(rows, sets=None)
+
+
+def check_search(config: RunConfig, encoded: Encoded) -> None:
+    """What can be known of the search before anything long begins.
+
+    Raises:
+        DataError: too few groups, or wordings, for its folds.
+        ConfigError: a probe that cannot be centred.
+    """
+    for spec in config.probe_specs:
+        if spec.centre and "sets" in lookup(spec.probe).wants:
+            raise ConfigError(f"probe '{spec.label}' centres by sets in its own way; leave probes' centre out")
+    if config.select.folds:
+        fold_masks(all_rows(config, encoded), config.select.folds, config.select.hold_out)
 
 
 def _check_scores(selection: Selection) -> None:
@@ -197,7 +219,7 @@ def refitted(
     probe_input = feature_spec(spec, config, states.off.layers[-1])
     seen = tokens if probe_input.kind == "tokens" and tokens else states
     features = probe_input.of(seen.views()[arm, seed])
-    rows = all_rows(config, encoded)
+    rows = rows_for(spec, all_rows(config, encoded))
     selection, seconds = fitted(
         SearchJob(spec, probe_input, rows, config.select), features, states.key(arm, seed), _nothing
     )
@@ -222,6 +244,8 @@ def all_rows(config: RunConfig, encoded: Encoded) -> Rows:
         polarity=polarities(prompts),
         weights=weights if (weights != 1).any() else None,
         token_labels=last_token_labels(encoded, config.select.tokens),
+        wordings=wordings(prompts),
+        sets=set_names(prompts),
     )
 
 

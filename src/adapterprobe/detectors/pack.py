@@ -96,10 +96,16 @@ def _chosen(scorer: Scorer, arm: str, probe: str | None) -> SavedDetector:
         if probe is not None:
             raise ConfigError(f"the arm {arm} has no probes; leave --probe out")
         return mine[0]
+    ways = {spec.label: spec.centre for spec in scorer.config.probe_specs}
     wanted = probe or (scorer.config.evaluate.probe if scorer.config.evaluate.probe in labels else labels[0])
     if wanted not in labels:
         raise ConfigError(
             f"the arm {arm} of the run has no probe '{wanted}'{nearest(wanted, labels)}; it has {', '.join(labels)}"
+        )
+    if ways[wanted] in ("few", "own"):
+        raise ConfigError(
+            f"the probe '{wanted}' centres rows by other rows of their set, and a detector scores each text by itself; pack one with "
+            f"centre=training or without centre ({', '.join(n for n in labels if ways[n] not in ('few', 'own')) or 'the run has none'})"
         )
     return next(d for d in mine if d.label == wanted)
 
@@ -140,7 +146,7 @@ def _record(scorer: Scorer, saved: SavedDetector, condition: str, name: str, fol
     rows = saved.calibrate
     seen = None
     if saved.probe_input is not None and saved.layer is not None:
-        spec = saved.probe_input
+        spec = saved.probe_input.at(saved.layer)
         seen = Seen(
             layer=saved.layer, several=spec.several, kind=spec.kind, deep=spec.deep, tokens=config.select.tokens
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,15 +40,24 @@ def encoded_for(record: DetectorRecord, lm: LanguageModel, prompts: Sequence[Pro
 
 
 def probed(
-    probe: Probe, probe_input: FeatureSpec, view: LayerFeatures, layer: int, what: str, remedy: str
+    probe: Probe,
+    probe_input: FeatureSpec,
+    view: LayerFeatures,
+    layer: int,
+    what: str,
+    remedy: str,
+    says: Callable[[Probe, np.ndarray], np.ndarray] = lambda probe, X: probe.predict_proba(X)[:, 1],
 ) -> np.ndarray:
     """Probabilities of label 1 that a saved probe gives what it sees at a layer.
+
+    Args:
+        says: how a probe gives them.
 
     Raises:
         CacheError: it cannot score (`what` it is, and the `remedy`).
     """
     try:
-        return probe.predict_proba(probe_input.of(view)(layer))[:, 1]
+        return says(probe, probe_input.of(view)(layer))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise CacheError(
             f"{what} cannot score ({type(error).__name__}: {str(error)[:160]}); it is damaged: {remedy}"

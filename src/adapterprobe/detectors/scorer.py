@@ -18,6 +18,7 @@ from adapterprobe.adapters.detect_head import SavedHead, load_head
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_run_config
+from adapterprobe.detectors.centred import probabilities
 from adapterprobe.detectors.features import ActivationPair, FeatureSpec, feature_spec
 from adapterprobe.detectors.fit import own_detector
 from adapterprobe.detectors.novelty import Novelty
@@ -73,7 +74,7 @@ class SavedDetector:
             return {self.layer}
         if self.probe_input is None or (self.reads_tokens and self.arm not in (WITHHELD, WITHHELD_ON)):
             return set()
-        return {self.layer, *self.probe_input.several}
+        return {self.layer, *self.probe_input.seen(self.layer)}
 
 
 class Scorer:
@@ -276,7 +277,12 @@ class Scorer:
         assert detector.probe_input is not None and detector.layer is not None
         what = f"the saved probe of {detector.name} in {self.folder}"
         remedy = "take the run from a copy, or run it again"
-        return probed(detector.probe, detector.probe_input, view, detector.layer, what, remedy)
+        (spec,) = (spec for spec in self.config.probe_specs if spec.label == detector.label)
+
+        def says(probe: Probe, X: np.ndarray) -> np.ndarray:
+            return probabilities(spec, probe, X, encoded.prompts)
+
+        return probed(detector.probe, detector.probe_input, view, detector.layer, what, remedy, says)
 
     def _tokens(self, encoded: Encoded, weights: str):
         wanted = sorted({d.layer for d in self.detectors if d.reads_tokens and d.layer is not None})

@@ -21,7 +21,7 @@ from adapterprobe.config import ProbeConfig, SelectConfig
 from adapterprobe.detectors.features import FeatureSpec, LayerFeatures
 from adapterprobe.probes import load_probe, lookup, save_probe
 from adapterprobe.probes.save import versions
-from adapterprobe.probes.select import LayerFit, Rows, Selection, select_probe
+from adapterprobe.probes.select import LayerFit, Rows, Search, Selection, select_probe
 from adapterprobe.progress import say
 
 
@@ -36,17 +36,16 @@ class SearchJob:
 
     def search(self, features: LayerFeatures, on_layer: Callable[[], object] = lambda: None) -> Selection:
         """See `select_probe`."""
-        select = self.select
         return select_probe(
-            self.spec.probe,
-            features,
-            self.probe_input.layers,
-            self.rows,
-            select.strengths,
-            on_layer,
-            select.folds,
-            select.rule,
-            self.spec.params,
+            self.spec.probe, features, self.probe_input.layers, self.rows, self.how, on_layer, self.spec.params
+        )
+
+    @property
+    def how(self) -> Search:
+        """How layer and setting are chosen."""
+        select = self.select
+        return Search(
+            select.strengths, select.folds, select.hold_out, select.rule, self.spec.centre, self.spec.centre_scale
         )
 
     def key(self, states: list[str]) -> str:
@@ -65,7 +64,8 @@ class SearchJob:
             [array.tolist() for array in (rows.labels, rows.conditions, rows.groups)],
             [None if array is None else array.tolist() for array in (rows.pairs, rows.polarity)],
             [None if array is None else array.tolist() for array in (rows.weights, rows.token_labels)],
-            [select.strengths, select.folds, select.rule],
+            [None if array is None else array.tolist() for array in (rows.wordings, rows.sets)],
+            [select.strengths, select.folds, select.hold_out, select.rule],
             [_code(), _source(self.spec.probe), versions(adapterprobe.probes.make(self.spec.probe))],
         )
 

@@ -25,7 +25,14 @@ from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, recorded_provenance, with_changes
 from adapterprobe.detectors.baselines import check_baselines, read_baselines
 from adapterprobe.detectors.features import feature_spec
-from adapterprobe.detectors.fit import ArmFit, fit_arms, head_detectors, own_detector, probe_detectors
+from adapterprobe.detectors.fit import (
+    ArmFit,
+    check_search,
+    fit_arms,
+    head_detectors,
+    own_detector,
+    probe_detectors,
+)
 from adapterprobe.detectors.judged_prompts import judged_prompts, sent_prompts
 from adapterprobe.detectors.token_features import token_layers, token_states
 from adapterprobe.engine import Engine
@@ -149,6 +156,7 @@ class _Stages:
             prompts, knowledge_prompts = prepare_prompts(config, questions, lm.tokenizer, lm.context_length)
             encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
             encoded = with_reads(encoded, config.read, lm.tokenizer)
+            check_search(config, encoded)
             engine = Engine(lm.model, lm.structure)
         hashes = {
             "prompts": digest([p.prompt_id for p in prompts]),

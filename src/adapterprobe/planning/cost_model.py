@@ -12,7 +12,7 @@ from adapterprobe.analyses.learning_curves import DRAWS, INNER
 from adapterprobe.analyses.steering import DOSES, MOST_PROMPTS, RANDOM
 from adapterprobe.config import RunConfig
 from adapterprobe.detectors.features import feature_spec
-from adapterprobe.detectors.fit import all_rows
+from adapterprobe.detectors.fit import all_rows, rows_for
 from adapterprobe.detectors.search_cache import SearchJob
 from adapterprobe.models import LanguageModel
 from adapterprobe.probes.select import settings_of
@@ -52,13 +52,13 @@ def statistics_seconds(
     fits = 0.0
     for spec in config.probe_specs:
         probe_input = feature_spec(spec, config, lm.structure.n_layers)
-        depth = {"layer": 0, "tokens": config.select.tokens}.get(probe_input.kind, len(probe_input.several))
+        depth = {"layer": 0, "mean": 0, "tokens": config.select.tokens}.get(probe_input.kind, len(probe_input.several))
         features = np.repeat(noise[:, None], depth, axis=1) if depth else noise
         if depth and not probe_input.deep and probe_input.kind != "tokens":
             features = features.reshape(len(noise), -1)
-        some = replace(probe_input, layers=probe_input.layers[:2], kind="layer")
+        some = replace(probe_input, layers=probe_input.layers[:2], kind="layer", several=())
         begun = time.perf_counter()
-        SearchJob(spec, some, rows, config.select).search(lambda layer, found=features: found)
+        SearchJob(spec, some, rows_for(spec, rows), config.select).search(lambda layer, found=features: found)
         layer = (time.perf_counter() - begun) / len(some.layers)
         # Two arms without an adapter, three with one for each seed, one of them of double width.
         fits += layer * len(probe_input.layers) * (2 + 4 * seeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from adapterprobe.probes.centring import SetCentring
 from adapterprobe.probes.input_checks import refuse_non_finite, validated
 
 
@@ -26,11 +28,25 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     probe_name: ClassVar[str] = ""
     wants: ClassVar[tuple[str, ...]] = ()
-    """What `_fit` takes beside X, y and weights: `pairs`, `polarity`, `token_labels`, or several of them."""
+    """What `_fit` takes beside X, y and weights: `pairs`, `polarity`, `sets`, `groups`, `token_labels`, or several of them."""
     depth_of: ClassVar[str] = ""
-    """What the middle axis of a three-dimensional X is, for probes that use it: `layers` or `tokens`."""
+    """What the middle axis of a three-dimensional X is, for probes that use it: `layers` or `tokens`. `neighbours`: it takes one state,
+    which is the mean of neighbouring layers' states."""
+    most_layers: ClassVar[int | None] = 8
+    """Of a probe over layers: how many it is given where its configuration does not say which; None: all."""
 
-    def fit(self, X, y, sample_weight=None, pairs=None, polarity=None, token_labels=None):
+    def fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        pairs=None,
+        polarity=None,
+        token_labels=None,
+        sets=None,
+        groups=None,
+        scaled=False,
+    ):
         """Fit on X (rows x features) and y (two classes).
 
         Args:
@@ -39,12 +55,24 @@ class Probe(ClassifierMixin, BaseEstimator):
                 with a wrong answer), negative where a row has no partner. Probes that do not want pairs pass over it.
             polarity: 1 for affirmative and -1 for negated rows.
             token_labels: rows x tokens, 0 or 1, where parts of a row have labels of their own; for probes over tokens.
+            sets: which set each row is of (a name or a number), such as its data set, polarity and wording. Features are then centred
+                set by set, by their means alone; see `centred_on` for rows of a new set. A probe that wants sets (`ttpd`) does with
+                them what its authors do.
+            groups: what each row is about; for probes that hold rows out in fitting (`stack`).
+            scaled: divide by each set's spread too.
 
         Raises:
             ValueError: NaN or infinite features, constant features, one class only, or shapes that do not match.
         """
+        own_sets = sets if "sets" in self.wants else None
+        centring = None
+        if sets is not None and own_sets is None:
+            centring = SetCentring.of(_as_rows(X), sets, scaled, self.depth_of == "tokens")
+            X = centring.apply(_as_rows(X), sets)
         X, coded = self._checked(X, y)
-        extras = self._extras(X, pairs=pairs, polarity=polarity, token_labels=token_labels)
+        extras = self._extras(
+            X, pairs=pairs, polarity=polarity, token_labels=token_labels, sets=own_sets, groups=groups
+        )
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight, dtype=np.float64)
             if sample_weight.shape != (len(X),):
@@ -57,7 +85,51 @@ class Probe(ClassifierMixin, BaseEstimator):
             if len(np.unique(coded)) < 2:
                 raise ValueError("sample_weight leaves rows of one class or none; both classes need a weight above 0")
         self._fit(X, coded, sample_weight, **extras)
+        self._centre(centring)
         return self
+
+    centre_: np.ndarray
+    centre_scale_: np.ndarray
+
+    def _centre(self, centring: SetCentring | None) -> None:
+        """Remember what new rows are centred by: what is known of the sets that were fitted on."""
+        for name in ("centre_", "centre_scale_"):
+            vars(self).pop(name, None)
+        if centring is not None:
+            self.centre_ = centring.centre
+            if centring.scale is not None:
+                self.centre_scale_ = centring.scale
+
+    @property
+    def is_centred(self) -> bool:
+        """Whether it was fitted on sets, each centred by its own mean."""
+        return "centre_" in vars(self)
+
+    def centred_on(self, X) -> Probe:
+        """The same probe for a new set: a copy that centres by these unlabelled rows (and scales by their spread, where it was fitted so)
+        instead of by the sets that it was fitted on.
+
+        Raises:
+            ValueError: it was not fitted on sets, or X is not finite or has another shape.
+        """
+        if not self.is_centred:
+            raise ValueError(
+                f"{type(self).__name__} was fitted without sets, so that it centres nothing; give fit sets"
+            )
+        X = _as_rows(X)
+        refuse_non_finite(X.reshape(len(X), -1))
+        if X.shape[1:] != self.centre_.shape:
+            raise ValueError(
+                f"rows of shape {X.shape[1:]} are no set of a probe that was fitted on {self.centre_.shape}"
+            )
+        scaled = "centre_scale_" in vars(self)
+        return self.centred_by(SetCentring.of(X, np.zeros(len(X), int), scaled, self.depth_of == "tokens"))
+
+    def centred_by(self, centring: SetCentring) -> Probe:
+        """The same probe, which centres new rows by what is known of other sets: a copy."""
+        found = copy.copy(self)
+        found._centre(centring)
+        return found
 
     def fit_soft(self, X, chance, sample_weight=None) -> Probe:
         """Fit on soft labels: each row counts for label 1 with weight `chance` and for label 0 with the rest.
@@ -75,7 +147,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         return self.fit(twice, labels, sample_weight=np.concatenate([weight * chance, weight * (1 - chance)]))
 
     def _extras(self, X: np.ndarray, **given) -> dict[str, np.ndarray | None]:
-        """Those of `pairs`, `polarity` and `token_labels` that this probe wants, checked."""
+        """Those of `pairs`, `polarity`, `sets`, `groups` and `token_labels` that this probe wants, checked."""
         found: dict[str, np.ndarray | None] = {}
         for name in self.wants:
             value = given[name]
@@ -121,8 +193,12 @@ class Probe(ClassifierMixin, BaseEstimator):
         return self._decide(self._new(X))
 
     def _new(self, X) -> np.ndarray:
-        """Checked features of new rows, double precision."""
+        """Checked features of new rows, double precision; centred where it was fitted on sets."""
         check_is_fitted(self)
+        if self.is_centred:
+            X = SetCentring(self.centre_, vars(self).get("centre_scale_"), {}, self.depth_of == "tokens").apply(
+                _as_rows(X)
+            )
         X = validated(self, self._flat(X), reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False)
         refuse_non_finite(X)
         return np.asarray(X, np.float64)
@@ -140,6 +216,12 @@ class Probe(ClassifierMixin, BaseEstimator):
     def direction(self) -> np.ndarray | None:
         """Where a probe is linear: the gradient of its log-odds by the features, towards label 1; else None."""
         return None
+
+    @property
+    def state_direction(self) -> np.ndarray | None:
+        """The same by the states that it is given, which it may divide by the spread of their set."""
+        direction = self.direction
+        return direction / self.centre_scale_ if direction is not None and "centre_scale_" in vars(self) else direction
 
     def _fit(self, X, y, sample_weight, **extras):
         raise TypeError(f"{type(self).__name__} does not define _fit")
@@ -159,7 +241,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         Args:
             kept: folds x rows, True where a fold fits on a row; the probes of the first fold come first. None: one
                 fit on all rows.
-            extras: `pairs`, `polarity`, `sample_weight` and `token_labels` of the rows.
+            extras: `pairs`, `polarity`, `sample_weight`, `token_labels` and `groups` of the rows, and `sets` for a probe that wants them.
 
         Raises:
             ValueError: weights for a method that has none.
@@ -194,8 +276,14 @@ def takes_weights(probe: type[Probe]) -> bool:
 class UnweightedProbe(Probe):
     """A probe whose method has no weights for rows."""
 
-    def fit(self, X, y, pairs=None, polarity=None):
+    def fit(self, X, y, pairs=None, polarity=None, sets=None, groups=None, scaled=False):
         """Fit on X (rows x features) and y (two classes); see `Probe.fit`, without weights."""
-        X, coded = self._checked(X, y)
-        self._fit(X, coded, None, **self._extras(X, pairs=pairs, polarity=polarity))
-        return self
+        return super().fit(X, y, pairs=pairs, polarity=polarity, sets=sets, groups=groups, scaled=scaled)
+
+
+def _as_rows(X) -> np.ndarray:
+    """X as an array of at least two dimensions, for what comes before the checks."""
+    X = np.asarray(X)
+    if X.ndim < 2 or not np.issubdtype(X.dtype, np.number):
+        raise ValueError(f"features must be numbers in rows x features, got shape {X.shape} of {X.dtype}")
+    return X

@@ -25,6 +25,7 @@ from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
 from adapterprobe.plugins import load_plugins
 from adapterprobe.probes.base import Probe
+from adapterprobe.probes.centring import SetCentring
 from adapterprobe.probes.scikit import scikit_probe
 
 P = TypeVar("P", bound="Probe")
@@ -93,6 +94,19 @@ def search_space(name: str, strengths: list[float]) -> list[dict]:
     return lookup(name).candidates(sorted(strengths))
 
 
-def fit_settings(name: str, settings: list[dict], X, y, kept=None, **extras) -> list[Probe]:
-    """The named probe fitted in every setting (and fold, see `Probe.fit_settings`)."""
-    return lookup(name).fit_settings(settings, X, y, kept, **extras)
+def fit_settings(
+    name: str, settings: list[dict], X, y, kept=None, centring: SetCentring | None = None, **extras
+) -> list[Probe]:
+    """The named probe fitted in every setting (and fold, see `Probe.fit_settings`).
+
+    Args:
+        centring: of `X`, which then needs `sets` among the extras. All rows of a set are centred alike in all folds: no label is looked
+            at.
+    """
+    cls = lookup(name)
+    if centring is not None:
+        X = centring.apply(X, extras.pop("sets"))
+    probes = cls.fit_settings(settings, X, y, kept, **extras)
+    for probe in probes:
+        probe._centre(centring)
+    return probes

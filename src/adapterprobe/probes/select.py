@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
@@ -13,7 +15,8 @@ from adapterprobe.errors import DataError
 from adapterprobe.evaluate import statistics
 from adapterprobe.evaluate.intervals import resample
 from adapterprobe.probes.base import ConstantFeatures, Probe
-from adapterprobe.probes.registry import fit_settings, make, search_space
+from adapterprobe.probes.centring import SetCentring, scores_by_set
+from adapterprobe.probes.registry import fit_settings, lookup, make, search_space
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Rows:
         labels: 0 or 1 for all rows; only those of the two splits are looked at.
         fit, select: indices of rows.
         conditions, groups, pairs, polarity: of all rows; the last two for probes that want them.
+        wordings: of all rows, in what words they ask: template, format and system prompt.
+        sets: of all rows, data set, polarity and prompt type: what features are centred within, where that is asked for.
         weights: how much each row counts in fitting, where they differ.
         token_labels: rows x tokens, 0 or 1, for probes over tokens that want them, where parts of a row are marked.
     """
@@ -73,12 +78,16 @@ class Rows:
     polarity: np.ndarray | None = None
     weights: np.ndarray | None = None
     token_labels: np.ndarray | None = None
+    wordings: np.ndarray | None = None
+    sets: np.ndarray | None = None
 
     def extras(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Pairs, polarity, weights and labels of tokens of some rows, where there are any."""
+        """Pairs, polarity, weights, sets, groups and labels of tokens of some rows, where there are any."""
         given = {
             "pairs": self.pairs,
             "polarity": self.polarity,
+            "sets": self.sets,
+            "groups": self.groups,
             "sample_weight": self.weights,
             "token_labels": self.token_labels,
         }
@@ -97,20 +106,40 @@ def auroc_within(labels: np.ndarray, scores: np.ndarray, conditions: np.ndarray)
     return float(np.mean(parts))
 
 
+@dataclass(frozen=True)
+class Search:
+    """How a probe's layer and setting are chosen.
+
+    Args:
+        strengths: of the penalty, that are tried.
+        folds: 0: on `Rows.select`; k: by k folds of the groups that are fitted on.
+        hold_out: of folds: `groups`, or `wordings`: each wording is left out too, and what is judged is asked in it about groups that
+            are left out.
+        rule: `best` or `one_se` (see `Selection.best`).
+        centre: features are centred within `Rows.sets`, and rows of new sets in this way (one of `WAYS`); None: they are not.
+        scale: and divided by each set's spread.
+    """
+
+    strengths: Sequence[float]
+    folds: int = 0
+    hold_out: str = "groups"
+    rule: str = "best"
+    centre: str | None = None
+    scale: bool = False
+
+
 def select_probe(
     name: str,
     features: Callable[[int], np.ndarray],
     layers: Sequence[int],
     rows: Rows,
-    strengths: list[float],
+    search: Search,
     on_layer: Callable[[], object] = lambda: None,
-    folds: int = 0,
-    rule: str = "best",
     params: Mapping[str, object] | None = None,
 ) -> Selection:
     """Fit a probe at every layer in every setting on `rows.fit`, judge it on `rows.select`.
 
-    With `folds`, it is judged inside `rows.fit` instead: each fold's groups by a fit on the others. The probe that is
+    With folds, it is judged inside `rows.fit` instead: each fold's groups (in each wording) by a fit on the others. The probe that is
     kept is fitted on all of `rows.fit` either way.
 
     Args:
@@ -122,8 +151,8 @@ def select_probe(
             Layers whose features are the same in all rows are at chance, unless all are such.
     """
     fits, tried, constant = [], 0, None
-    settings = settings_of(name, strengths, params)
-    masks = fold_masks(rows, folds) if folds else None
+    settings = settings_of(name, list(search.strengths), params)
+    folds = fold_masks(rows, search.folds, search.hold_out) if search.folds else None
     fit, labels = rows.fit, rows.labels
     for layer in layers:
         X = features(layer)
@@ -133,24 +162,28 @@ def select_probe(
                 f"layer {layer}: {bad.sum()} rows have NaN or infinite features (first: row {bad.argmax()})"
             )
         try:
-            probes = fit_settings(name, settings, X[fit], labels[fit], masks, **rows.extras(fit))
+            probes, centring = fitted_probes(
+                name, settings, X, rows, fit, search, None if folds is None else folds.kept
+            )
             tried += len(probes)
-            values = np.zeros((1 if masks is None else len(masks), len(settings)))
+            values = np.full((1 if folds is None else len(folds.kept), len(settings)), np.nan)
             for place, probe in enumerate(probes):
                 fold, setting = divmod(place, len(settings))
-                judged = rows.select if masks is None else fit[~masks[fold]]
-                scores = probe.decision_function(X[judged])
-                values[fold, setting] = auroc_within(labels[judged], scores, rows.conditions[judged])
-            means = values.mean(0)
+                judged = rows.select if folds is None else fit[folds.judged[fold]]
+                known = None if folds is None else fit[folds.kept[fold]]
+                scores = scores_of(probe, X, rows, judged, search, centring, known)
+                values[fold, setting] = _auroc_of_fold(labels, scores, rows.conditions, judged, folds)
+            means = _over_folds(values)
             # Ties go to the stronger penalty, which comes first.
             best = int(np.argmax(means))
-            error = _standard_error(values[:, best], masks, probes[best], X, rows) if rule == "one_se" else 0.0
-            if rule == "one_se":
+            one_se = search.rule == "one_se"
+            error = _standard_error(values[:, best], folds, probes[best], X, rows, search, centring) if one_se else 0.0
+            if one_se:
                 best = int(np.argmax(means >= means[best] - error))
-            if masks is None:
+            if folds is None:
                 probe = probes[best]
             else:
-                (probe,) = fit_settings(name, [settings[best]], X[fit], labels[fit], **rows.extras(fit))
+                ((probe,), centring) = fitted_probes(name, [settings[best]], X, rows, fit, search)
         except ConstantFeatures as error:
             constant = error
             # Nothing to fit on is nothing known: chance, and never chosen.
@@ -159,11 +192,80 @@ def select_probe(
             continue
         except ValueError as error:
             raise DataError(f"probe '{name}' cannot be fitted at layer {layer}: {error}") from error
-        fits.append(LayerFit(layer, probe, float(means[best]), probe.predict_proba(X)[:, 1], float(error)))
+        everywhere = expit(scores_of(probe, X, rows, np.arange(len(X)), search, centring))
+        fits.append(LayerFit(layer, probe, float(means[best]), everywhere, float(error)))
         on_layer()
     if all(fit.constant for fit in fits):
         raise DataError(f"probe '{name}' cannot be fitted at layer {layer}: {constant}")
-    return Selection(tuple(fits), tried, rule)
+    return Selection(tuple(fits), tried, search.rule)
+
+
+def fitted_probes(
+    name: str,
+    settings: list[dict],
+    X: np.ndarray,
+    rows: Rows,
+    chosen: np.ndarray,
+    search: Search,
+    kept: np.ndarray | None = None,
+) -> tuple[list[Probe], SetCentring | None]:
+    """The probe in every setting (and fold) on some rows, and what their features were centred by, if they were.
+
+    Args:
+        chosen: indices of rows; kept: folds x chosen rows (see `Probe.fit_settings`).
+
+    Raises:
+        ValueError: whatever the probe cannot be fitted on.
+    """
+    extras: dict[str, Any] = rows.extras(chosen)
+    if search.centre is None:
+        return fit_settings(name, settings, X[chosen], rows.labels[chosen], kept, **extras), None
+    assert rows.sets is not None
+    padded = lookup(name).depth_of == "tokens"
+    centring = SetCentring.of(X[chosen], rows.sets[chosen], search.scale, padded)
+    return fit_settings(name, settings, X[chosen], rows.labels[chosen], kept, centring, **extras), centring
+
+
+def scores_of(
+    probe: Probe,
+    X: np.ndarray,
+    rows: Rows,
+    judged: np.ndarray,
+    search: Search,
+    centring: SetCentring | None = None,
+    known: np.ndarray | None = None,
+) -> np.ndarray:
+    """Log-odds of some rows, each centred with its set where the probe was fitted so.
+
+    Args:
+        centring: of the sets that were fitted on; known: rows whose sets count as fitted on (None: all).
+    """
+    if search.centre is None or centring is None:
+        return probe.decision_function(X[judged])
+    assert rows.sets is not None
+    if known is not None:
+        here = set(np.unique(rows.sets[known]).tolist())
+        centring = replace(centring, sets={name: of for name, of in centring.sets.items() if name in here})
+    return scores_by_set(probe, X[judged], rows.sets[judged], search.centre, centring, rows.groups[judged])
+
+
+def _auroc_of_fold(
+    labels: np.ndarray, scores: np.ndarray, conditions: np.ndarray, judged: np.ndarray, folds: Folds | None
+) -> float:
+    """NaN where a cell of groups and wordings is too small to hold both classes; elsewhere that is an error."""
+    try:
+        return auroc_within(labels[judged], scores, conditions[judged])
+    except DataError:
+        if folds is None or not folds.crossed:
+            raise
+        return float("nan")
+
+
+def _over_folds(values: np.ndarray) -> np.ndarray:
+    """Mean over folds that could be judged."""
+    if np.isnan(values).all(0).any():
+        raise DataError("the rows that layers are chosen by have one class only; use more groups, or fewer folds")
+    return np.nanmean(values, 0)
 
 
 def settings_of(name: str, strengths: list[float], params: Mapping[str, object] | None = None) -> list[dict]:
@@ -183,13 +285,21 @@ def settings_of(name: str, strengths: list[float], params: Mapping[str, object] 
 
 
 def _standard_error(
-    by_fold: np.ndarray, masks: np.ndarray | None, probe: Probe, X: np.ndarray, rows: Rows, resamples: int = 200
+    by_fold: np.ndarray,
+    folds: Folds | None,
+    probe: Probe,
+    X: np.ndarray,
+    rows: Rows,
+    search: Search,
+    centring: SetCentring | None,
+    resamples: int = 200,
 ) -> float:
     """Of the AUROC that a setting is chosen by: over folds, or by resampling the groups of `select`."""
-    if masks is not None:
-        return float(by_fold.std(ddof=1) / np.sqrt(len(by_fold)))
+    if folds is not None:
+        judged = by_fold[np.isfinite(by_fold)]
+        return float(judged.std(ddof=1) / np.sqrt(len(judged))) if len(judged) > 1 else 0.0
     judged = rows.select
-    scores, labels = probe.decision_function(X[judged]), rows.labels[judged]
+    scores, labels = scores_of(probe, X, rows, judged, search, centring), rows.labels[judged]
     names, codes = np.unique(rows.groups[judged], return_inverse=True)
     parts = [
         statistics.auroc(labels[here], scores[here], codes[here], len(names))
@@ -202,11 +312,24 @@ def _standard_error(
     return float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
 
 
-def fold_masks(rows: Rows, folds: int) -> np.ndarray:
-    """Folds x rows of `rows.fit`: True where a fold fits on the row. A group is held out whole.
+@dataclass(frozen=True)
+class Folds:
+    """Folds x rows of `Rows.fit`: on which rows each fits, and by which it is judged.
+
+    Args:
+        crossed: groups and wordings are held out at once, so that some rows are in neither.
+    """
+
+    kept: np.ndarray
+    judged: np.ndarray
+    crossed: bool = False
+
+
+def fold_masks(rows: Rows, folds: int, hold_out: str = "groups") -> Folds:
+    """A group is held out whole; with `hold_out="wordings"` every wording is too, once beside each fold of groups.
 
     Raises:
-        DataError: fewer groups than folds.
+        DataError: fewer groups than folds, or wordings too few to leave one out.
     """
     mine = rows.groups[rows.fit]
     if len(np.unique(mine)) < folds:
@@ -214,4 +337,24 @@ def fold_masks(rows: Rows, folds: int) -> np.ndarray:
             f"{folds} folds need at least as many groups, {len(np.unique(mine))} are fitted on; lower select.folds"
         )
     split = GroupKFold(folds).split(rows.fit, rows.labels[rows.fit], mine)
-    return np.stack([np.isin(np.arange(len(rows.fit)), train) for train, _ in split])
+    kept = np.stack([np.isin(np.arange(len(rows.fit)), train) for train, _ in split])
+    if hold_out == "groups":
+        return Folds(kept, ~kept)
+    assert rows.wordings is not None
+    words = rows.wordings[rows.fit]
+    names = np.unique(words)
+    if len(names) < 2:
+        raise DataError(
+            f"select.hold_out=wordings leaves one wording out, and what is fitted on has {len(names)} ({', '.join(map(str, names))}); "
+            "give elicit.templates or elicit.system several, or use hold_out=groups"
+        )
+    asked = np.stack([words == name for name in names])
+    crossed = [(fold & ~word, ~fold & word) for fold in kept for word in asked]
+    usable = [
+        (fit, judged) for fit, judged in crossed if len(np.unique(rows.labels[rows.fit][fit])) == 2 and judged.any()
+    ]
+    if not usable:
+        raise DataError(
+            "no fold of groups and wordings leaves both classes to fit on; use more groups, or hold_out=groups"
+        )
+    return Folds(np.stack([fit for fit, _ in usable]), np.stack([judged for _, judged in usable]), crossed=True)
