@@ -15,7 +15,7 @@ from adapterprobe.config_data import DataConfig, ElicitConfig, ModelConfig, Read
 from adapterprobe.config_fit import RENAMED, AdapterConfig, EvaluateConfig, ProbeConfig, SelectConfig
 from adapterprobe.config_stage import LayerSpec, Stage
 from adapterprobe.readout import LINEAR_POOLS, ReadoutConfig
-from adapterprobe.types import AXES, DECEPTION, READ_FORMS
+from adapterprobe.types import AXES, CLAIM, DECEPTION, READ_FORMS
 
 __all__ = [
     "RENAMED",
@@ -136,8 +136,17 @@ class RunConfig(Stage):
 
     @model_validator(mode="after")
     def _reads_itself(self) -> RunConfig:
-        if self.data.negations and self.read.what != "statement":
-            raise ValueError("data.negations is for statements that are read by themselves (read.what=statement)")
+        if self.data.negations and (
+            self.read.what == "reply" or (self.read.what, self.data.form) == ("answer", "negated")
+        ):
+            raise ValueError(
+                "data.negations asks each question both ways, or denies each statement: it is for data.form=question (or statement) and for "
+                "statements that are read by themselves (read.what=statement)"
+            )
+        if self.data.negations and self.read.what == "answer" and self.data.form == "choice":
+            raise ValueError(
+                "data.negations: which of two answers is right has no negated twin; use data.form=question"
+            )
         if self.read.what == "answer":
             if self.elicit.format == "auto":
                 raise ValueError("elicit.format=auto is for replies (read.what=reply); name a format")
@@ -217,7 +226,15 @@ class RunConfig(Stage):
     @property
     def axes(self) -> tuple[str, ...]:
         """The label axes that its detectors are judged against; the first is what they are made for."""
-        return {"answer": AXES, "statement": AXES[:1], "reply": (DECEPTION,)}[self.read.what]
+        found = {"answer": AXES, "statement": AXES[:1], "reply": (DECEPTION,)}[self.read.what]
+        return (*found, CLAIM) if self.data.negations else found
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms in which its data sets are asked: its own, and with `data.negations` its negated twin."""
+        if not self.data.negations:
+            return (self.form,)
+        return (self.form, "bare_negated" if self.read.what == "statement" else "negated")
 
     def reading(self, name: str) -> ReadConfig:
         """How one of its data sets is read; files go by their path or by their name alone."""

@@ -88,7 +88,8 @@ class DataConfig(Stage):
     )
     negations: bool = Field(
         default=False,
-        description="where statements are read (read.what=statement), built-in facts are denied too: both polarities stand in every split",
+        description="both polarities stand in every split: questions are asked the other way round too (is it so, is it not so, is it false "
+        "that), and of statements that are read by themselves (read.what=statement) built-in facts are denied",
     )
     data_seed: int = Field(default=0, ge=0, description="decides groups, wrong objects, templates, demonstrations")
     shares: dict[str, float] = Field(

@@ -294,6 +294,12 @@ class EvaluateConfig(Stage):
     false_positive_rate: float = Field(
         default=0.1, gt=0, le=0.5, description="wanted rate of false alarms; its threshold is guaranteed, or refused"
     )
+    base_rate: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="share of label 1 that is assumed of new data, for thresholds that are fixed on unlabelled rows of them",
+    )
     adapter_controls: bool = Field(
         default=True,
         description="hold the lowest seed's adapter against noise of its norm, and against one trained on shuffled labels (costs "

@@ -12,6 +12,8 @@ REPORTED_SPLITS = ("calibrate", "test", "ood")
 """Splits that predictions are written for; adapters, probes and layers never see them."""
 
 AXES = ("truth", "instructed", "behaviour", "lie")
+CLAIM = "claim"
+"""The axis of what is claimed, where both polarities are asked: label 1 is a true claim, whichever answer to the question is true."""
 DECEPTION = "deception"
 """The axis of replies: label 1 is a deceptive one, and a higher score means more deceptive."""
 TEMPLATE_ROLES = ("train", "tune", "judge", "belief")

@@ -133,7 +133,11 @@ def test_the_preset_on_a_tiny_model(tiny_folder, tmp_path, cache):
         argv += ["--set", setting]
     assert main(argv) == 0
     frame = pd.read_parquet(tmp_path / "g" / "predictions.parquet")
-    assert set(frame["axis"]) == {"truth"} and set(frame["read"]) == {"statement"} and set(frame["pool"]) == {"last"}
+    assert (
+        set(frame["axis"]) == {"truth", "claim"}
+        and set(frame["read"]) == {"statement"}
+        and set(frame["pool"]) == {"last"}
+    )
     text = (tmp_path / "g" / "report.md").read_text()
     table = text.partition("## A topic left out: AUROC")[2].partition("##")[0]
     for topic in ("capitals", "elements", "animals", "average"):
@@ -144,5 +148,5 @@ def test_the_preset_on_a_tiny_model(tiny_folder, tmp_path, cache):
 def test_the_preset_reads_statements():
     config = read_config("geometry")
     assert config.read.what == "statement" and config.data.negations and len(config.data.train) == 6
-    with pytest.raises(ValueError, match="negations is for statements"):
-        RunConfig.model_validate({"data": {"negations": True}})
+    with pytest.raises(ValueError, match="asks each question both ways, or denies each statement"):
+        RunConfig.model_validate({"data": {"negations": True}, "read": {"what": "reply"}})

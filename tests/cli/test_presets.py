@@ -58,6 +58,7 @@ def test_presets_are_the_logs_experiments():
         "truth",
         "told-to-lie",
         "liar",
+        "answers",
         "liars",
         "opposite",
         "log",

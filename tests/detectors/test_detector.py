@@ -20,6 +20,7 @@ from adapterprobe.detectors.bundle_record import read_record
 from adapterprobe.detectors.detector import Detector, score_all
 from adapterprobe.detectors.pack import pack
 from adapterprobe.errors import CacheError, ConfigError, DataError, ModelError, OutputError
+from adapterprobe.evaluate.thresholds import Scored
 from adapterprobe.models import load_model
 
 STATEMENTS = ["Paris is the capital of France", "Lima is the capital of Norway", "Oslo is the capital of Norway"]
@@ -275,6 +276,32 @@ def test_calibrated_on_benign_inputs(packed, lm, tmp_path, capsys):
         and "benign inputs are above it" in capsys.readouterr().out
     )
     assert main([*argv, "--false-positive-rate", "1.5"]) == 2 and "at most 0.5, got 1.5" in capsys.readouterr().err
+
+
+def test_calibrated_on_unlabelled_inputs(packed, lm, tmp_path, capsys):
+    d = Detector.load(packed / "off", lm)
+    mixed = [f"City {n} is the capital of land {n}" for n in range(60)]
+    scores = d.score(mixed)["score"].to_numpy()
+    rare, common = (d.calibrate(mixed, 0.3, base_rate=rate).threshold for rate in (0.02, 0.6))
+    known = d.record.calibration
+    own = Scored(np.array(known.scores), np.array(known.labels), np.array(known.groups))
+    recall = (own.scores[own.labels == 1] > own.negative_threshold(0.3)).mean()
+    for found, base_rate in ((rare, 0.02), (common, 0.6)):
+        above = base_rate * recall + (1 - base_rate) * 0.3
+        assert abs((scores > found.value).mean() - above) <= 1 / 60 + 1e-9
+        assert found.benign is None and "no rate is promised" in found.how
+    with pytest.raises(ConfigError, match="above 0 and below 1, got 1"):
+        d.calibrate(mixed, 0.3, base_rate=1.0)
+    with pytest.raises(DataError, match="got per=conversation"):
+        d.calibrate(mixed, 0.3, "conversation", base_rate=0.1)
+    with pytest.raises(DataError, match="too few to know its recall at a rate of 0.01"):
+        d.calibrate(mixed, 0.01, base_rate=0.1)
+    file = tmp_path / "mixed.csv"
+    pd.DataFrame({"statement": mixed}).to_csv(file, index=False)
+    argv = ["calibrate", str(packed / "off"), str(file), "--model", str(lm.source), "--out", str(tmp_path / "c")]
+    assert main([*argv, "--false-positive-rate", "0.3", "--base-rate", "0.02"]) == 0
+    assert read_record(tmp_path / "c").threshold == rare and "no rate is promised" in capsys.readouterr().out
+    assert main([*argv, "--base-rate", "0"]) == 2 and "above 0 and below 1, got 0" in capsys.readouterr().err
 
 
 def test_bad_input(packed, finished_run, lm, tmp_path, monkeypatch, capsys):

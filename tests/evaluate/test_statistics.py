@@ -182,7 +182,7 @@ def test_bad_hypotheses(text):
 
 class _Stub:
     def __init__(self, truth, condition):
-        self.example, self.condition = type("E", (), {"truth": truth}), condition
+        self.example, self.condition = type("E", (), {"truth": truth, "form": "question"}), condition
         self.instructed = truth if condition == "truth" else not truth
 
 

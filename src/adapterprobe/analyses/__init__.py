@@ -17,12 +17,14 @@ from adapterprobe.analyses.directions import directions
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.analyses.guarantees import guarantees
 from adapterprobe.analyses.learning_curves import learning_curves
+from adapterprobe.analyses.polarity import polarity
 from adapterprobe.analyses.poolings import poolings
 from adapterprobe.analyses.probe_controls import probe_controls
 from adapterprobe.analyses.reply_tokens import reply_tokens
 from adapterprobe.analyses.rewordings import rewordings
 from adapterprobe.analyses.steering import steering
 from adapterprobe.analyses.swapped_replies import swapped_replies
+from adapterprobe.analyses.thresholds import thresholds
 from adapterprobe.analyses.topics import topics
 from adapterprobe.analyses.uncertainty import uncertainty
 from adapterprobe.output_folder import write_json, write_parquet
@@ -46,10 +48,12 @@ ANALYSES = [
     Analysis("asked otherwise", rewordings),
     Analysis("replies swapped", swapped_replies),
     Analysis("poolings", poolings),
+    Analysis("answers and claims", polarity),
     Analysis("one topic left out", topics),
     Analysis("replies token by token", reply_tokens),
     Analysis("what the adapter changes", adapter_effects),
     Analysis("calibration and guarantees", guarantees),
+    Analysis("thresholds", thresholds),
     Analysis("what the model will say", answer_prediction),
     Analysis("uncertainty", uncertainty),
     Analysis("learning curves", learning_curves),

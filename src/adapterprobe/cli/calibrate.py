@@ -9,6 +9,7 @@ from adapterprobe.terminal import echo
 
 EPILOG = """examples:
   adapterprobe calibrate detectors/mine benign.jsonl --false-positive-rate 0.05 --out detectors/calibrated
+  adapterprobe calibrate detectors/mine traffic.jsonl --base-rate 0.02 --out detectors/calibrated
   adapterprobe calibrate detectors/mine chats.jsonl --per conversation --out detectors/monitor
 
 The threshold is the lowest whose rate of false alarms is surely (95 %) below the one asked for, on traffic like the file's. Per
@@ -40,6 +41,13 @@ def add(commands) -> None:
         default="row",
         help="what an alarm is about (default: row, which is one reply)",
     )
+    parser.add_argument(
+        "--base-rate",
+        type=float,
+        metavar="X",
+        help="FILE is unlabelled, and this share of it should be alarms; the rate of false alarms then holds as far as the detector's recall "
+        "carries over",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the calibrated detector")
     add_detector_model_options(parser)
     parser.set_defaults(go=go)
@@ -52,9 +60,12 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.detectors.bundle_folder import free_folder
     from adapterprobe.detectors.detector import Detector
     from adapterprobe.errors import DataError
+    from adapterprobe.evaluate.thresholds import check_base_rate
     from adapterprobe.small_files import as_path
 
     check_rate(args.false_positive_rate)
+    if args.base_rate is not None:
+        check_base_rate(args.base_rate)
     out = free_folder(args.out)
     rows = []
     for line, row in open_file(as_path(args.file, DataError)).rows:
@@ -62,9 +73,12 @@ def go(args: argparse.Namespace) -> None:
             raise DataError(f"{args.file}: row {line} {row}; mend it or leave it out")
         rows.append(dict(row))
     detector = Detector.load(args.detector, args.model, verify=not args.no_verify)
-    calibrated = detector.calibrate(rows, args.false_positive_rate, args.per)
+    calibrated = detector.calibrate(rows, args.false_positive_rate, args.per, args.base_rate)
     calibrated.save(out)
     found = calibrated.threshold
+    if args.base_rate is not None:
+        echo(f"alarm above {found.value:.4f}: by {found.how}\ndetector: {out}")
+        return
     echo(
         f"alarm above {found.value:.4f}: {found.alarms} of {found.benign} benign inputs are above it; with a confidence of 95 % the rate is below "
         f"{found.upper:.3g} (asked for: {found.rate:g})\ndetector: {out}"

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from adapterprobe.adapters.detect_head import SavedHead, load_head
 from adapterprobe.detectors import live
-from adapterprobe.detectors.alarms import FixedThreshold, fixed_threshold
+from adapterprobe.detectors.alarms import FixedThreshold, check_rate, fixed_threshold
 from adapterprobe.detectors.bundle_folder import free_folder, whole_folder
 from adapterprobe.detectors.bundle_record import (
     ADAPTER,
@@ -39,6 +39,7 @@ from adapterprobe.errors import CacheError, DataError, ModelError
 from adapterprobe.evaluate.calibration import calibrator, enough
 from adapterprobe.evaluate.conformal import alarm_threshold, answers, needed
 from adapterprobe.evaluate.schema import ANSWERS
+from adapterprobe.evaluate.thresholds import Scored, check_base_rate, unlabelled_threshold
 from adapterprobe.models import LanguageModel, load_model, wrap_model
 from adapterprobe.models.gguf import DEFAULT_NAME
 from adapterprobe.probes import Probe, load_probe
@@ -267,18 +268,25 @@ class Detector:
         benign: Inputs,
         false_positive_rate: float = 0.01,
         per: Literal["row", "reply", "conversation"] = "row",
+        base_rate: float | None = None,
     ) -> Detector:
-        """The same detector with the threshold that benign inputs fix (see `fixed_threshold`).
+        """The same detector with the threshold that benign inputs fix (see `fixed_threshold`), or unlabelled ones whose share of alarms is
+        known (see `unlabelled_threshold`).
 
         Args:
             benign: inputs none of which is to be an alarm.
             false_positive_rate: share of benign inputs that may be alarms; holds with a confidence of 95 %.
             per: `row` (or `reply`): the score of each input; `conversation`: the highest score over all of the assistant's turns, so that an
                 alarm over the whole conversation, wherever one stops, keeps the rate.
+            base_rate: the inputs are unlabelled, and this share of them should be alarms. Nothing is promised then: the rate holds as far
+                as the detector's recall carries over.
 
         Raises:
             DataError: too few inputs (says how many more).
+            ConfigError: an impossible rate or base rate.
         """
+        if base_rate is not None:
+            return self._changed(threshold=self._by_base_rate(benign, false_positive_rate, per, base_rate))
         scores = self.conversation_scores(benign) if per == "conversation" else self.score(benign)["score"].to_numpy()
         fixed: FixedThreshold = fixed_threshold(scores, false_positive_rate)
         threshold = Threshold(
@@ -291,6 +299,29 @@ class Detector:
             per=per,
         )
         return self._changed(threshold=threshold)
+
+    def _by_base_rate(self, inputs: Inputs, rate: float, per: str, base_rate: float) -> Threshold:
+        check_rate(rate)
+        check_base_rate(base_rate)
+        if per != "row":
+            raise DataError(
+                f"a base rate is the share of rows that should be alarms, got per={per}; leave one of them out"
+            )
+        known = self.record.calibration
+        own = Scored(np.array(known.scores), np.array(known.labels), np.array(known.groups))
+        at = own.negative_threshold(rate)
+        if at is None:
+            raise DataError(
+                f"the detector was made with {len(np.unique(own.groups))} groups that calibrate, too few to know its recall at a rate of {rate:g} "
+                f"(at least {needed(rate)} with negatives); give benign inputs without a base rate"
+            )
+        recall = float((own.scores[own.labels == 1] > at).mean())
+        value = unlabelled_threshold(self.score(inputs)["score"].to_numpy(), rate, base_rate, recall)
+        how = (
+            f"unlabelled rows, of which {base_rate:g} should be alarms and the recall should be {recall:.2f} as on the run's own; no rate is "
+            "promised"
+        )
+        return Threshold(value=value, how=how, rate=rate)
 
     def conversation_scores(self, conversations: Inputs) -> np.ndarray:
         """The highest score over all of the assistant's turns, each read with what stands before it.

@@ -133,7 +133,8 @@ class RowPrompter:
         self.template = fit[0]
         pool = "demos-held-out"
         rng = np.random.default_rng([config.data.data_seed, *owner.encode(), *pool.encode()])
-        self.demos = draw_demo_sets(questions.pools[owner, pool], elicit.shots, elicit.demo_sets, pool, rng)[:1]
+        shown = [example for example in questions.pools[owner, pool] if example.form == config.form]
+        self.demos = draw_demo_sets(shown, elicit.shots, elicit.demo_sets, pool, rng)[:1]
         chosen = system_prompts(elicit.system)
         self.systems = {
             c: systems_for(chosen, c, judged=True)[:1] for c in elicit.conditions if chosen and c != "neutral"

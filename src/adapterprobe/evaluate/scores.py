@@ -12,7 +12,7 @@ import pandas as pd
 from adapterprobe.errors import ModelError, OutputError
 from adapterprobe.evaluate.schema import AXES_WITH_ANSWER, COLUMNS, READ_COLUMNS
 from adapterprobe.readout import ReadoutConfig
-from adapterprobe.types import AXES, DECEPTION, REPORTED_SPLITS, Prompt
+from adapterprobe.types import AXES, CLAIM, DECEPTION, NEGATED, REPORTED_SPLITS, Prompt
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Labels:
         behaviour = answered_positive.astype(float)
         lie = np.where(known, (behaviour != truth).astype(float), np.nan)
         axes = dict(zip(AXES, (truth, instructed, behaviour, lie), strict=True))
+        denied = np.array([p.example.form in NEGATED for p in prompts], bool)
         # Of a reply the question is whether it deceives, so its positive choice says so.
-        return cls(axes | {DECEPTION: truth}, answered_positive)
+        return cls(axes | {CLAIM: np.where(denied, 1 - truth, truth), DECEPTION: truth}, answered_positive)
 
     def score(self, detector: Detector, axis: str) -> np.ndarray:
         """The detector's score for an axis: higher means label 1."""

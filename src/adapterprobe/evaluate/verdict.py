@@ -20,7 +20,7 @@ from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate.intervals import IDENTICAL
 from adapterprobe.evaluate.schema import ARMS, HEAD, WITHHELD, WITHHELD_ON
 from adapterprobe.hints import nearest
-from adapterprobe.types import AXES, DECEPTION
+from adapterprobe.types import AXES, CLAIM, DECEPTION
 
 LEVEL = 0.05
 POWER = 0.8
@@ -50,7 +50,7 @@ def parse_hypothesis(
         ConfigError: not of that form, or no such arm or axis.
     """
     match = re.fullmatch(
-        rf"\s*(\S+)\s*>\s*(\S+)\s+on\s+(test|ood)(?:\s+for\s+({'|'.join((*AXES, DECEPTION))}))?\s*", text
+        rf"\s*(\S+)\s*>\s*(\S+)\s+on\s+(test|ood)(?:\s+for\s+({'|'.join((*AXES, CLAIM, DECEPTION))}))?\s*", text
     )
     if not match:
         raise ConfigError(f"hypothesis '{text}' not understood; expected for example 'adapter+probe > adapter on ood'")

@@ -21,6 +21,7 @@ from adapterprobe.probes import (
     stack,
     token_logistic,
     ttpd,
+    two_directions,
     vae,
 )
 from adapterprobe.probes.base import Probe, UnweightedProbe
@@ -62,5 +63,6 @@ __all__ = [
     "stack",
     "token_logistic",
     "ttpd",
+    "two_directions",
     "vae",
 ]

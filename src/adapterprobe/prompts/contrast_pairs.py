@@ -15,7 +15,8 @@ def pair_numbers(prompts: Sequence[Prompt]) -> np.ndarray:
 
     That one of each pair is true is known of how questions are made; which one is not looked at by what uses the numbers.
     """
-    if any(prompt.example.form == "bare_negated" for prompt in prompts):
+    forms = {prompt.example.form for prompt in prompts}
+    if forms & set(NEGATED) and not forms <= set(NEGATED):
         return _with_negations(prompts)
     waiting: dict[tuple, list[int]] = {}
     numbers, count = np.full(len(prompts), -1), 0
@@ -44,14 +45,15 @@ def pair_numbers(prompts: Sequence[Prompt]) -> np.ndarray:
 
 
 def _with_negations(prompts: Sequence[Prompt]) -> np.ndarray:
-    """Of statements and their negations: two that say and deny the same are a pair (Burns et al. 2023, section 2.2). One of them is
-    true, whatever it is about."""
+    """Of both polarities: a statement and its negation, or a question and the same the other way round, are a pair (Burns et al. 2023, section
+    2.2). Of one of them the positive choice is true, whatever it is about."""
     waiting: dict[tuple, list[int]] = {}
     numbers, count = np.full(len(prompts), -1), 0
     for row, prompt in enumerate(prompts):
         example = prompt.example
-        denies = example.form == "bare_negated"
+        denies = example.form in NEGATED
         same = (prompt.split, topic_of(example.dataset), example.group, example.texts.get("answer"))
+        same += (prompt.condition, prompt.format, prompt.system_prompt)
         partners = waiting.get((*same, not denies, not example.truth), [])
         if partners:
             numbers[[partners.pop(0), row]] = count

@@ -61,10 +61,11 @@ def prepare_questions(config: RunConfig) -> Questions:
         train, ood = read_together(config, train, ood)
     check_dataset_names([dataset.name for dataset in (*train, *ood)])
     if config.read.what == "answer":
-        for dataset in train:
-            tested_templates(config, dataset, own=True)
-        for dataset in ood:
-            tested_templates(config, dataset, own=False)
+        for form in config.forms:
+            for dataset in train:
+                tested_templates(config, dataset, own=True, form=form)
+            for dataset in ood:
+                tested_templates(config, dataset, own=False, form=form)
     else:
         check_reading(config, [*train, *ood])
     sides = {group: side for dataset in train for group, side in dataset.label_sides().items()}
@@ -197,11 +198,10 @@ def _examples(
     dataset: ExampleSource, groups: Iterable[str], config: RunConfig, made: Questions | None = None
 ) -> list[Example]:
     groups = list(groups)
-    found = dataset.examples(groups, config.form, config.data.data_seed, config.data.wrong)
-    if config.data.negations:
-        found += dataset.examples(groups, "bare_negated", config.data.data_seed, config.data.wrong)
+    data, forms = config.data, config.forms
+    found = [e for form in forms for e in dataset.examples(groups, form, data.data_seed, data.wrong)]
     if made is not None and isinstance(dataset, Relation):
-        lost = dataset.size(groups) - len(found) // (4 if config.data.negations else 2)
+        lost = dataset.size(groups) - len(found) // (2 * len(forms))
         if lost:
             reasons = made.dropped.setdefault(dataset.name, {})
             reason = "facts whose object could not be as often wrong as right"
@@ -209,11 +209,13 @@ def _examples(
     return found
 
 
-def tested_templates(config: RunConfig, dataset: ExampleSource, own: bool, role: str | None = None) -> list[Template]:
+def tested_templates(
+    config: RunConfig, dataset: ExampleSource, own: bool, role: str | None = None, form: str | None = None
+) -> list[Template]:
     """Templates of tested prompts. Those that the configuration names must serve the data sets of training (`own`); one
-    that is only judged, and has the texts of none of them, keeps its own."""
-    names, form = config.elicit.templates, config.data.form
-    if names is None or own:
+    that is only judged, and has the texts of none of them, keeps its own, and so does the negated twin (`form`) that they do not serve."""
+    names, form = config.elicit.templates, form or config.data.form
+    if names is None or (own and form == config.data.form):
         return templates_for(dataset, form, names, role=role)
     fit = []
     for name in names:

@@ -44,30 +44,33 @@ def prepare_prompts(
         elicit.shots, elicit.belief_draws, elicit.format, seed, config.data.wrong, tokenizer
     )
     chosen = system_prompts(elicit.system)
-    sets: dict[tuple[str, str], list[DemoSet]] = {}
+    sets: dict[tuple[str, str, str], list[DemoSet]] = {}
 
     def owner_of(dataset: str, pool: str) -> str:
         """Whose demonstrations stand beside a data set's questions."""
         return dataset if (dataset, pool) in questions.pools else first
 
-    def demos(dataset: str, pool: str) -> tuple[ExampleSource, list[DemoSet]]:
+    def demos(dataset: str, pool: str, form: str) -> tuple[ExampleSource, list[DemoSet]]:
+        """Demonstrations that ask as the tested questions of this form do."""
         owner = owner_of(dataset, pool)
-        if (owner, pool) not in sets:
+        if (owner, pool, form) not in sets:
             rng = np.random.default_rng([seed, *owner.encode(), *pool.encode()])
             name = pool if owner == first else f"{owner}-{pool}"
-            sets[owner, pool] = draw_demo_sets(questions.pools[owner, pool], elicit.shots, elicit.demo_sets, name, rng)
-        return questions.datasets[owner], sets[owner, pool]
+            name = name if form == config.data.form else f"{name}-{form}"
+            shown = [example for example in questions.pools[owner, pool] if example.form == form]
+            sets[owner, pool, form] = draw_demo_sets(shown, elicit.shots, elicit.demo_sets, name, rng)
+        return questions.datasets[owner], sets[owner, pool, form]
 
     prompts: list[Prompt] = []
     belief = KnowledgePrompts()
     for split, examples in questions.examples.items():
         judged = split in JUDGED
         systems = {c: systems_for(chosen, c, judged) for c in elicit.conditions if chosen and c != "neutral"}
-        for name in dict.fromkeys(example.dataset for example in examples):
-            mine = [example for example in examples if example.dataset == name]
+        for name, form in dict.fromkeys((example.dataset, example.form) for example in examples):
+            mine = [example for example in examples if (example.dataset, example.form) == (name, form)]
             dataset = questions.datasets[name]
-            templates = tested_templates(config, dataset, name in questions.trained, ROLES[split])
-            owner, shown = demos(name, "demos-held-out" if judged else "demos")
+            templates = tested_templates(config, dataset, name in questions.trained, ROLES[split], form)
+            owner, shown = demos(name, "demos-held-out" if judged else "demos", form)
             prompts += make_prompts(
                 mine,
                 split,
@@ -81,6 +84,9 @@ def prepare_prompts(
                 systems,
                 demo_templates(templates, owner, dataset),
             )
+            if form != config.data.form:
+                # What a group knows is asked once, in both polarities where that is needed.
+                continue
             if split in ("calibrate", *JUDGED) or (learned and split in ("adapter-train", "select")):
                 prompter = owner_of(name, "demos-belief")
                 pool = sorted({example.group for example in questions.pools[prompter, "demos-belief"]})

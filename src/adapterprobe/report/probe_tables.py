@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from adapterprobe.evaluate.thresholds import BENIGN, CARRIED, UNLABELLED, WORST
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
@@ -85,6 +86,7 @@ def sections(run: RunResults) -> list[Section]:
         _calibration(run),
         _coverage(run),
         _alarms(run),
+        _thresholds(run),
         _soft(run),
         _flagging(run),
         _curve(run),
@@ -170,6 +172,43 @@ def _alarms(run: RunResults) -> Section:
     if refused:
         text += " Refused: " + "; ".join(sorted(refused)) + "."
     return Section("A threshold with a guarantee", None, pd.DataFrame(rows) if rows else None, text)
+
+
+WAYS = {
+    CARRIED: "carried: set by the run's own negatives",
+    WORST: "worst case: the highest that a training relation asks for when it is left out",
+    UNLABELLED: "unlabelled rows of the new data, with the assumed base rate",
+    BENIGN: "benign rows of the new data",
+}
+"""What the report calls ways of fixing a threshold, in the order of what they need."""
+
+
+def _thresholds(run: RunResults) -> Section | None:
+    records = [r for r in run.probes.get("thresholds", []) if r["split"] == "ood" or r["way"] != WORST]
+    rate, rows, refused = run.config.evaluate.false_positive_rate, [], set()
+    for arm in dict.fromkeys(r["arm"] for r in records if r["arm"] in ("base", "adapter", *COMPARED)):
+        for way, words in WAYS.items():
+            mine = [r for r in records if r["arm"] == arm and r["way"] == way]
+            row = {"arm": arm, "fixed by": words}
+            for r in mine:
+                if "refused" in r:
+                    refused.add(f"{way}: {r['refused']}")
+                    continue
+                recall = "" if r["recall"] is None else f"; recall {r['recall']:.2f}"
+                row[f"{r['dataset']} ({r['split']})"] = (
+                    f"{r['false_alarms']:.2f} [{r['low']:.2f}, {r['high']:.2f}]{recall}"
+                )
+            if len(row) > 2:
+                rows.append(row)
+    if not rows:
+        return None
+    text = (
+        f"{rate:.0%} of {run.classes[0]} rows may be above it: what was got, of the lowest seed's main probe. Intervals are exact, each group "
+        f"one draw. Rows of new data are judged by thresholds that other groups of them fixed; base rate {run.config.evaluate.base_rate:g}."
+    )
+    if refused:
+        text += " Refused: " + "; ".join(sorted(refused)) + "."
+    return Section("Thresholds on data never trained on", None, pd.DataFrame(rows).fillna("–"), text)
 
 
 def _soft(run: RunResults) -> Section | None:

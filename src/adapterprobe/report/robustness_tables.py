@@ -9,6 +9,7 @@ from adapterprobe.evaluate.schema import WITHHELD_OF
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
+from adapterprobe.types import CLAIM
 
 
 def explained(run: RunResults) -> dict[str, list[str]]:
@@ -69,6 +70,21 @@ def shifts_table(run: RunResults) -> pd.DataFrame:
             for r in run.challenge["shifts"]
         ]
     )
+
+
+def polarity_table(run: RunResults) -> pd.DataFrame:
+    """Of every detector whose questions were asked both ways: AUROC for the truth of the answer and of the claim."""
+    records = run.challenge.get("polarity", [])
+    rows: dict[tuple, dict] = {}
+    for r in records:
+        row = rows.setdefault(
+            (r["split"], r["arm"], r["probe"]), {"split": r["split"], "arm": r["arm"], "probe": r["probe"] or "–"}
+        )
+        what = "claim" if r["axis"] == CLAIM else "answer"
+        row[f"{what}, {r['polarity']}"] = f"{r['auroc']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
+    table = pd.DataFrame(list(rows.values()))
+    # Of affirmed questions the two are the same, of negated ones the opposite.
+    return table.drop(columns=[c for c in ("claim, affirmed", "claim, negated") if c in table])
 
 
 def answers_table(run: RunResults) -> pd.DataFrame:
