@@ -99,6 +99,12 @@ class AdapterConfig(Stage):
         ge=0,
         description="weight of KL from the base model over the rest of the vocabulary, so that it stays",
     )
+    group_dro: float = Field(
+        default=0.0,
+        ge=0,
+        description="step size of weights that rise with the loss of a data set x polarity x prompt type, so that the worst is learned for "
+        "(Sagawa et al. 2020, algorithm 1; theirs is 0.01), and stopped by; 0: all rows count alike",
+    )
     kl_text_weight: float = Field(
         default=0.0,
         ge=0,

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from test_run_replies import chatty, rows, write
 
 from adapterprobe.adapters.detect_head import load_head
 from adapterprobe.cli import main
@@ -14,6 +13,7 @@ from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate.schema import HEAD
 from adapterprobe.evaluate.verdict import parse_hypothesis
 from adapterprobe.probes import lookup
+from chats import chatty, rows, write
 from conftest import small_config
 
 SMALL = ("evaluate.resamples=1000", "data.min_groups=4", "select.curve=[]", "select.strengths=[0.01,1.0]", "seeds=[0]")

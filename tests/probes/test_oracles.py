@@ -22,7 +22,7 @@ from adapterprobe.probes.newton import standardise
 from adapterprobe.probes.pairs import paired
 from adapterprobe.probes.registry import fit_settings
 from adapterprobe.probes.uncertainty import entropy, of_latent
-from probes.planted import planted
+from planted import planted
 
 
 def cosine(a, b):

@@ -16,7 +16,7 @@ from adapterprobe.errors import CacheError, ConfigError, DataError
 from adapterprobe.probes.registry import search_space
 from adapterprobe.probes.scikit import ScikitProbe
 from adapterprobe.probes.select import Rows, Search, select_probe
-from probes.planted import planted
+from planted import planted
 
 EACH = pytest.mark.parametrize("name", probes.available())
 

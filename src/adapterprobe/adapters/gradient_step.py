@@ -13,6 +13,7 @@ from adapterprobe.adapters.attach import trainable
 from adapterprobe.adapters.batch_losses import batch_losses
 from adapterprobe.adapters.batching import parts_of
 from adapterprobe.adapters.detect_head import head_of
+from adapterprobe.adapters.group_dro import GroupWeights
 from adapterprobe.adapters.neutral_text_drift import text_divergence
 from adapterprobe.adapters.nonfinite import NonFinite, explain
 from adapterprobe.adapters.objectives import Targets, rest_divergence
@@ -54,6 +55,8 @@ class Stepper:
     neutral: Sequence[tuple[int, ...]]
     rows: int
     scale: float = 1.0
+    robust: GroupWeights | None = None
+    """Weights of the prompts' groups, where the worst of them is trained for."""
 
     def __post_init__(self) -> None:
         self.parameters = list(trainable(self.wrapped).values())
@@ -119,6 +122,8 @@ class Stepper:
     def _accumulate(self, passes: list[Batch], number: int) -> float:
         count = sum(len(part.rows) for part in passes)
         summed = 0.0
+        if self.robust is not None:
+            self.robust.begin()
         for part in self._mine(passes):
             summed += self._one(part, count)
         if sharded() and len(processes.mine(passes)) < -(-len(passes) // processes.count()):
@@ -135,6 +140,9 @@ class Stepper:
         base = self._base_logits(part) if self.config.kl_vocab_weight else None
         with self._losses(part, logits=base is not None) as found:
             whole = found.losses.sum()
+            if self.robust is not None:
+                whole = (found.losses * self.robust.of(part.rows, found.losses.device)).sum()
+                self.robust.observe(part.rows, found.losses)
             if base is not None:
                 assert found.logits is not None
                 kept = rest_divergence(base, found.logits, self._asked_for(part))

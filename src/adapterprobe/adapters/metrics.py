@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from adapterprobe.adapters.batch_losses import batch_losses
@@ -34,3 +35,15 @@ def measure(
         "accuracy": right / len(encoded),
         "coverage": coverage / len(encoded),
     }
+
+
+@torch.no_grad()
+def prompt_losses(
+    engine: Engine, encoded: Encoded, targets: Targets, config: AdapterConfig, head: DetectHead | None = None
+) -> np.ndarray:
+    """The objective's loss of every prompt, in their order."""
+    found = np.zeros(len(encoded))
+    for batch in engine.plan(encoded.ids):
+        with batch_losses(engine, batch, encoded, targets, config, head) as here:
+            found[list(batch.rows)] = here.losses.float().cpu().numpy()
+    return found

@@ -24,6 +24,10 @@ def check_adapter(config: AdapterConfig) -> None:
         DataError: neutral text that cannot be read.
     """
     check_kind(config)
+    if config.group_dro and processes.count() > 1:
+        raise ConfigError(
+            f"adapter.group_dro weighs groups by the losses of one process, and {processes.count()} are at work; train in one, or leave it out"
+        )
     check_trackers(config.track)
     neutral_paragraphs(config.neutral_text)
     for setting in unused(config):

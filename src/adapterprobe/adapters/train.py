@@ -19,7 +19,8 @@ from adapterprobe.adapters.checkpoint import load_checkpoint, save_checkpoint
 from adapterprobe.adapters.detect_head import head_of
 from adapterprobe.adapters.fused_lora import fused_lora
 from adapterprobe.adapters.gradient_step import LARGEST_SCALE, Stepper, adapter_off_eval
-from adapterprobe.adapters.metrics import measure
+from adapterprobe.adapters.group_dro import GroupWeights
+from adapterprobe.adapters.metrics import measure, prompt_losses
 from adapterprobe.adapters.objectives import Targets, make_targets, needs_base
 from adapterprobe.adapters.on_off import adapter_merged
 from adapterprobe.adapters.optimizer import Optimiser
@@ -30,6 +31,7 @@ from adapterprobe.engine.outcomes import answer_logprobs
 from adapterprobe.errors import ModelError
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.encoded import Encoded
+from adapterprobe.prompts.prompt_sets import set_names
 
 SAVE_EVERY = 5.0
 """Seconds between checkpoints inside an epoch: what a stopped training may lose."""
@@ -92,6 +94,8 @@ class _Training:
         self.stepper = Stepper(
             wrapped, engine, train, targets_of(wrapped, engine, train, config), config, neutral, config.micro_batch
         )
+        if config.group_dro:
+            self.stepper.robust = GroupWeights(set_names(train.prompts), config.group_dro)
         self.select_targets = targets_of(wrapped, engine, select, config)
         fixed = sum(int(where.sum()) for where in self.optimiser.fixed.values())
         self.result = TrainResult(sum(tensor.numel() for tensor in self.start.values()) - fixed)
@@ -174,6 +178,8 @@ class _Training:
             optimiser.step()
             if self.allocation:
                 self.allocation.after_step(optimiser)
+            if stepper.robust is not None:
+                stepper.robust.update()
             count = sum(len(batch.rows) for batch in batches)
             place.summed, place.seen, place.skipped = place.summed + summed, place.seen + count, 0
             self.log(optimiser.taken, {"train/loss": summed / count})
@@ -197,6 +203,9 @@ class _Training:
         place, result, config = self.place, self.result, self.config
         with adapter_merged(self.wrapped):
             now = measure(self.engine, self.select, self.select_targets, config, head_of(self.wrapped))
+        if config.group_dro:
+            now["worst_set_loss"] = self._worst_set_loss()
+        judged_by = now.get("worst_set_loss", now["loss"])
         if not math.isfinite(now["loss"]):
             raise ModelError(
                 f"after epoch {place.epoch + 1} the loss on select is not finite; lower adapter.lr, or use "
@@ -208,11 +217,18 @@ class _Training:
         result.steps, result.micro_batch = self.optimiser.taken, self.stepper.rows
         self.log(self.optimiser.taken, {f"select/{name}": value for name, value in now.items()})
         progress.set_postfix(shown(result))
-        if now["loss"] < place.best_loss or not config.early_stopping:
-            self.best, place.best_loss, result.best_epoch = self.optimiser.weights(), now["loss"], place.epoch
+        if judged_by < place.best_loss or not config.early_stopping:
+            self.best, place.best_loss, result.best_epoch = self.optimiser.weights(), judged_by, place.epoch
         result.stopped_early = place.epoch < self.epochs and place.epoch - result.best_epoch >= config.patience
         place.steps, place.summed, place.seen = 0, 0.0, 0
         self._save()
+
+    def _worst_set_loss(self) -> float:
+        """The highest mean loss of a set of prompts that training is stopped by."""
+        with adapter_merged(self.wrapped):
+            losses = prompt_losses(self.engine, self.select, self.select_targets, self.config, head_of(self.wrapped))
+        names = set_names(self.select.prompts)
+        return max(float(losses[names == name].mean()) for name in np.unique(names))
 
     def _refuse_unmoved(self) -> None:
         now = self.optimiser.weights()
@@ -231,6 +247,8 @@ class _Training:
         tensors = self.optimiser.state() | {f"best.{name}": tensor for name, tensor in self.best.items()}
         if self.allocation:
             tensors |= self.allocation.state()
+        if self.stepper.robust is not None:
+            tensors |= self.stepper.robust.state()
         state = {
             "taken": self.optimiser.taken,
             "skipped": self.optimiser.skipped,
@@ -250,5 +268,7 @@ class _Training:
         self.best = {name: tensors[f"best.{name}"] for name in self.start}
         if self.allocation:
             self.allocation.load(tensors)
+        if self.stepper.robust is not None:
+            self.stepper.robust.load(tensors)
         self.stepper.rows, self.stepper.scale = state["rows"], state["scale"]
         self.place, self.result = Progress(**state["place"]), TrainResult(**state["result"])
