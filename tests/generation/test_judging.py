@@ -13,6 +13,7 @@ from adapterprobe.errors import ConfigError, DataError, ModelError
 from adapterprobe.generation import judging
 from adapterprobe.generation.asked import Asked
 from adapterprobe.generation.judging import ASKED, Grader, ModelJudge, ServerJudge, check_judge
+from adapterprobe.generation.remembered import RememberedJudge
 from adapterprobe.generation.scenarios import Scenario, read_scenarios
 from adapterprobe.types import Message
 
@@ -142,6 +143,8 @@ def test_free_scenarios_become_lies_and_honest_replies(address, tiny_folder, tmp
     monkeypatch.setattr(ModelJudge, "letters", lambda self, texts: ["B"] * len(texts))
     assert main(here) == 2 and "holds none of the 4 facts true" in capsys.readouterr().err
     monkeypatch.setattr(ModelJudge, "letters", lambda self, texts: ["A"] * len(texts))
+    assert main(here) == 2, "what it answered is kept"
+    (tmp_path / "m.judged.jsonl").unlink()
     assert main(here) == 0
     assert json.loads((tmp_path / "m.yield.json").read_text())["judge"]["name"] == "tiny-llama"
     assert main([*argv, "--out", str(tmp_path / "x.jsonl"), "--judge", "http://127.0.0.1:9/v1"]) == 2
@@ -149,3 +152,41 @@ def test_free_scenarios_become_lies_and_honest_replies(address, tiny_folder, tmp
     path.write_text(json.dumps(rows[0] | {"yes": True}) + "\n")
     with pytest.raises(DataError, match="leave one of them out"):
         read_scenarios(str(path))
+
+
+class Counted:
+    """A judge that notes what it is asked, and may be stopped."""
+
+    name = key = "counted"
+
+    def __init__(self, stop_after=None):
+        self.asked, self.stop_after = [], stop_after
+
+    def letters(self, texts):
+        if self.stop_after is not None and len(self.asked) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.asked += texts
+        return ["B" if text.endswith("3") else None if text.endswith("5") else "A" for text in texts]
+
+
+def test_a_judge_is_asked_once_whatever_stops_it(tmp_path):
+    path = tmp_path / "replies.judged.jsonl"
+    texts = [f"text {n}" for n in range(30)]
+    first = Counted(stop_after=16)
+    with pytest.raises(KeyboardInterrupt):
+        RememberedJudge(first, path).letters(texts)
+    assert len(first.asked) == 16
+    # The last line was cut off in the middle.
+    whole = path.read_text()
+    path.write_text(whole[:-9])
+    second = Counted()
+    found = RememberedJudge(second, path).letters([*texts, texts[0]])
+    assert second.asked == texts[15:], "the torn one, and those that were never asked"
+    assert found == [*Counted().letters(texts), "A"]
+    third = Counted()
+    assert RememberedJudge(third, path).letters(texts) == found[:30] and not third.asked
+    # Another judge is another opinion.
+    other = Counted()
+    other.key = "other"
+    RememberedJudge(other, path).letters(texts)
+    assert len(other.asked) == 30

@@ -50,6 +50,11 @@ class Judge(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def key(self) -> str:
+        """What its answers hang on: two that share it answer alike."""
+        ...
+
     def letters(self, texts: Sequence[str]) -> list[str | None]:
         """None where it answers anything else."""
         ...
@@ -65,6 +70,10 @@ class ModelJudge:
     @property
     def name(self) -> str:
         return self.lm.name
+
+    @property
+    def key(self) -> str:
+        return self.lm.fingerprint
 
     @torch.no_grad()
     def letters(self, texts: Sequence[str]) -> list[str | None]:
@@ -119,6 +128,10 @@ class ServerJudge:
     @property
     def name(self) -> str:
         return f"{self.model} at {self.url}"
+
+    @property
+    def key(self) -> str:
+        return self.name
 
     def letters(self, texts: Sequence[str]) -> list[str | None]:
         with ThreadPoolExecutor(TOGETHER) as pool:

@@ -17,6 +17,7 @@ from adapterprobe.generation.grading import Graded
 from adapterprobe.generation.instructions import chosen_instructions
 from adapterprobe.generation.judging import Grader, Judge, ModelJudge, ServerJudge, is_server
 from adapterprobe.generation.planned import PromptWriter, ReplyPrompt, deal
+from adapterprobe.generation.remembered import RememberedJudge, judged_path
 from adapterprobe.generation.rows import Journal, Reply, both_kinds, repeating, row_of
 from adapterprobe.generation.scenarios import Scenario, read_scenarios
 from adapterprobe.generation.writers import MakeWriters, TransformersWriters, Writers, model_as_asked
@@ -85,6 +86,8 @@ def generate(
     part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if judge is not None:
+            judge = RememberedJudge(judge, judged_path(out))
         with locked_file(part, out) as file:
             done = _Generation(config, lm, writer, prompts, part, file, plan, Grader(judge), writers).run(out)
         return done

@@ -22,14 +22,16 @@ from adapterprobe.adapters.optimizer import Optimiser
 from adapterprobe.adapters.train import targets_of
 from adapterprobe.engine import Batch, Engine, LowerBlockCache
 from adapterprobe.errors import ModelError
+from adapterprobe.evaluate.schema import FOLLOWUPS
 from adapterprobe.models import LanguageModel
 from adapterprobe.planning.cost_model import challenge_seconds, statistics_seconds
 from adapterprobe.planning.memory import adapted_weights, counted, free_memory, size_of, watched
 from adapterprobe.progress import say
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.knowledge_prompts import KnowledgePrompts, Rounds
+from adapterprobe.prompts.unrelated_questions import questions_behind, unrelated_questions
 
-TRIED_PASSES, TRIED_STEPS, TRIED_TEXTS = 4, 6, 3
+TRIED_PASSES, TRIED_STEPS, TRIED_TEXTS, TRIED_ROWS = 4, 6, 3, 40
 ALLOCATOR = 0.15
 """What the C library's allocator holds beside what is in use after many passes of different lengths, as a share (seen: 0.04
 to 0.24)."""
@@ -91,6 +93,8 @@ class Trial:
         elif self.lowest:
             self.seconds["layers below the adapter"] = self.tokens * per_token * below
         self.seconds["train adapters"] = seeds * trained
+        if self.whole and (self.config.evaluate.stranger or self.config.evaluate.baselines):
+            self.seconds["judges that see no state"] = self._baseline_tokens() * per_token
         if self.whole:
             self.seconds["what detectors are held against"] = challenge_seconds(
                 self.config, self.encoded, self.tokens, trained, per_token, below
@@ -144,6 +148,22 @@ class Trial:
 
         belief: KnowledgePrompts = self.belief
         return rounds(belief.known, STANDING) + rounds(belief.recalled, 1.0)
+
+    def _baseline_tokens(self) -> float:
+        """Tokens that arms which see no state take: a stranger reads all prompts once (taken for a model of this size), unrelated questions
+        stand behind each. Words alone take none."""
+        settings, found = self.config.evaluate, 0.0
+        if settings.stranger:
+            found += self.tokens
+        if FOLLOWUPS in settings.baselines:
+            some = self.encoded.prompts[:: max(1, len(self.encoded) // TRIED_ROWS)]
+            prompts = questions_behind(
+                some, unrelated_questions(), self.config.read, self.lm.tokenizer, self.lm.context_length
+            )
+            ids = encode(self.lm.tokenizer, prompts, self.lm.context_length, self.lm.vocabulary).ids
+            tokens = sum(batch.tokens for batch in self.engine.plan(ids))
+            found += tokens * len(self.encoded) / len(some)
+        return found
 
     def _training(self) -> tuple[dict[str, int], float, int]:
         """(memory by part, seconds of one training, its steps)."""

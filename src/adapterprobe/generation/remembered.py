@@ -1,0 +1,69 @@
+"""What a judge answered, kept beside the replies: a generation that goes on, or is made again, asks nothing twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adapterprobe.cache import digest
+from adapterprobe.generation.judging import LETTERS, TOGETHER, Judge
+
+
+def judged_path(out: Path) -> Path:
+    """Where a judge's answers to the replies of `out` are kept."""
+    return out.with_name(f"{out.stem}.judged.jsonl")
+
+
+@dataclass
+class RememberedJudge:
+    """A judge whose answers are written down as they come: at most the few in hand are lost when it is stopped.
+
+    Args:
+        path: JSON lines, each the digest of who was asked what, and the letter (null: something else was answered).
+    """
+
+    judge: Judge
+    path: Path
+    _known: dict[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for line in self.path.read_text("utf-8", "replace").splitlines() if self.path.exists() else []:
+            try:
+                entry = json.loads(line)
+                key, letter = entry["key"], entry["letter"]
+            except (ValueError, KeyError, TypeError):
+                # A line that was cut off by a kill is asked again.
+                continue
+            if letter is None or letter in LETTERS:
+                self._known[str(key)] = letter
+
+    @property
+    def name(self) -> str:
+        return self.judge.name
+
+    @property
+    def key(self) -> str:
+        return self.judge.key
+
+    def letters(self, texts: Sequence[str]) -> list[str | None]:
+        """See `Judge`."""
+        keys = [digest(self.judge.key, text) for text in texts]
+        missing = list({key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}.items())
+        for start in range(0, len(missing), TOGETHER):
+            some = missing[start : start + TOGETHER]
+            found = self.judge.letters([text for _, text in some])
+            with self.path.open("a", encoding="utf-8") as file:
+                if file.tell() and not _ends_a_line(self.path):
+                    file.write("\n")
+                for (key, _), letter in zip(some, found, strict=True):
+                    self._known[key] = letter
+                    file.write(json.dumps({"key": key, "letter": letter}) + "\n")
+        return [self._known[key] for key in keys]
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
