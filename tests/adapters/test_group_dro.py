@@ -43,14 +43,15 @@ def train(lm, encoded, folder, config=CONFIG):
 
 def test_weights_rise_with_the_loss_as_in_algorithm_1():
     weights = GroupWeights(["a", "b", "a", "c"], 0.5)
-    assert weights.of([0, 1, 2, 3]).tolist() == pytest.approx([1, 1, 1, 1])
+    # Three groups weigh alike, whatever their sizes.
+    assert weights.of([0, 1, 2, 3]).tolist() == pytest.approx([2 / 3, 4 / 3, 2 / 3, 4 / 3])
     weights.observe([0, 2], torch.tensor([1.0, 3.0]))
     weights.observe([1], torch.tensor([4.0]))
     weights.update()
     expected = np.exp(0.5 * np.array([2.0, 4.0, 0.0]))
     expected /= expected.sum()
     assert weights.weights == pytest.approx(expected)
-    assert weights.of([1, 3]).tolist() == pytest.approx((3 * expected[[1, 2]]).tolist())
+    assert weights.of([1, 3]).tolist() == pytest.approx((4 * expected[[1, 2]]).tolist())
     # A step that is taken again is counted once.
     weights.observe([0], torch.tensor([100.0]))
     weights.begin()

@@ -38,7 +38,7 @@ def planted(signal, seed=0):
 
 def test_shuffled_labels_are_at_chance_though_the_true_ones_are_learned():
     frame, X, fit = planted(2.0)
-    drawn = shuffled_labels(frame, X, fit, PROBE, 100, 0)["test"]
+    drawn = shuffled_labels(frame, fit, lambda labels: PROBE().fit(X[fit], labels).decision_function(X), 100, 0)["test"]
     assert len(drawn) == 100 and abs(drawn.mean() - 0.5) < 0.1 and drawn.std() > 0.05
     real = PROBE().fit(X[fit], frame["truth"].to_numpy()[fit]).decision_function(X)
     test = (frame["split"] == "test").to_numpy()

@@ -78,6 +78,29 @@ def test_pairs_are_a_question_and_its_negation(both, tokenizer):
         assert one.example.texts["answer"] == other.example.texts["answer"]
 
 
+def test_a_pattern_of_ones_own_is_never_its_own_negation(both, tokenizer):
+    _, config = both
+    asked = config.elicit.model_copy(update={"templates": ["Is this so: {statement}?", "ask"]})
+    own = config.model_copy(update={"elicit": asked})
+    prompts, _ = prepare_prompts(own, prepare_questions(own), tokenizer)
+    by_text: dict[tuple, set] = {}
+    for prompt in prompts:
+        by_text.setdefault((prompt.turn, prompt.condition), set()).add(prompt.example.truth)
+    assert all(len(found) == 1 for found in by_text.values())
+
+
+def test_both_ways_of_asking_have_one_system_prompt(both, tokenizer):
+    _, config = both
+    some = config.model_copy(update={"elicit": config.elicit.model_copy(update={"system": "all"})})
+    prompts, _ = prepare_prompts(some, prepare_questions(some), tokenizer)
+    systems: dict[tuple, set] = {}
+    for prompt in prompts:
+        key = (prompt.split, prompt.example.dataset, prompt.example.group, prompt.condition)
+        systems.setdefault(key, set()).add(prompt.system_prompt)
+    assert len({p.system_prompt for p in prompts}) > 4 and all(len(found) == 1 for found in systems.values())
+    assert (pair_numbers(prompts) >= 0).mean() > 0.9
+
+
 def test_claims_are_an_axis_of_their_own(both):
     base, config = both
     assert config.axes[-1] == "claim"

@@ -325,7 +325,10 @@ def test_shuffled_labels_are_at_chance():
     fit = np.flatnonzero(data["split"] == "probe-train")
     from adapterprobe import probes
 
-    draws = shuffled_labels(data, X, fit, lambda: probes.make("logistic"), 100, 0)["test"]
+    def again(labels):
+        return probes.make("logistic").fit(X[fit], labels).decision_function(X)
+
+    draws = shuffled_labels(data, fit, again, 100, 0)["test"]
     assert abs(draws.mean() - 0.5) < 0.1 and draws.std() > 0.02
     real = probes.make("logistic").fit(X[fit], truth[fit]).decision_function(X)
     assert split_auroc(data, real[:, None], "test")[0] > np.quantile(draws, 0.95)

@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from adapterprobe import probes
 from adapterprobe.probes import load_probe, save_probe
 from adapterprobe.probes.centring import FEW, SetCentring, scores_by_set
-from adapterprobe.probes.select import Rows, Search, select_probe
+from adapterprobe.probes.select import Rows, Search, fitted_probes, scores_of, select_probe
 
 
 def shifted_sets(sets: int = 6, rows: int = 80, width: int = 24, seed: int = 0):
@@ -119,6 +119,46 @@ def test_a_few_rows_of_other_groups_centre_a_new_set():
     assert FEW < 100
 
 
+def test_layers_side_by_side_are_centred_as_layers_in_depth():
+    rng = np.random.default_rng(0)
+    X, y, sets = rng.standard_normal((60, 3, 5)) + 7, np.arange(60) % 2, np.repeat(["a", "b", "c"], 20)
+    probe = probes.make("stack").fit(X, y, sets=sets)
+    assert_allclose(probe.decision_function(X.reshape(60, -1)), probe.decision_function(X))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_single_tokens_are_centred_as_rows_are(scaled):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4, 5)) * 2 + 3, np.arange(60) % 2
+    X[..., 0] += 2 * y[:, None]
+    probe = probes.make("token_logistic").fit(X, y, sets=np.repeat(["a", "b", "c"], 20), scaled=scaled)
+    assert_allclose(probe.token_log_odds(X).mean(1), probe.decision_function(X), atol=1e-9)
+
+
+def test_small_sets_are_centred_as_the_others_are_on_average():
+    X, _, sets = shifted_sets(sets=3)
+    names = sets.copy()
+    names[:3] = "three rows"
+    centring = SetCentring.of(X, names)
+    assert set(centring.sets) == {"set 0", "set 1", "set 2"}
+    assert_allclose(centring.apply(X, names)[:3], X[:3] - centring.centre)
+    alone = SetCentring.of(X[:5], ["x"] * 5)
+    assert not alone.sets and np.allclose(alone.centre, X[:5].mean(0))
+
+
+def test_a_fold_knows_nothing_of_the_wording_that_it_leaves_out():
+    """The left-out wording's mean is in no centre that its rows are judged by."""
+    X, y, sets = shifted_sets(sets=2)
+    X[sets == "set 1"] += 1000
+    rows = Rows(y, np.arange(160), np.arange(0), np.full(160, "truth"), np.arange(160) // 2, wordings=sets, sets=sets)
+    how = Search([0.1], 2, "wordings", centre="training")
+    kept, judged = np.flatnonzero(sets == "set 0"), np.flatnonzero(sets == "set 1")
+    ((probe,), centring) = fitted_probes("mass_mean", [{}], X, rows, np.arange(160), how)
+    scores = scores_of(probe, X, rows, judged, how, centring, kept)
+    expected = probe.centred_on(X[kept]).decision_function(X[judged])
+    assert_allclose(scores, expected)
+
+
 def test_a_set_of_a_few_rows_is_centred_by_the_training():
     X, y, sets = shifted_sets()
     fit = sets != "set 5"
@@ -141,11 +181,11 @@ def test_the_search_centres_what_it_fits_and_judges(way, folds):
     assert chosen.best.layer == 1 and chosen.best.probe.is_centred
     right = balanced_accuracy_score(y[test], chosen.best.scores[test] > 0.5)
     assert right < 0.6 if way == "training" else right > 0.7
-    # Fitted sets are centred as they were in fitting.
-    mean = X[sets == "set 0"].mean(0)
-    here = np.flatnonzero(sets == "set 0")
-    moved = chosen.best.probe.decision_function(X[here] - mean + chosen.best.probe.centre_)
-    assert_allclose(chosen.best.scores[here], 1 / (1 + np.exp(-moved)), atol=1e-9)
+    # What is judged is scored as the probe that is kept scores it, whatever else the run held.
+    kept, part = chosen.best.probe, np.flatnonzero(sets == "set 4")
+    by = kept.centred_on(X[part]) if way == "own" else kept
+    if way != "few":
+        assert_allclose(chosen.best.scores[part], by.predict_proba(X[part])[:, 1], atol=1e-9)
     # Labels of what is judged change nothing.
     flipped = y.copy()
     flipped[test] = 1 - flipped[test]

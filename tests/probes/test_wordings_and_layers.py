@@ -130,3 +130,21 @@ def test_a_stack_without_folds_says_so():
         probes.make("stack").fit(
             np.random.default_rng(0).standard_normal((6, 3)), [0, 0, 0, 1, 1, 1], groups=[1, 1, 1, 2, 2, 2]
         )
+
+
+@pytest.mark.parametrize("name", ["stack", "group_dro"])
+def test_settings_that_share_work_give_what_each_gives_alone(name):
+    rng = np.random.default_rng(3)
+    y = np.arange(120) % 2
+    X = rng.standard_normal((120, 3, 8)) if name == "stack" else rng.standard_normal((120, 8))
+    X[..., 0] += (1.5 * y).reshape(-1, *[1] * (X.ndim - 2))
+    extras = {"groups": np.arange(120) // 2, "sets": (np.arange(120) % 3).astype(str)}
+    kept = np.stack([np.arange(120) >= 40, np.arange(120) < 80])
+    settings = [{"C": 0.01}, {"C": 1.0}]
+    together = probes.registry.fit_settings(name, settings, X, y, kept, **extras)
+    for place, probe in enumerate(together):
+        mask, params = kept[place // 2], settings[place % 2]
+        mine = {key: extras[key][mask] for key in probes.lookup(name).wants}
+        alone = probes.make(name, **params).fit(X[mask], y[mask], **mine)
+        assert_allclose(probe.decision_function(X), alone.decision_function(X), atol=1e-4)
+        assert probe.get_params() == alone.get_params()

@@ -22,14 +22,15 @@ class GroupWeights:
         found, self.codes = np.unique(np.asarray(names), return_inverse=True)
         self.names = [str(name) for name in found]
         self.step = step
+        self.sizes = np.bincount(self.codes)
         self.weights = np.full(len(found), 1 / len(found))
         self._seen: list[tuple[int, float]] = []
 
     def of(self, rows: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
-        """What the losses of rows are multiplied by: 1 for all while the groups weigh alike."""
-        return torch.tensor(
-            self.weights[self.codes[list(rows)]] * len(self.weights), dtype=torch.float32, device=device
-        )
+        """What the losses of rows are multiplied by, so that each group's mean loss counts by its weight, however many rows it has: 1 while
+        groups weigh alike and are of one size."""
+        each = self.weights / self.sizes * len(self.codes)
+        return torch.tensor(each[self.codes[list(rows)]], dtype=torch.float32, device=device)
 
     def begin(self) -> None:
         """Forget the losses of a step that is taken again."""

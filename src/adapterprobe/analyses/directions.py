@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.probes import Probe
+from adapterprobe.probes.uncertainty import logit
 
 COMPARED = ("base+probe", "adapter+probe")
 """Arms whose features are states of one layer each, so that directions can be compared between them."""
@@ -29,7 +30,7 @@ def unit(vector: np.ndarray) -> np.ndarray:
 def direction_at(fit: ArmFit, layer: int, width: int) -> np.ndarray | None:
     """The unit direction of a probe at a layer, where it is linear in the states of that layer alone."""
     found = next((f for f in fit.selection.fits if f.layer == layer and not f.constant), None)
-    direction = None if found is None else getattr(found.probe, "direction", None)
+    direction = None if found is None else getattr(found.probe, "state_direction", None)
     return unit(direction) if direction is not None and direction.shape == (width,) else None
 
 
@@ -80,7 +81,7 @@ def projections(run: FittedRun) -> pd.DataFrame:
             continue
         best = fit.selection.best
         X = fit.features(best.layer)
-        scores = best.probe.decision_function(X[rows])
+        scores = logit(best.scores[rows])
         X = X.reshape(len(X), -1).astype(np.float64)
         learned = X[fit.rows.fit]
         axes = PCA(2, random_state=0).fit(learned)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
 
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.analyses.prompt_controls import control_frame, prompt_only
+from adapterprobe.detectors.fit import ArmFit
+from adapterprobe.detectors.search_cache import SearchJob
 from adapterprobe.evaluate.controls import chance_records, condition_alone, split_auroc, splits_with_rows
 from adapterprobe.evaluate.statistics import auroc_columns
+from adapterprobe.probes.select import fitted_probes, scores_everywhere
 from adapterprobe.progress import bar
+
+Fitted = Callable[[np.ndarray], np.ndarray]
+"""From labels of the rows that are fitted on to scores of all rows."""
 
 
 def shuffled_labels(
-    frame: pd.DataFrame, X: np.ndarray, fit_rows: np.ndarray, make: Callable, draws: int, seed: int
+    frame: pd.DataFrame, fit_rows: np.ndarray, scores_by: Fitted, draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """AUROCs of the same probe fitted on labels shuffled within data set and condition, by split."""
     rng = np.random.default_rng([seed, 1])
@@ -28,8 +33,24 @@ def shuffled_labels(
         labels = truth[fit_rows].copy()
         for cell in cells:
             labels[cell] = labels[rng.permutation(cell)]
-        scores[:, draw] = make().fit(X[fit_rows], labels).decision_function(X)
+        scores[:, draw] = scores_by(labels)
     return {split: split_auroc(frame, scores, split) for split in splits_with_rows(frame)}
+
+
+def _again(run: FittedRun, fit: ArmFit, X: np.ndarray) -> Fitted:
+    """The arm's probe in its own setting, with the pairs, polarities and sets that it was fitted with, on other labels."""
+    spec = run.probe_configs[fit.probe]
+    how = SearchJob(spec, run.feature_specs[fit.probe], fit.rows, run.config.select).how
+    setting = [fit.selection.best.probe.get_params()]
+
+    def scores(labels: np.ndarray) -> np.ndarray:
+        every = fit.rows.labels.copy()
+        every[fit.rows.fit] = labels
+        rows = replace(fit.rows, labels=every)
+        ((probe,), centring) = fitted_probes(spec.probe, setting, X, rows, rows.fit, how)
+        return scores_everywhere(probe, X, rows, how, centring)
+
+    return scores
 
 
 def random_directions(
@@ -59,9 +80,8 @@ def probe_controls(run: FittedRun) -> Findings:
             best = fit.selection.best
             X = fit.features(best.layer)
             detector = {split: float(split_auroc(frame, best.scores[:, None], split)[0]) for split in splits}
-            again = functools.partial(clone, best.probe)
             drawn = {
-                "shuffled labels": shuffled_labels(frame, X, fit.rows.fit, again, draws, seed),
+                "shuffled labels": shuffled_labels(frame, fit.rows.fit, _again(run, fit, X), draws, seed),
                 "random directions": random_directions(
                     frame, X.reshape(len(X), -1), fit.rows.fit, sign_rows, draws, seed
                 ),

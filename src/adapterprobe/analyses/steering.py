@@ -40,7 +40,7 @@ def steering_records(run: FittedRun) -> list[dict]:
     records = []
     for arm in COMPARED:
         fit = run.main_fit(arm)
-        direction = getattr(fit.selection.best.probe, "direction", None)
+        direction = getattr(fit.selection.best.probe, "state_direction", None)
         if direction is None or direction.shape != (run.lm.structure.width,):
             continue
         with contextlib.nullcontext() if arm == "base+probe" else run.adapter_on(run.lowest_seed):

@@ -15,11 +15,13 @@ from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.detectors.search_cache import SearchJob
 from adapterprobe.evaluate.schema import main_axis
 from adapterprobe.evaluate.thresholds import Scored, threshold_records
-from adapterprobe.probes.select import fitted_probes, scores_of
+from adapterprobe.probes.select import fitted_probes, fold_masks, scores_of
 from adapterprobe.progress import bar
 
-UNTRAINED = ("probe-train", "select", "calibrate")
-"""Splits of a left-out relation whose rows fix its threshold; no adapter was trained on them."""
+FOLDS = 5
+"""Of the groups that are fitted on, to score them by fits without them."""
+UNTRAINED = ("probe-train", "calibrate")
+"""Splits of a left-out relation whose rows fix its threshold: no adapter was trained or stopped on them."""
 
 
 def thresholds(run: FittedRun) -> Findings:
@@ -34,12 +36,14 @@ def thresholds(run: FittedRun) -> Findings:
         for arm, rows in parts:
             calibrate = _scored(rows[rows["split"] == "calibrate"])
             relations = _left_out(run, cast(str, arm), rows)
+            fits = run.fits_of(cast(str, arm), run.main_probe, run.lowest_seed)
+            pooled = cross_fitted(run, fits[0]) if fits else None
             for key, part in rows[rows["split"] != "calibrate"].groupby(["split", "dataset"], sort=False):
                 split, dataset = cast(tuple[str, str], key)
                 where: dict[str, Any] = {"arm": arm, "split": split, "dataset": dataset}
                 settings = config.evaluate
                 found = threshold_records(
-                    calibrate, _scored(part), settings.false_positive_rate, settings.base_rate, relations
+                    calibrate, _scored(part), settings.false_positive_rate, settings.base_rate, relations, pooled
                 )
                 records += [where | record for record in found]
             progress.update()
@@ -59,6 +63,32 @@ def _left_out(run: FittedRun, arm: str, rows: pd.DataFrame) -> dict[str, Scored]
         topics = mine["dataset"].map(topic_of)
         return {str(name): _scored(part) for name, part in mine.groupby(topics)}
     return relations_left_out(run, fits[0])
+
+
+def cross_fitted(run: FittedRun, fit: ArmFit) -> Scored:
+    """All rows that nothing was trained on, by the detector of one probe arm: those of `calibrate` as they are, those that it was fitted on by fits without their group, at its layer and setting."""
+    splits = run.column(lambda p: p.split)
+    fitted, best, spec = fit.rows.fit, fit.selection.best, run.probe_configs[fit.probe]
+    how = SearchJob(spec, run.feature_specs[fit.probe], fit.rows, run.config.select).how
+    free = splits == "calibrate"
+    rows, scores = [np.flatnonzero(free)], [best.scores[free]]
+    # No adapter was trained on these.
+    untrained = splits[fitted] != "adapter-train"
+    X = fit.features(best.layer)
+    groups = len(np.unique(fit.rows.groups[fitted]))
+    for kept in fold_masks(fit.rows, min(FOLDS, groups)).kept if groups >= 2 else []:
+        mine = fitted[~kept & untrained]
+        if not len(mine) or len(np.unique(fit.rows.labels[fitted[kept]])) < 2:
+            continue
+        try:
+            ((probe,), centring) = fitted_probes(spec.probe, [best.probe.get_params()], X, fit.rows, fitted[kept], how)
+        except ValueError:
+            # Too few rows are left for this probe.
+            continue
+        rows.append(mine)
+        scores.append(expit(scores_of(probe, X, fit.rows, mine, how, centring)))
+    every = np.concatenate(rows)
+    return Scored(np.concatenate(scores), fit.rows.labels[every], fit.rows.groups[every])
 
 
 def relations_left_out(run: FittedRun, fit: ArmFit) -> dict[str, Scored]:
@@ -83,7 +113,10 @@ def relations_left_out(run: FittedRun, fit: ArmFit) -> dict[str, Scored]:
         if len(np.unique(fit.rows.labels[others])) < 2 or not len(new):
             continue
         rows = replace(fit.rows, fit=others)
-        ((probe,), centring) = fitted_probes(spec.probe, [best.probe.get_params()], X, rows, others, how)
+        try:
+            ((probe,), centring) = fitted_probes(spec.probe, [best.probe.get_params()], X, rows, others, how)
+        except ValueError:
+            continue
         scores = expit(scores_of(probe, X, rows, new, how, centring))
         found[str(name)] = Scored(scores, fit.rows.labels[new], fit.rows.groups[new])
     return found

@@ -310,7 +310,7 @@ class Detector:
         known = self.record.calibration
         own = Scored(np.array(known.scores), np.array(known.labels), np.array(known.groups))
         at = own.negative_threshold(rate)
-        if at is None:
+        if at is None or not (own.labels == 1).any():
             raise DataError(
                 f"the detector was made with {len(np.unique(own.groups))} groups that calibrate, too few to know its recall at a rate of {rate:g} "
                 f"(at least {needed(rate)} with negatives); give benign inputs without a base rate"

@@ -1,7 +1,7 @@
 """Thresholds for a wanted rate of false alarms on data that nothing was fitted on, and the rate that each then has.
 
-Four ways, by what one has of the new data: nothing (`carried`, `worst case`), unlabelled rows and how many of them are positive
-(`unlabelled`), or rows of which all are negative (`benign`). No row is judged by a threshold that it, or its group, took part in.
+Five ways, by what one has of the new data: nothing (`carried`, `cross-fitted`, `worst case`), unlabelled rows and how many of them are
+positive (`unlabelled`), or rows of which all are negative (`benign`). No row is judged by a threshold that it, or its group, took part in.
 """
 
 from __future__ import annotations
@@ -16,8 +16,15 @@ from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.evaluate.calibration import halves
 from adapterprobe.evaluate.conformal import alarm_threshold, needed, one_row_per_group
 
-CARRIED, UNLABELLED, BENIGN, WORST = WAYS = ("carried", "unlabelled", "benign", "worst case")
-"""By name: the threshold of the run's own negatives; of unlabelled new rows and their base rate; of negatives among new rows; the highest
+CARRIED, CROSS_FITTED, UNLABELLED, BENIGN, WORST = WAYS = (
+    "carried",
+    "cross-fitted",
+    "unlabelled",
+    "benign",
+    "worst case",
+)
+"""By name: the threshold of the run's own negatives on `calibrate`; of all its negatives that nothing was trained on, those that probes are
+fitted on scored by a fit without their group; of unlabelled new rows and their base rate; of negatives among new rows; the highest
 of those that each training relation asks for when it is left out."""
 FEWEST = 20
 """Unlabelled rows by which a quantile is told."""
@@ -69,19 +76,28 @@ def unlabelled_threshold(scores: np.ndarray, rate: float, base_rate: float, reca
 
 
 def threshold_records(
-    calibrate: Scored, judged: Scored, rate: float, base_rate: float, relations: Mapping[str, Scored]
+    calibrate: Scored,
+    judged: Scored,
+    rate: float,
+    base_rate: float,
+    relations: Mapping[str, Scored],
+    pooled: Scored | None = None,
 ) -> list[dict]:
-    """A record for each of the four ways on one data set: the rate of false alarms asked for and got, and recall.
+    """A record for each of the five ways on one data set: the rate of false alarms asked for and got, and recall.
 
     Args:
         calibrate: rows that nothing was fitted on, of the data that were trained on.
         judged: rows of the new data.
         base_rate: share of label 1 that is known or assumed of the new rows.
         relations: by training relation, its rows as scored by a detector that was fitted without it (see `WORST`).
+        pooled: `calibrate` and all other rows that nothing was trained on, each scored by a fit without its group; None: there are no others.
 
     Returns:
         `way`, and either `refused` (why) or `false_alarms`, `low`, `high` (exact, see `exact_interval`), `recall`, `n_groups`.
     """
+    negatives = judged.labels == 0
+    if not negatives.any():
+        return [{"way": way, "nominal": rate, "refused": "there are no negatives to be judged"} for way in WAYS]
     own = calibrate.negative_threshold(rate)
     count = len(np.unique(calibrate.groups[calibrate.labels == 0]))
     few = f"{count} groups of negatives calibrate, at least {needed(rate)} needed for a rate of {rate:g}"
@@ -90,17 +106,21 @@ def threshold_records(
         alarms: np.ndarray | str
         if way == CARRIED:
             alarms = few if own is None else judged.scores > own
+        elif way == CROSS_FITTED:
+            found = None if pooled is None else pooled.negative_threshold(rate)
+            alarms = "no rows but those of calibrate" if pooled is None else f"too few negatives for a rate of {rate:g}"
+            alarms = alarms if found is None else judged.scores > found
         elif way == WORST:
             alarms = _worst(judged, rate, relations)
-        elif way == UNLABELLED and own is None:
-            alarms = few
+        elif way == UNLABELLED and (own is None or not (calibrate.labels == 1).any()):
+            alarms = few if own is None else "no positives calibrate, by which recall would be known"
         else:
-            recall = 0.0 if own is None else float((calibrate.scores[calibrate.labels == 1] > own).mean())
+            positives = calibrate.scores[calibrate.labels == 1]
+            recall = 0.0 if own is None or not len(positives) else float((positives > own).mean())
             alarms = _halved(judged, way, rate, base_rate, recall)
         if isinstance(alarms, str):
             records.append({"way": way, "nominal": rate, "refused": alarms})
             continue
-        negatives = judged.labels == 0
         groups = len(np.unique(judged.groups[negatives]))
         got = float(alarms[negatives].mean())
         low, high = exact_interval(got, groups)

@@ -86,9 +86,8 @@ def generate(
     part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if judge is not None:
-            judge = RememberedJudge(judge, judged_path(out))
         with locked_file(part, out) as file:
+            judge = None if judge is None else RememberedJudge(judge, judged_path(out))
             done = _Generation(config, lm, writer, prompts, part, file, plan, Grader(judge), writers).run(out)
         return done
     except OSError as error:

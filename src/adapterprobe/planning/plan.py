@@ -10,6 +10,7 @@ import time
 
 from adapterprobe.adapters.preflight import check_adapter, refuse_training_only
 from adapterprobe.config import RunConfig
+from adapterprobe.detectors.fit import check_search
 from adapterprobe.engine import Engine
 from adapterprobe.errors import ConfigError
 from adapterprobe.models import load_model
@@ -51,6 +52,8 @@ def make_plan(config: RunConfig, whole: bool = True, length: int | None = None) 
         # Cut at the front, or filled up there with the prompt itself.
         ids = tuple((row * (length // len(row) + 1))[-length:] for row in encoded.ids)
         encoded = Encoded(encoded.prompts, ids, encoded.choices)
+    if whole:
+        check_search(config, encoded)
     engine = Engine(lm.model, lm.structure)
     seconds["start, load model, make prompts"] = time.perf_counter() - start + since_start(start)
     return Trial(config, lm, engine, encoded, belief, whole, seconds).plan()

@@ -123,7 +123,7 @@ class Probe(ClassifierMixin, BaseEstimator):
                 f"rows of shape {X.shape[1:]} are no set of a probe that was fitted on {self.centre_.shape}"
             )
         scaled = "centre_scale_" in vars(self)
-        return self.centred_by(SetCentring.of(X, np.zeros(len(X), int), scaled, self.depth_of == "tokens"))
+        return self.centred_by(SetCentring.of(X, np.zeros(len(X), int), scaled, self.depth_of == "tokens", 1))
 
     def centred_by(self, centring: SetCentring) -> Probe:
         """The same probe, which centres new rows by what is known of other sets: a copy."""
@@ -196,6 +196,10 @@ class Probe(ClassifierMixin, BaseEstimator):
         """Checked features of new rows, double precision; centred where it was fitted on sets."""
         check_is_fitted(self)
         if self.is_centred:
+            X = np.asarray(X)
+            if X.shape[1:] != self.centre_.shape and X.ndim > 1 and X[:1].size == self.centre_.size:
+                # The same layers or tokens, side by side.
+                X = X.reshape(-1, *self.centre_.shape)
             X = SetCentring(self.centre_, vars(self).get("centre_scale_"), {}, self.depth_of == "tokens").apply(
                 _as_rows(X)
             )

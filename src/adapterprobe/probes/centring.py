@@ -15,7 +15,7 @@ import numpy as np
 FEW = 32
 """Rows of a new set that it is centred by, where a few are what is had."""
 FEWEST = 8
-"""Rows whose mean is taken for a set's; where there are fewer, the sets that were fitted on have to do."""
+"""Rows whose mean is taken for a set's; where there are fewer, what is known of the other sets has to do."""
 WAYS = ("training", "few", "own")
 """How rows of a new set are centred (see `scores_by_set`)."""
 
@@ -37,12 +37,12 @@ class SetCentring:
     padded: bool = False
 
     @classmethod
-    def of(cls, X: np.ndarray, sets, scaled: bool = False, padded: bool = False) -> SetCentring:
+    def of(cls, X: np.ndarray, sets, scaled: bool = False, padded: bool = False, fewest: int = FEWEST) -> SetCentring:
         """Means (and spreads) of sets: no label is looked at.
 
         Args:
             X: rows x features, or rows x depth x features.
-            sets: of each row, its set.
+            sets: of each row, its set. Those with fewer rows than `fewest` are centred as the others are on average.
 
         Raises:
             ValueError: `sets` has not one entry for each row.
@@ -50,7 +50,11 @@ class SetCentring:
         names = np.asarray(sets)
         if names.shape != (len(X),):
             raise ValueError(f"sets has shape {names.shape}, expected ({len(X)},)")
-        found = {name: _mean_and_spread(X[names == name], scaled, padded) for name in np.unique(names).tolist()}
+        sizes = dict(zip(*(part.tolist() for part in np.unique(names, return_counts=True)), strict=True))
+        large = [name for name, size in sizes.items() if size >= fewest]
+        found = {name: _mean_and_spread(X[names == name], scaled, padded) for name in large}
+        if not found:
+            return cls(*_mean_and_spread(X, scaled, padded), {}, padded)
         centre = np.mean([mean for mean, _ in found.values()], axis=0)
         spreads = [spread for _, spread in found.values() if spread is not None]
         return cls(centre, np.mean(spreads, axis=0) if spreads else None, found, padded)
@@ -100,47 +104,30 @@ class Centred(Protocol):
         """See `Probe.centred_on`."""
         ...
 
-    def centred_by(self, centring: SetCentring) -> Centred:
-        """See `Probe.centred_by`."""
-        ...
 
-
-def scores_by_set(
-    probe: Centred,
-    X: np.ndarray,
-    sets,
-    way: str,
-    known: SetCentring | None = None,
-    groups=None,
-    fewest: int = FEWEST,
-) -> np.ndarray:
+def scores_by_set(probe: Centred, X: np.ndarray, sets, way: str, groups=None) -> np.ndarray:
     """Log-odds of label 1, each row's set centred in one of three ways that need no label (`probe` was fitted on sets).
+
+    Sets with fewer than 8 rows are centred by the sets that were fitted on, whatever the way.
 
     Args:
         sets: of each row, its set.
         way: `training`: by the sets that were fitted on; `own`: by all rows of the set that are given (transductive: the score of a row
             depends on those beside it); `few`: by at most 32 rows of the set, none of the same half of its groups as the row.
-        known: its sets are centred as they were in fitting, whatever the way.
         groups: of each row, for `few`.
-        fewest: sets with fewer rows than that are centred by the sets that were fitted on.
     """
     names = np.asarray(sets)
-    fitted = known.sets if known is not None else {}
     scores = np.empty(len(X))
     for name in np.unique(names).tolist():
         rows = np.flatnonzero(names == name)
-        if name in fitted:
-            mean, spread = fitted[name]
-            by = probe.centred_by(SetCentring(mean, spread))
-            scores[rows] = by.decision_function(X[rows])
-        elif way == "training" or len(rows) < fewest:
+        if way == "training" or len(rows) < FEWEST:
             scores[rows] = probe.decision_function(X[rows])
         elif way == "own":
             scores[rows] = probe.centred_on(X[rows]).decision_function(X[rows])
         else:
             for mine, others in _halves(rows, groups):
                 few = others[:FEW]
-                by = probe.centred_on(X[few]) if len(few) >= fewest else probe
+                by = probe.centred_on(X[few]) if len(few) >= FEWEST // 2 else probe
                 scores[mine] = by.decision_function(X[mine])
     return scores
 

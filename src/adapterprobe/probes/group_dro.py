@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import softmax
 
@@ -24,31 +26,57 @@ class GroupDroProbe(UnweightedProbe):
 
     wants = ("sets",)
 
-    def __init__(self, C: float = 0.01, step: float = 2.0, rounds: int = 30):
+    def __init__(self, C: float = 0.01, step: float = 2.0, rounds: int = 20):
         self.C = C
         self.step = step
         self.rounds = rounds
 
     def _fit(self, X, y, sample_weight, sets=None):
-        self.mean_, self.scale_ = standardise(X)
-        Z, squares, rotation = orthogonal((X - self.mean_) / self.scale_)
+        self._fit_together([self], X, y, sets)
+
+    @staticmethod
+    def _fit_together(probes: Sequence[GroupDroProbe], X, y, sets) -> None:
+        """Fit probes that differ in C alone: each round is one problem for all of them."""
+        first = probes[0]
+        mean, scale = standardise(X)
+        Z, squares, rotation = orthogonal((X - mean) / scale)
         codes = np.zeros(len(X), int) if sets is None else np.unique(sets, return_inverse=True)[1]
         sizes = np.bincount(codes)
-        total = np.zeros(len(sizes))
-        beta = np.zeros(Z.shape[1] + 1)
-        rounds = self.rounds if len(sizes) > 1 else 1
+        strengths = np.array([probe.C for probe in probes], float)
+        total = np.zeros((len(sizes), len(probes)))
+        beta = np.zeros((len(probes), Z.shape[1] + 1))
+        rounds = first.rounds if len(sizes) > 1 else 1
         for _ in range(rounds):
-            shares = softmax(total)
             # As heavy all together as the rows are, so that C means what it means elsewhere.
-            weight = (shares / sizes)[codes] * len(X)
-            (found,), _ = solve_logistic(Z, squares, y, np.array([self.C]), weight, max_iter=100, tol=1e-5)
-            margins = Z @ found[:-1] + found[-1]
-            losses = np.logaddexp(0, margins) - y * margins
-            total += self.step * np.bincount(codes, losses) / sizes
+            weight = (softmax(total, axis=0) / sizes[:, None])[codes] * len(X)
+            found, _ = solve_logistic(Z, squares, y, strengths, weight, max_iter=100, tol=1e-5)
+            margins = Z @ found[:, :-1].T + found[:, -1]
+            losses = np.logaddexp(0, margins) - y[:, None] * margins
+            by_set = np.stack([np.bincount(codes, column) for column in losses.T], axis=1)
+            total += first.step * by_set / sizes[:, None]
             beta += found / rounds
-        self.set_weights_ = softmax(total)
-        self.coef_ = beta[:-1] @ rotation
-        self.intercept_ = float(beta[-1])
+        shares = softmax(total, axis=0)
+        for place, probe in enumerate(probes):
+            probe.mean_, probe.scale_, probe.set_weights_ = mean, scale, shares[:, place].copy()
+            probe.coef_ = beta[place, :-1] @ rotation
+            probe.intercept_ = float(beta[place, -1])
+
+    @classmethod
+    def fit_settings(cls, settings, X, y, kept=None, **extras):
+        probes = [cls(**params) for params in settings]
+        alike = len({tuple(sorted((p.get_params() | {"C": 0}).items())) for p in probes}) == 1
+        if not alike or extras.get("sample_weight") is not None:
+            return super().fit_settings(settings, X, y, kept, **extras)
+        found = []
+        for mask in np.ones((1, len(X)), bool) if kept is None else np.asarray(kept, bool):
+            mine = [cls(**params) for params in settings]
+            here, coded = mine[0]._checked(X[mask], y[mask])
+            for probe in mine[1:]:
+                probe.classes_, probe.n_features_in_ = mine[0].classes_, mine[0].n_features_in_
+            sets = extras.get("sets")
+            cls._fit_together(mine, here, coded, None if sets is None else sets[mask])
+            found += mine
+        return found
 
     def _decide(self, X):
         return ((X - self.mean_) / self.scale_) @ self.coef_ + self.intercept_

@@ -170,8 +170,8 @@ def select_probe(
             for place, probe in enumerate(probes):
                 fold, setting = divmod(place, len(settings))
                 judged = rows.select if folds is None else fit[folds.judged[fold]]
-                known = None if folds is None else fit[folds.kept[fold]]
-                scores = scores_of(probe, X, rows, judged, search, centring, known)
+                kept = None if folds is None else fit[folds.kept[fold]]
+                scores = scores_of(probe, X, rows, judged, search, centring, kept)
                 values[fold, setting] = _auroc_of_fold(labels, scores, rows.conditions, judged, folds)
             means = _over_folds(values)
             # Ties go to the stronger penalty, which comes first.
@@ -192,7 +192,7 @@ def select_probe(
             continue
         except ValueError as error:
             raise DataError(f"probe '{name}' cannot be fitted at layer {layer}: {error}") from error
-        everywhere = expit(scores_of(probe, X, rows, np.arange(len(X)), search, centring))
+        everywhere = expit(scores_everywhere(probe, X, rows, search, centring))
         fits.append(LayerFit(layer, probe, float(means[best]), everywhere, float(error)))
         on_layer()
     if all(fit.constant for fit in fits):
@@ -233,20 +233,41 @@ def scores_of(
     judged: np.ndarray,
     search: Search,
     centring: SetCentring | None = None,
-    known: np.ndarray | None = None,
+    kept: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Log-odds of some rows, each centred with its set where the probe was fitted so.
+    """Log-odds of some rows, as of sets that nothing is known of, centred in the way that the search has, if it has one.
 
     Args:
-        centring: of the sets that were fitted on; known: rows whose sets count as fitted on (None: all).
+        centring: of the sets that were fitted on. kept: the rows that a fold was fitted on, so that nothing of the others is known (None:
+            all).
     """
     if search.centre is None or centring is None:
         return probe.decision_function(X[judged])
     assert rows.sets is not None
-    if known is not None:
-        here = set(np.unique(rows.sets[known]).tolist())
-        centring = replace(centring, sets={name: of for name, of in centring.sets.items() if name in here})
-    return scores_by_set(probe, X[judged], rows.sets[judged], search.centre, centring, rows.groups[judged])
+    if kept is not None:
+        here = set(np.unique(rows.sets[kept]).tolist()) & set(centring.sets)
+        known = [centring.sets[name] for name in sorted(here)]
+        if known:
+            spreads = [spread for _, spread in known if spread is not None]
+            centre = np.mean([mean for mean, _ in known], axis=0)
+            probe = probe.centred_by(
+                replace(centring, centre=centre, scale=np.mean(spreads, axis=0) if spreads else None)
+            )
+    return scores_by_set(probe, X[judged], rows.sets[judged], search.centre, rows.groups[judged])
+
+
+def scores_everywhere(
+    probe: Probe, X: np.ndarray, rows: Rows, search: Search, centring: SetCentring | None
+) -> np.ndarray:
+    """Log-odds of all rows: of those that are fitted on, of those that are selected by, and of all others, each set by itself in each of the
+    three, so that none is centred by rows of another part."""
+    part = np.zeros(len(X), int)
+    part[rows.select], part[rows.fit] = 1, 2
+    scores = np.empty(len(X))
+    for which in np.unique(part):
+        here = np.flatnonzero(part == which)
+        scores[here] = scores_of(probe, X, rows, here, search, centring)
+    return scores
 
 
 def _auroc_of_fold(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
@@ -36,23 +38,55 @@ class StackProbe(Depth, UnweightedProbe):
         self.blend = blend
 
     def _fit(self, X, y, sample_weight, groups=None):
-        parts = X.reshape(len(X), self.depth_, -1)
-        kept = self._folds(y, groups)
+        self._fit_together([self], X, y, groups)
+
+    @classmethod
+    def _fit_together(cls, probes: Sequence[StackProbe], X, y, groups) -> None:
+        """Fit probes that differ in C and blend alone: folds and penalties of a layer are one problem."""
+        depth = probes[0].depth_
+        parts = X.reshape(len(X), depth, -1)
+        kept = cls._folds(y, groups)
         everywhere = np.vstack([kept, np.ones((1, len(X)), bool)])
-        said, layers = np.zeros((len(X), self.depth_)), []
-        for place in range(self.depth_):
+        strengths = [{"C": probe.C} for probe in probes]
+        said = np.zeros((len(probes), len(X), depth))
+        layers: list[list[tuple[np.ndarray, float]]] = [[] for _ in probes]
+        for place in range(depth):
             here = parts[:, place]
             if (here[0] == here).all():
                 # Such as the first state of prompts that end alike: nothing to learn from.
-                layers.append((np.zeros(here.shape[1]), 0.0))
+                for mine in layers:
+                    mine.append((np.zeros(here.shape[1]), 0.0))
                 continue
-            *folds, whole = LogisticProbe.fit_settings([{"C": self.C}], here, y, everywhere)
-            for probe, fit in zip(folds, kept, strict=True):
-                said[~fit, place] = probe.decision_function(here[~fit])
-            layers.append((whole.direction, float(whole.decision_function(np.zeros((1, here.shape[1])))[0])))
-        self.layer_weights_, bias = _blended(said, y, self.blend)
-        self.coef_ = np.concatenate([w * coef for w, (coef, _) in zip(self.layer_weights_, layers, strict=True)])
-        self.intercept_ = bias + float(sum(w * b for w, (_, b) in zip(self.layer_weights_, layers, strict=True)))
+            fitted = LogisticProbe.fit_settings(strengths, here, y, everywhere)
+            for number, probe in enumerate(fitted):
+                fold, setting = divmod(number, len(probes))
+                if fold < len(kept):
+                    said[setting][~kept[fold], place] = probe.decision_function(here[~kept[fold]])
+                else:
+                    start = float(probe.decision_function(np.zeros((1, here.shape[1])))[0])
+                    layers[setting].append((probe.direction, start))
+        for probe, own, mine in zip(probes, said, layers, strict=True):
+            probe.layer_weights_, bias = _blended(own, y, probe.blend)
+            probe.coef_ = np.concatenate([w * coef for w, (coef, _) in zip(probe.layer_weights_, mine, strict=True)])
+            probe.intercept_ = bias + float(sum(w * b for w, (_, b) in zip(probe.layer_weights_, mine, strict=True)))
+
+    @classmethod
+    def fit_settings(cls, settings, X, y, kept=None, **extras):
+        if extras.get("sample_weight") is not None or len({params.get("depth") for params in settings}) > 1:
+            return super().fit_settings(settings, X, y, kept, **extras)
+        found, groups = [], extras.get("groups")
+        for mask in np.ones((1, len(X)), bool) if kept is None else np.asarray(kept, bool):
+            mine = [cls(**params) for params in settings]
+            here, coded = mine[0]._checked(X[mask], y[mask])
+            for probe in mine[1:]:
+                probe.classes_, probe.n_features_in_, probe.depth_ = (
+                    mine[0].classes_,
+                    mine[0].n_features_in_,
+                    mine[0].depth_,
+                )
+            cls._fit_together(mine, here, coded, None if groups is None else groups[mask])
+            found += mine
+        return found
 
     @staticmethod
     def _folds(y: np.ndarray, groups) -> np.ndarray:
@@ -60,8 +94,11 @@ class StackProbe(Depth, UnweightedProbe):
         units = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
         count = min(FOLDS, len(np.unique(units)))
         if count >= 2:
-            split = KFold(count, shuffle=True, random_state=0) if groups is None else GroupKFold(count)
-            kept = np.stack([np.isin(np.arange(len(y)), fit) for fit, _ in split.split(y, y, units)])
+            if groups is None:
+                parts = KFold(count, shuffle=True, random_state=0).split(y)
+            else:
+                parts = GroupKFold(count).split(y, y, units)
+            kept = np.stack([np.isin(np.arange(len(y)), fit) for fit, _ in parts])
             if all(len(np.unique(y[fit])) == 2 for fit in kept):
                 return kept
         raise ValueError(

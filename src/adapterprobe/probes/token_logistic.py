@@ -55,12 +55,22 @@ class TokenLogisticProbe(Depth):
         self.intercept_, self.n_iter_ = inner.intercept_, inner.n_iter_
 
     def token_log_odds(self, states: np.ndarray) -> np.ndarray:
-        """Log-odds of label 1 at each token: of ... x features, one value each."""
+        """Log-odds of label 1 at each token: of ... x features, one value each. Centred as rows are that are scored alone."""
+        if self.is_centred:
+            # All places have one centre.
+            states = (states - self.centre_.reshape(self.depth_, -1)[-1]) / self._spread_of_tokens()
+        return self._token_log_odds(states)
+
+    def _spread_of_tokens(self) -> np.ndarray | float:
+        scale = vars(self).get("centre_scale_")
+        return 1.0 if scale is None else scale.reshape(self.depth_, -1)[-1]
+
+    def _token_log_odds(self, states: np.ndarray) -> np.ndarray:
         coef = self.coef_ / self.scale_
         return states @ coef + (self.intercept_ - self.mean_ @ coef)
 
     def _decide(self, X):
-        odds = self.token_log_odds(X.reshape(len(X), self.depth_, -1))
+        odds = self._token_log_odds(X.reshape(len(X), self.depth_, -1))
         size = window(self.pool)
         return np.array([pooled(row[kept], size) for row, kept in zip(odds, self._there(X), strict=True)])
 

@@ -10,8 +10,11 @@ from adapterprobe.types import NEGATED, Prompt
 
 
 def wordings(prompts: Sequence[Prompt]) -> np.ndarray:
-    """In what words each prompt asks: template, format and system prompt."""
-    return np.array([" | ".join((p.template, p.format, p.system_prompt or "none")) for p in prompts])
+    """In what words each prompt asks: template, format and system prompt. Of statements and replies the question stands behind what is read,
+    and is no part of it."""
+    return np.array(
+        [" | ".join(("read" if p.read else p.template, p.format, p.system_prompt or "none")) for p in prompts]
+    )
 
 
 def set_names(prompts: Sequence[Prompt]) -> np.ndarray:

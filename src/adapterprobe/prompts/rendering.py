@@ -81,6 +81,7 @@ def make_prompts(
     renders: int = 1,
     systems: Mapping[str, Sequence[SystemPrompt]] | None = None,
     shown_in: Mapping[str, Template] | None = None,
+    twin_templates: int | None = None,
 ) -> list[Prompt]:
     """Every example under every condition, in `renders` different (template, demonstration set) pairs.
 
@@ -91,6 +92,7 @@ def make_prompts(
         systems: system prompts by condition; conditions without any are conveyed by demonstrations alone.
         shown_in: by template, the one in which demonstrations stand beside it (another data set's have wordings of their
             own); by default the same.
+        twin_templates: how many templates the same questions have that are asked the other way round: both get the same system prompts.
     """
     pairs = [(template, demos) for template in templates for demos in demo_sets]
     if renders > len(pairs):
@@ -100,6 +102,10 @@ def make_prompts(
     rank = {group: int(place) for group, place in zip(groups, rng.permutation(len(groups)), strict=True)}
     order = rng.permutation(len(pairs))
     # A round of their own: which system prompt it is must not follow from the template.
+    if twin_templates is not None:
+        rng = np.random.default_rng([seed, *split.encode()])
+        rng.permutation(len(groups))
+        rng.permutation(twin_templates * len(demo_sets))
     turn = {group: int(place) for group, place in zip(groups, rng.permutation(len(groups)), strict=True)}
     prompts = []
     for example in examples:

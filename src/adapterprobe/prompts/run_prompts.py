@@ -70,6 +70,7 @@ def prepare_prompts(
             mine = [example for example in examples if (example.dataset, example.form) == (name, form)]
             dataset = questions.datasets[name]
             templates = tested_templates(config, dataset, name in questions.trained, ROLES[split], form)
+            twin = tested_templates(config, dataset, name in questions.trained, ROLES[split])
             owner, shown = demos(name, "demos-held-out" if judged else "demos", form)
             prompts += make_prompts(
                 mine,
@@ -83,6 +84,7 @@ def prepare_prompts(
                 elicit.renders,
                 systems,
                 demo_templates(templates, owner, dataset),
+                None if form == config.data.form else len(twin),
             )
             if form != config.data.form:
                 # What a group knows is asked once, in both polarities where that is needed.

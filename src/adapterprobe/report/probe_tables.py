@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from adapterprobe.evaluate.thresholds import BENIGN, CARRIED, UNLABELLED, WORST
+from adapterprobe.evaluate.thresholds import BENIGN, CARRIED, CROSS_FITTED, UNLABELLED, WORST
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
@@ -175,7 +175,8 @@ def _alarms(run: RunResults) -> Section:
 
 
 WAYS = {
-    CARRIED: "carried: set by the run's own negatives",
+    CARRIED: "carried: set by the run's own negatives (calibrate)",
+    CROSS_FITTED: "cross-fitted: set by all negatives that nothing was trained on",
     WORST: "worst case: the highest that a training relation asks for when it is left out",
     UNLABELLED: "unlabelled rows of the new data, with the assumed base rate",
     BENIGN: "benign rows of the new data",
