@@ -31,6 +31,14 @@ class GroupDroProbe(UnweightedProbe):
         self.step = step
         self.rounds = rounds
 
+    coef_: np.ndarray
+    intercept_: float
+    mean_: np.ndarray
+    scale_: np.ndarray
+    set_weights_: np.ndarray
+    classes_: np.ndarray
+    n_features_in_: int
+
     def _fit(self, X, y, sample_weight, sets=None):
         self._fit_together([self], X, y, sets)
 

@@ -37,6 +37,12 @@ class StackProbe(Depth, UnweightedProbe):
         self.C = C
         self.blend = blend
 
+    coef_: np.ndarray
+    intercept_: float
+    layer_weights_: np.ndarray
+    classes_: np.ndarray
+    n_features_in_: int
+
     def _fit(self, X, y, sample_weight, groups=None):
         self._fit_together([self], X, y, groups)
 
