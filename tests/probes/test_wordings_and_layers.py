@@ -132,13 +132,14 @@ def test_a_stack_without_folds_says_so():
         )
 
 
-@pytest.mark.parametrize("name", ["stack", "group_dro"])
+@pytest.mark.parametrize("name", ["stack", "group_dro", "two_directions"])
 def test_settings_that_share_work_give_what_each_gives_alone(name):
     rng = np.random.default_rng(3)
     y = np.arange(120) % 2
     X = rng.standard_normal((120, 3, 8)) if name == "stack" else rng.standard_normal((120, 8))
     X[..., 0] += (1.5 * y).reshape(-1, *[1] * (X.ndim - 2))
-    extras = {"groups": np.arange(120) // 2, "sets": (np.arange(120) % 3).astype(str)}
+    polarity = np.where(np.arange(120) % 4 < 2, 1, -1)
+    extras = {"groups": np.arange(120) // 2, "sets": (np.arange(120) % 3).astype(str), "polarity": polarity}
     kept = np.stack([np.arange(120) >= 40, np.arange(120) < 80])
     settings = [{"C": 0.01}, {"C": 1.0}]
     together = probes.registry.fit_settings(name, settings, X, y, kept, **extras)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from adapterprobe.probes.base import UnweightedProbe
@@ -29,38 +31,69 @@ class TwoDirectionsProbe(UnweightedProbe):
     def __init__(self, C: float = 0.01):
         self.C = C
 
+    mean_: np.ndarray
+    general_: np.ndarray
+    turned_: np.ndarray
+    polarity_: np.ndarray
+    polarity_intercept_: float
+    weights_: np.ndarray
+    intercept_: float
+    classes_: np.ndarray
+    n_features_in_: int
+
     def _fit(self, X, y, sample_weight, polarity=None, sets=None):
-        self.mean_ = X.mean(0)
+        self._fit_together([self], X, y, polarity, sets)
+
+    @staticmethod
+    def _fit_together(probes: Sequence[TwoDirectionsProbe], X, y, polarity, sets) -> None:
+        """Fit probes that differ in C alone: each of the three regressions is one problem for all of them."""
+        settings = [{"C": probe.C} for probe in probes]
         both = polarity is not None and len(np.unique(polarity)) == 2
-        polarity = np.ones(len(X)) if polarity is None else np.asarray(polarity, float)
-        truth = 2.0 * y - 1
-        sets = polarity if sets is None else sets
-        centred = SetCentring.of(X, sets).apply(X, sets)
-        general = LogisticProbe(C=self.C).fit(centred, y)
-        self.general_ = general.direction
+        way = np.ones(len(X)) if polarity is None else np.asarray(polarity, float)
+        sets = way if sets is None else sets
+        centred, mean = SetCentring.of(X, sets).apply(X, sets), X.mean(0)
+        general = LogisticProbe.fit_settings(settings, centred, y)
+        # The claim's truth is the answer's times the polarity.
+        turned = LogisticProbe.fit_settings(settings, centred, (2.0 * y - 1) * way > 0) if both else []
+        ways = LogisticProbe.fit_settings(settings, X, way) if both else []
+        for place, probe in enumerate(probes):
+            probe.mean_, probe.general_ = mean, general[place].direction
+            if both:
+                probe.turned_, probe.polarity_ = turned[place].direction, ways[place].direction
+                probe.polarity_intercept_ = float(ways[place].decision_function(np.zeros((1, X.shape[1])))[0])
+            seen = probe._projections(X, both)
+            last = LogisticProbe(C=1e4).fit(seen, y)
+            probe.weights_ = last.direction
+            probe.intercept_ = float(last.decision_function(np.zeros((1, seen.shape[1])))[0])
+
+    @classmethod
+    def fit_settings(cls, settings, X, y, kept=None, **extras):
+        if extras.get("sample_weight") is not None:
+            return super().fit_settings(settings, X, y, kept, **extras)
+        found = []
+        for mask in np.ones((1, len(X)), bool) if kept is None else np.asarray(kept, bool):
+            mine = [cls(**params) for params in settings]
+            here, coded = mine[0]._checked(X[mask], y[mask])
+            for probe in mine[1:]:
+                probe.classes_, probe.n_features_in_ = mine[0].classes_, mine[0].n_features_in_
+            given = {name: None if extras.get(name) is None else extras[name][mask] for name in cls.wants}
+            cls._fit_together(mine, here, coded, given["polarity"], given["sets"])
+            found += mine
+        return found
+
+    def _projections(self, X: np.ndarray, both: bool) -> np.ndarray:
+        """Rows x 1 or 2: on truth, and on truth times polarity turned by the polarity that is told."""
         features = [X @ self.general_]
         if both:
-            # The claim's truth is the answer's times the polarity.
-            self.turned_ = LogisticProbe(C=self.C).fit(centred, truth * polarity > 0).direction
-            way = LogisticProbe(C=self.C).fit(X, polarity)
-            self.polarity_, self.polarity_intercept_ = (
-                way.direction,
-                float(way.decision_function(np.zeros((1, X.shape[1])))[0]),
-            )
             features.append(self._way(X) * ((X - self.mean_) @ self.turned_))
-        last = LogisticProbe(C=1e4).fit(np.column_stack(features), y)
-        self.weights_ = last.direction
-        self.intercept_ = float(last.decision_function(np.zeros((1, len(features))))[0])
+        return np.column_stack(features)
 
     def _way(self, X: np.ndarray) -> np.ndarray:
         """The polarity that a state shows, between -1 and 1."""
         return np.tanh((X @ self.polarity_ + self.polarity_intercept_) / 2)
 
     def _decide(self, X):
-        features = [X @ self.general_]
-        if len(self.weights_) == 2:
-            features.append(self._way(X) * ((X - self.mean_) @ self.turned_))
-        return np.column_stack(features) @ self.weights_ + self.intercept_
+        return self._projections(X, len(self.weights_) == 2) @ self.weights_ + self.intercept_
 
     @classmethod
     def candidates(cls, strengths):
