@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from adapter_contract import contract
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from adapter_contract import contract
 from adapterprobe.adapters import attach
 from adapterprobe.adapters.attach import detach, target_names, trainable
 from adapterprobe.adapters.kinds import KINDS, check_kind, unused

@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from adapter_contract import contract, logits
 from peft import LoraConfig, get_peft_model
 
+from adapter_contract import contract, logits
 from adapterprobe.adapters import adapter_merged, adapter_off, attach, train_adapter
 from adapterprobe.adapters.attach import target_names, trainable
 from adapterprobe.adapters.batching import micro_batches, steps

@@ -7,9 +7,9 @@ import shutil
 import time
 
 import pytest
-from fuzzing import Fuzz
 
 from adapterprobe.cli import main
+from fuzzing import Fuzz
 
 INPUTS = int(os.environ.get("ADAPTERPROBE_FUZZ_INPUTS", "5000"))
 LONGEST = 20.0

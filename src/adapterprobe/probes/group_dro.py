@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import softmax
 
-from adapterprobe.probes.base import UnweightedProbe
 from adapterprobe.probes.newton import orthogonal, solve_logistic, standardise
 from adapterprobe.probes.registry import register
+from adapterprobe.probes.shared_fits import SharedFits
 
 
 @register("group_dro")
-class GroupDroProbe(UnweightedProbe):
+class GroupDroProbe(SharedFits):
     """The linear probe whose highest mean loss over sets is lowest, with an L2 penalty (which the authors found to be needed).
 
     The problem is convex: weights of sets rise by the exponential of their loss, the best coefficients answer them, and the mean of the
@@ -36,14 +36,9 @@ class GroupDroProbe(UnweightedProbe):
     mean_: np.ndarray
     scale_: np.ndarray
     set_weights_: np.ndarray
-    classes_: np.ndarray
-    n_features_in_: int
 
-    def _fit(self, X, y, sample_weight, sets=None):
-        self._fit_together([self], X, y, sets)
-
-    @staticmethod
-    def _fit_together(probes: Sequence[GroupDroProbe], X, y, sets) -> None:
+    @classmethod
+    def _fit_together(cls, probes: Sequence[GroupDroProbe], X, y, sets=None) -> None:
         """Fit probes that differ in C alone: each round is one problem for all of them."""
         first = probes[0]
         mean, scale = standardise(X)
@@ -69,30 +64,9 @@ class GroupDroProbe(UnweightedProbe):
             probe.coef_ = beta[place, :-1] @ rotation
             probe.intercept_ = float(beta[place, -1])
 
-    @classmethod
-    def fit_settings(cls, settings, X, y, kept=None, **extras):
-        probes = [cls(**params) for params in settings]
-        alike = len({tuple(sorted((p.get_params() | {"C": 0}).items())) for p in probes}) == 1
-        if not alike or extras.get("sample_weight") is not None:
-            return super().fit_settings(settings, X, y, kept, **extras)
-        found = []
-        for mask in np.ones((1, len(X)), bool) if kept is None else np.asarray(kept, bool):
-            mine = [cls(**params) for params in settings]
-            here, coded = mine[0]._checked(X[mask], y[mask])
-            for probe in mine[1:]:
-                probe.classes_, probe.n_features_in_ = mine[0].classes_, mine[0].n_features_in_
-            sets = extras.get("sets")
-            cls._fit_together(mine, here, coded, None if sets is None else sets[mask])
-            found += mine
-        return found
-
     def _decide(self, X):
         return ((X - self.mean_) / self.scale_) @ self.coef_ + self.intercept_
 
     @property
     def direction(self):
         return self.coef_ / self.scale_
-
-    @classmethod
-    def candidates(cls, strengths):
-        return [{"C": strength} for strength in strengths]

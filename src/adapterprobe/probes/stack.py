@@ -9,16 +9,16 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.model_selection import GroupKFold, KFold
 
-from adapterprobe.probes.base import UnweightedProbe
 from adapterprobe.probes.depth import Depth
 from adapterprobe.probes.logistic import LogisticProbe
 from adapterprobe.probes.registry import register
+from adapterprobe.probes.shared_fits import SharedFits
 
 FOLDS = 5
 
 
 @register("stack")
-class StackProbe(Depth, UnweightedProbe):
+class StackProbe(Depth, SharedFits):
     """A logistic probe on each layer, and a logistic regression on what they say of rows that they were not fitted on.
 
     Weights of layers are not negative (Breiman 1996): a layer may be left out, and none is turned round.
@@ -40,14 +40,9 @@ class StackProbe(Depth, UnweightedProbe):
     coef_: np.ndarray
     intercept_: float
     layer_weights_: np.ndarray
-    classes_: np.ndarray
-    n_features_in_: int
-
-    def _fit(self, X, y, sample_weight, groups=None):
-        self._fit_together([self], X, y, groups)
 
     @classmethod
-    def _fit_together(cls, probes: Sequence[StackProbe], X, y, groups) -> None:
+    def _fit_together(cls, probes: Sequence[StackProbe], X, y, groups=None) -> None:
         """Fit probes that differ in C and blend alone: folds and penalties of a layer are one problem."""
         depth = probes[0].depth_
         parts = X.reshape(len(X), depth, -1)
@@ -76,24 +71,6 @@ class StackProbe(Depth, UnweightedProbe):
             probe.coef_ = np.concatenate([w * coef for w, (coef, _) in zip(probe.layer_weights_, mine, strict=True)])
             probe.intercept_ = bias + float(sum(w * b for w, (_, b) in zip(probe.layer_weights_, mine, strict=True)))
 
-    @classmethod
-    def fit_settings(cls, settings, X, y, kept=None, **extras):
-        if extras.get("sample_weight") is not None or len({params.get("depth") for params in settings}) > 1:
-            return super().fit_settings(settings, X, y, kept, **extras)
-        found, groups = [], extras.get("groups")
-        for mask in np.ones((1, len(X)), bool) if kept is None else np.asarray(kept, bool):
-            mine = [cls(**params) for params in settings]
-            here, coded = mine[0]._checked(X[mask], y[mask])
-            for probe in mine[1:]:
-                probe.classes_, probe.n_features_in_, probe.depth_ = (
-                    mine[0].classes_,
-                    mine[0].n_features_in_,
-                    mine[0].depth_,
-                )
-            cls._fit_together(mine, here, coded, None if groups is None else groups[mask])
-            found += mine
-        return found
-
     @staticmethod
     def _folds(y: np.ndarray, groups) -> np.ndarray:
         """Folds x rows, True where a fold fits; a group is left out whole, and both classes are fitted on."""
@@ -117,10 +94,6 @@ class StackProbe(Depth, UnweightedProbe):
     @property
     def direction(self):
         return self.coef_
-
-    @classmethod
-    def candidates(cls, strengths):
-        return [{"C": strength} for strength in strengths]
 
 
 def _blended(said: np.ndarray, y: np.ndarray, C: float) -> tuple[np.ndarray, float]:

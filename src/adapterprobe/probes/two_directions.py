@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
-from adapterprobe.probes.base import UnweightedProbe
 from adapterprobe.probes.centring import SetCentring
 from adapterprobe.probes.logistic import LogisticProbe
 from adapterprobe.probes.registry import register
+from adapterprobe.probes.shared_fits import SharedFits
 
 
 @register("two_directions")
-class TwoDirectionsProbe(UnweightedProbe):
+class TwoDirectionsProbe(SharedFits):
     """Logistic regressions of states, centred by sets, on truth and on truth times polarity give two directions t_G and t_P (those of Bürger,
     Hamprecht & Nadler 2024, section 3, who find them by least squares). A classifier of polarity tells, from the same state, which way a question is asked; logistic regression on the
     projection on t_G and on that on t_P, turned by the told polarity, is the probe.
@@ -38,24 +39,19 @@ class TwoDirectionsProbe(UnweightedProbe):
     polarity_intercept_: float
     weights_: np.ndarray
     intercept_: float
-    classes_: np.ndarray
-    n_features_in_: int
 
-    def _fit(self, X, y, sample_weight, polarity=None, sets=None):
-        self._fit_together([self], X, y, polarity, sets)
-
-    @staticmethod
-    def _fit_together(probes: Sequence[TwoDirectionsProbe], X, y, polarity, sets) -> None:
+    @classmethod
+    def _fit_together(cls, probes: Sequence[TwoDirectionsProbe], X, y, polarity=None, sets=None) -> None:
         """Fit probes that differ in C alone: each of the three regressions is one problem for all of them."""
         settings = [{"C": probe.C} for probe in probes]
         both = polarity is not None and len(np.unique(polarity)) == 2
         way = np.ones(len(X)) if polarity is None else np.asarray(polarity, float)
         sets = way if sets is None else sets
         centred, mean = SetCentring.of(X, sets).apply(X, sets), X.mean(0)
-        general = LogisticProbe.fit_settings(settings, centred, y)
+        general = _logistic(settings, centred, y)
         # The claim's truth is the answer's times the polarity.
-        turned = LogisticProbe.fit_settings(settings, centred, (2.0 * y - 1) * way > 0) if both else []
-        ways = LogisticProbe.fit_settings(settings, X, way) if both else []
+        turned = _logistic(settings, centred, (2.0 * y - 1) * way > 0) if both else []
+        ways = _logistic(settings, X, way) if both else []
         for place, probe in enumerate(probes):
             probe.mean_, probe.general_ = mean, general[place].direction
             if both:
@@ -65,21 +61,6 @@ class TwoDirectionsProbe(UnweightedProbe):
             last = LogisticProbe(C=1e4).fit(seen, y)
             probe.weights_ = last.direction
             probe.intercept_ = float(last.decision_function(np.zeros((1, seen.shape[1])))[0])
-
-    @classmethod
-    def fit_settings(cls, settings, X, y, kept=None, **extras):
-        if extras.get("sample_weight") is not None:
-            return super().fit_settings(settings, X, y, kept, **extras)
-        found = []
-        for mask in np.ones((1, len(X)), bool) if kept is None else np.asarray(kept, bool):
-            mine = [cls(**params) for params in settings]
-            here, coded = mine[0]._checked(X[mask], y[mask])
-            for probe in mine[1:]:
-                probe.classes_, probe.n_features_in_ = mine[0].classes_, mine[0].n_features_in_
-            given = {name: None if extras.get(name) is None else extras[name][mask] for name in cls.wants}
-            cls._fit_together(mine, here, coded, given["polarity"], given["sets"])
-            found += mine
-        return found
 
     def _projections(self, X: np.ndarray, both: bool) -> np.ndarray:
         """Rows x 1 or 2: on truth, and on truth times polarity turned by the polarity that is told."""
@@ -95,6 +76,7 @@ class TwoDirectionsProbe(UnweightedProbe):
     def _decide(self, X):
         return self._projections(X, len(self.weights_) == 2) @ self.weights_ + self.intercept_
 
-    @classmethod
-    def candidates(cls, strengths):
-        return [{"C": strength} for strength in strengths]
+
+def _logistic(settings: list[dict], X: np.ndarray, y: np.ndarray) -> list[LogisticProbe]:
+    """One probe for each setting."""
+    return cast(list[LogisticProbe], LogisticProbe.fit_settings(settings, X, y))
