@@ -1,5 +1,6 @@
 """What every adapter must do, whatever its kind and model."""
 
+import numpy as np
 import torch
 from peft import PeftModel
 
@@ -7,7 +8,19 @@ from adapterprobe.adapters import adapter_merged, adapter_off, attach, train_ada
 from adapterprobe.adapters.attach import detach, fixed_entries, trainable
 from adapterprobe.adapters.kinds import KINDS
 from adapterprobe.adapters.residual_adapter import load_residual
+from adapterprobe.data import load_relation
 from adapterprobe.engine import Engine
+from adapterprobe.prompts import draw_demo_sets, make_prompts, templates_for
+from adapterprobe.prompts.encoded import encode
+
+
+def asked_capitals(tokenizer, groups=16):
+    """Prompts about a few capitals under both conditions, behind two demonstrations; the first eight examples demonstrate."""
+    relation = load_relation("capitals")
+    examples = relation.examples(relation.groups[:groups], "question", 0)
+    demos = draw_demo_sets(examples[:8], 2, 1, "demos", np.random.default_rng(0))
+    prompts = make_prompts(examples[8:], "x", ["truth", "lie"], templates_for(relation, "question"), demos, "plain", 0)
+    return encode(tokenizer, prompts, None)
 
 
 def logits(lm, encoded):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapter_contract import asked_capitals
 from adapterprobe.adapters import attach, train_adapter
 from adapterprobe.adapters.metrics import measure
 from adapterprobe.adapters.neutral_text_drift import drift, encode_paragraphs, neutral_paragraphs, text_divergence
@@ -30,7 +31,6 @@ from adapterprobe.engine.outcomes import answer_logprobs
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.prompts import draw_demo_sets, make_prompts, templates_for
 from adapterprobe.prompts.answer_tokens import ChoiceTokens
-from adapterprobe.prompts.encoded import encode
 
 CONFIG = AdapterConfig(layers="all", rank=4, alpha=8, epochs=16, lr=0.02, batch_size=8, patience=99)
 CHOICES = [ChoiceTokens((0, 1), (2,)), ChoiceTokens((3,), (0, 4))]
@@ -39,11 +39,7 @@ LOGITS = torch.tensor([[1.0, 0.5, -1.0, 2.0, 0.0, 0.3], [0.2, -0.4, 3.0, 1.5, -2
 
 @pytest.fixture(scope="module")
 def encoded(tokenizer):
-    relation = load_relation("capitals")
-    examples = relation.examples(relation.groups[:14], "question", 0)
-    demos = draw_demo_sets(examples[:8], 2, 1, "demos", np.random.default_rng(0))
-    prompts = make_prompts(examples[8:], "x", ["truth", "lie"], templates_for(relation, "question"), demos, "plain", 0)
-    return encode(tokenizer, prompts, None)
+    return asked_capitals(tokenizer, 14)
 
 
 def probabilities(row):

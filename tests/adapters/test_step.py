@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapter_contract import asked_capitals
 from adapterprobe.adapters import attach, train_adapter
 from adapterprobe.adapters import train as training
 from adapterprobe.adapters.attach import trainable
@@ -13,11 +14,8 @@ from adapterprobe.adapters.batching import micro_batches
 from adapterprobe.adapters.gradient_step import Stepper
 from adapterprobe.adapters.objectives import make_targets
 from adapterprobe.config import AdapterConfig
-from adapterprobe.data import load_relation
 from adapterprobe.engine import Engine
 from adapterprobe.errors import ModelError
-from adapterprobe.prompts import draw_demo_sets, make_prompts, templates_for
-from adapterprobe.prompts.encoded import encode
 from conftest import SEVERAL
 
 CONFIG = AdapterConfig(layers="1-3", rank=4, alpha=8, epochs=2, lr=0.01, batch_size=16, micro_batch=16, patience=9)
@@ -25,11 +23,7 @@ CONFIG = AdapterConfig(layers="1-3", rank=4, alpha=8, epochs=2, lr=0.01, batch_s
 
 @pytest.fixture(scope="module")
 def encoded(tokenizer):
-    relation = load_relation("capitals")
-    examples = relation.examples(relation.groups[:16], "question", 0)
-    demos = draw_demo_sets(examples[:8], 2, 1, "demos", np.random.default_rng(0))
-    prompts = make_prompts(examples[8:], "x", ["truth", "lie"], templates_for(relation, "question"), demos, "plain", 0)
-    return encode(tokenizer, prompts, None)
+    return asked_capitals(tokenizer)
 
 
 def stepper(lm, encoded, config=CONFIG, share=True, noise=0.3):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from adapter_contract import contract, logits
+from adapter_contract import asked_capitals, contract, logits
 from adapterprobe.adapters import adapter_merged, adapter_off, attach, train_adapter
 from adapterprobe.adapters.attach import target_names, trainable
 from adapterprobe.adapters.batching import micro_batches, steps
@@ -15,11 +15,8 @@ from adapterprobe.adapters.checkpoint import drop_checkpoints
 from adapterprobe.adapters.fused_lora import fused_lora
 from adapterprobe.adapters.gradient_step import Stepper
 from adapterprobe.config import AdapterConfig
-from adapterprobe.data import load_relation
 from adapterprobe.engine import Engine
 from adapterprobe.errors import ConfigError, ModelError
-from adapterprobe.prompts import draw_demo_sets, make_prompts, templates_for
-from adapterprobe.prompts.encoded import encode
 from conftest import SEVERAL
 
 CONFIG = AdapterConfig(layers="1-3", rank=4, alpha=8, epochs=3, lr=0.01, batch_size=8, micro_batch=8, patience=9)
@@ -27,11 +24,7 @@ CONFIG = AdapterConfig(layers="1-3", rank=4, alpha=8, epochs=3, lr=0.01, batch_s
 
 @pytest.fixture(scope="module")
 def encoded(tokenizer):
-    relation = load_relation("capitals")
-    examples = relation.examples(relation.groups[:16], "question", 0)
-    demos = draw_demo_sets(examples[:8], 2, 1, "demos", np.random.default_rng(0))
-    prompts = make_prompts(examples[8:], "x", ["truth", "lie"], templates_for(relation, "question"), demos, "plain", 0)
-    return encode(tokenizer, prompts, None)
+    return asked_capitals(tokenizer)
 
 
 def train(lm, encoded, folder, config=CONFIG, seed=0):
@@ -107,12 +100,14 @@ def test_stopped_training_ends_the_same(tiny_lm, encoded, tmp_path, monkeypatch)
     assert not list((tmp_path / "b").iterdir())
 
 
-@pytest.mark.parametrize("kind", ["lora", "adalora", "pissa", "linear"])
-def test_stopped_inside_an_epoch_ends_the_same(kind, tiny_lm, encoded, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "changes", [*({"kind": kind} for kind in ("lora", "adalora", "pissa", "linear")), {"group_dro": 0.3}], ids=str
+)
+def test_stopped_inside_an_epoch_ends_the_same(changes, tiny_lm, encoded, tmp_path, monkeypatch):
     """Also where a training has more of a state than its weights."""
     from adapterprobe.adapters import train as module
 
-    config = CONFIG.model_copy(update={"kind": kind})
+    config = CONFIG.model_copy(update=changes)
     for name in "ab":
         (tmp_path / name).mkdir()
     wrapped, whole = train(tiny_lm(), encoded, tmp_path / "a", config)

@@ -19,11 +19,10 @@ class GroupWeights:
     """
 
     def __init__(self, names: Sequence[str] | np.ndarray, step: float) -> None:
-        found, self.codes = np.unique(np.asarray(names), return_inverse=True)
-        self.names = [str(name) for name in found]
+        _, self.codes = np.unique(np.asarray(names), return_inverse=True)
         self.step = step
         self.sizes = np.bincount(self.codes)
-        self.weights = np.full(len(found), 1 / len(found))
+        self.weights = np.full(len(self.sizes), 1 / len(self.sizes))
         self._seen: list[tuple[int, float]] = []
 
     def of(self, rows: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:

@@ -20,7 +20,7 @@ from adapterprobe.adapters.detect_head import head_of
 from adapterprobe.adapters.fused_lora import fused_lora
 from adapterprobe.adapters.gradient_step import LARGEST_SCALE, Stepper, adapter_off_eval
 from adapterprobe.adapters.group_dro import GroupWeights
-from adapterprobe.adapters.metrics import measure, prompt_losses
+from adapterprobe.adapters.metrics import measure
 from adapterprobe.adapters.objectives import Targets, make_targets, needs_base
 from adapterprobe.adapters.on_off import adapter_merged
 from adapterprobe.adapters.optimizer import Optimiser
@@ -96,6 +96,7 @@ class _Training:
         )
         if config.group_dro:
             self.stepper.robust = GroupWeights(set_names(train.prompts), config.group_dro)
+        self.select_sets = set_names(select.prompts) if config.group_dro else None
         self.select_targets = targets_of(wrapped, engine, select, config)
         fixed = sum(int(where.sum()) for where in self.optimiser.fixed.values())
         self.result = TrainResult(sum(tensor.numel() for tensor in self.start.values()) - fixed)
@@ -202,9 +203,9 @@ class _Training:
     def _end_of_epoch(self, progress) -> None:
         place, result, config = self.place, self.result, self.config
         with adapter_merged(self.wrapped):
-            now = measure(self.engine, self.select, self.select_targets, config, head_of(self.wrapped))
-        if config.group_dro:
-            now["worst_set_loss"] = self._worst_set_loss()
+            now = measure(
+                self.engine, self.select, self.select_targets, config, head_of(self.wrapped), self.select_sets
+            )
         judged_by = now.get("worst_set_loss", now["loss"])
         if not math.isfinite(now["loss"]):
             raise ModelError(
@@ -222,13 +223,6 @@ class _Training:
         result.stopped_early = place.epoch < self.epochs and place.epoch - result.best_epoch >= config.patience
         place.steps, place.summed, place.seen = 0, 0.0, 0
         self._save()
-
-    def _worst_set_loss(self) -> float:
-        """The highest mean loss of a set of prompts that training is stopped by."""
-        with adapter_merged(self.wrapped):
-            losses = prompt_losses(self.engine, self.select, self.select_targets, self.config, head_of(self.wrapped))
-        names = set_names(self.select.prompts)
-        return max(float(losses[names == name].mean()) for name in np.unique(names))
 
     def _refuse_unmoved(self) -> None:
         now = self.optimiser.weights()

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
+from adapterprobe.analyses.refits import refit
 from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.detectors.search_cache import SearchJob
 from adapterprobe.errors import DataError
-from adapterprobe.probes.select import auroc_within, fitted_probes, fold_masks, scores_of
+from adapterprobe.probes.select import auroc_within, fold_masks
 from adapterprobe.progress import bar
 
 DRAWS = 5
@@ -44,9 +45,8 @@ def curve_records(run: FittedRun) -> list[dict]:
     mine = run.fits_of(seed=run.lowest_seed) if config.select.curve else []
     records = []
     for fit in _each(mine, "learning curves"):
-        best, rows, spec = fit.selection.best, fit.rows, run.probe_configs[fit.probe]
-        how = SearchJob(spec, run.feature_specs[fit.probe], rows, config.select).how
-        X = fit.features(best.layer)
+        rows = fit.rows
+        X = fit.features(fit.selection.best.layer)
         names = np.unique(rows.groups[rows.fit])
         for share in config.select.curve:
             count = max(2, round(share * len(names)))
@@ -55,12 +55,11 @@ def curve_records(run: FittedRun) -> list[dict]:
             for _ in range(DRAWS if count < len(names) else 1):
                 chosen = rows.fit[np.isin(rows.groups[rows.fit], rng.permutation(names)[:count])]
                 try:
-                    ((probe,), centring) = fitted_probes(spec.probe, [best.probe.get_params()], X, rows, chosen, how)
+                    again = refit(run, fit, X, rows, chosen)
                 except ValueError:
                     # Too few rows for this probe, or one class alone.
                     continue
-                scores = scores_of(probe, X, rows, test, how, centring)
-                found.append(auroc_within(rows.labels[test], scores, rows.conditions[test]))
+                found.append(auroc_within(rows.labels[test], again.log_odds(test), rows.conditions[test]))
             if found:
                 records.append(
                     {

@@ -10,11 +10,10 @@ import pandas as pd
 
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
 from adapterprobe.analyses.prompt_controls import control_frame, prompt_only
+from adapterprobe.analyses.refits import refit
 from adapterprobe.detectors.fit import ArmFit
-from adapterprobe.detectors.search_cache import SearchJob
 from adapterprobe.evaluate.controls import chance_records, condition_alone, split_auroc, splits_with_rows
 from adapterprobe.evaluate.statistics import auroc_columns
-from adapterprobe.probes.select import fitted_probes, scores_everywhere
 from adapterprobe.progress import bar
 
 Fitted = Callable[[np.ndarray], np.ndarray]
@@ -38,17 +37,13 @@ def shuffled_labels(
 
 
 def _again(run: FittedRun, fit: ArmFit, X: np.ndarray) -> Fitted:
-    """The arm's probe in its own setting, with the pairs, polarities and sets that it was fitted with, on other labels."""
-    spec = run.probe_configs[fit.probe]
-    how = SearchJob(spec, run.feature_specs[fit.probe], fit.rows, run.config.select).how
-    setting = [fit.selection.best.probe.get_params()]
+    """The arm's probe on other labels (see `refit`)."""
 
     def scores(labels: np.ndarray) -> np.ndarray:
         every = fit.rows.labels.copy()
         every[fit.rows.fit] = labels
         rows = replace(fit.rows, labels=every)
-        ((probe,), centring) = fitted_probes(spec.probe, setting, X, rows, rows.fit, how)
-        return scores_everywhere(probe, X, rows, how, centring)
+        return refit(run, fit, X, rows, rows.fit).log_odds_everywhere()
 
     return scores
 

@@ -310,12 +310,12 @@ class Detector:
         known = self.record.calibration
         own = Scored(np.array(known.scores), np.array(known.labels), np.array(known.groups))
         at = own.negative_threshold(rate)
-        if at is None or not (own.labels == 1).any():
+        recall = None if at is None else own.recall(at)
+        if recall is None:
             raise DataError(
                 f"the detector was made with {len(np.unique(own.groups))} groups that calibrate, too few to know its recall at a rate of {rate:g} "
                 f"(at least {needed(rate)} with negatives); give benign inputs without a base rate"
             )
-        recall = float((own.scores[own.labels == 1] > at).mean())
         value = unlabelled_threshold(self.score(inputs)["score"].to_numpy(), rate, base_rate, recall)
         how = (
             f"unlabelled rows, of which {base_rate:g} should be alarms and the recall should be {recall:.2f} as on the run's own; no rate is "

@@ -6,7 +6,7 @@ positive (`unlabelled`), or rows of which all are negative (`benign`). No row is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,11 @@ class Scored:
         """See `alarm_threshold`, of its negatives."""
         negatives = self.labels == 0
         return alarm_threshold(self.scores[negatives], self.groups[negatives], rate) if negatives.any() else None
+
+    def recall(self, threshold: float) -> float | None:
+        """Share of its positives above a threshold; None where it has none."""
+        positives = self.scores[self.labels == 1]
+        return float((positives > threshold).mean()) if len(positives) else None
 
 
 def check_base_rate(base_rate: float) -> None:
@@ -99,6 +104,7 @@ def threshold_records(
     if not negatives.any():
         return [{"way": way, "nominal": rate, "refused": "there are no negatives to be judged"} for way in WAYS]
     own = calibrate.negative_threshold(rate)
+    known = None if own is None else calibrate.recall(own)
     count = len(np.unique(calibrate.groups[calibrate.labels == 0]))
     few = f"{count} groups of negatives calibrate, at least {needed(rate)} needed for a rate of {rate:g}"
     records = []
@@ -112,12 +118,12 @@ def threshold_records(
             alarms = alarms if found is None else judged.scores > found
         elif way == WORST:
             alarms = _worst(judged, rate, relations)
-        elif way == UNLABELLED and (own is None or not (calibrate.labels == 1).any()):
+        elif way == BENIGN:
+            alarms = _halved(judged, lambda others: _benign(others, rate))
+        elif known is None:
             alarms = few if own is None else "no positives calibrate, by which recall would be known"
         else:
-            positives = calibrate.scores[calibrate.labels == 1]
-            recall = 0.0 if own is None or not len(positives) else float((positives > own).mean())
-            alarms = _halved(judged, way, rate, base_rate, recall)
+            alarms = _halved(judged, lambda others, recall=known: _unlabelled(others, rate, base_rate, recall))
         if isinstance(alarms, str):
             records.append({"way": way, "nominal": rate, "refused": alarms})
             continue
@@ -152,27 +158,32 @@ def _worst(judged: Scored, rate: float, relations: Mapping[str, Scored]) -> np.n
     return judged.scores > max(known)
 
 
-def _halved(judged: Scored, way: str, rate: float, base_rate: float, recall: float) -> np.ndarray | str:
-    """Alarms where each half of the groups is judged by a threshold that the other half fixes."""
+def _halved(judged: Scored, threshold_of: Callable[[Scored], float | str]) -> np.ndarray | str:
+    """Alarms where each half of the groups is judged by a threshold that the other half fixes, or why it cannot."""
     alarms = np.zeros(len(judged.scores), bool)
     first, second = halves(judged.groups)
     for mine, others in ((first, second), (second, first)):
-        fixing = judged.part(others)
-        if way == BENIGN:
-            threshold = fixing.negative_threshold(rate)
-            count = len(np.unique(fixing.groups[fixing.labels == 0]))
-            if threshold is None:
-                return (
-                    f"{count} groups of negatives in half of it, at least {needed(rate)} needed for a rate of {rate:g}"
-                )
-        else:
-            # One row of a group, as it would come in; what its label is, is not looked at.
-            alone = fixing.scores[one_row_per_group(fixing.groups)]
-            if len(alone) < FEWEST:
-                return f"{len(alone)} groups in half of it, at least {FEWEST} needed to tell a quantile"
-            threshold = unlabelled_threshold(alone, rate, base_rate, recall)
+        threshold = threshold_of(judged.part(others))
+        if isinstance(threshold, str):
+            return threshold
         alarms[mine] = judged.scores[mine] > threshold
     return alarms
+
+
+def _benign(fixing: Scored, rate: float) -> float | str:
+    threshold = fixing.negative_threshold(rate)
+    if threshold is None:
+        count = len(np.unique(fixing.groups[fixing.labels == 0]))
+        return f"{count} groups of negatives in half of it, at least {needed(rate)} needed for a rate of {rate:g}"
+    return threshold
+
+
+def _unlabelled(fixing: Scored, rate: float, base_rate: float, recall: float) -> float | str:
+    # One row of a group, as it would come in; what its label is, is not looked at.
+    alone = fixing.scores[one_row_per_group(fixing.groups)]
+    if len(alone) < FEWEST:
+        return f"{len(alone)} groups in half of it, at least {FEWEST} needed to tell a quantile"
+    return unlabelled_threshold(alone, rate, base_rate, recall)
 
 
 def summary(records: Sequence[dict], way: str) -> dict | None:

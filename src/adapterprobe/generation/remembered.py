@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapterprobe.cache import digest
+from adapterprobe.cache import digest, write_atomic
 from adapterprobe.generation.judging import LETTERS, TOGETHER, Judge
+from adapterprobe.generation.rows import whole_lines
 
 
 def judged_path(out: Path) -> Path:
@@ -29,12 +30,16 @@ class RememberedJudge:
     _known: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for line in self.path.read_text("utf-8", "replace").splitlines() if self.path.exists() else []:
+        if not self.path.exists():
+            return
+        # What was cut off by a kill is asked again.
+        lines = whole_lines(self.path)
+        write_atomic(self.path, "".join(f"{line}\n" for line in lines))
+        for line in lines:
             try:
                 entry = json.loads(line)
                 key, letter = entry["key"], entry["letter"]
             except (ValueError, KeyError, TypeError):
-                # A line that was cut off by a kill is asked again.
                 continue
             if letter is None or letter in LETTERS:
                 self._known[str(key)] = letter
@@ -55,15 +60,7 @@ class RememberedJudge:
             some = missing[start : start + TOGETHER]
             found = self.judge.letters([text for _, text in some])
             with self.path.open("a", encoding="utf-8") as file:
-                if file.tell() and not _ends_a_line(self.path):
-                    file.write("\n")
                 for (key, _), letter in zip(some, found, strict=True):
                     self._known[key] = letter
                     file.write(json.dumps({"key": key, "letter": letter}) + "\n")
         return [self._known[key] for key in keys]
-
-
-def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read(1) == b"\n"

@@ -76,7 +76,7 @@ class Journal:
 
     def __init__(self, path: Path, file: IO[str], plan: str, samples: dict[str, int]) -> None:
         self._file = file
-        lines = _whole_lines(path)
+        lines = whole_lines(path)
         if lines and lines[0] != json.dumps({"plan": plan}):
             raise OutputError(
                 f"{path} is what a stopped generation with other settings left; run that command again, or remove the file"
@@ -91,7 +91,7 @@ class Journal:
     @staticmethod
     def read(path: Path) -> dict[str, list[Reply]]:
         """The replies of a journal that is whole, by their prompt."""
-        return _replies(_whole_lines(path)[1:])
+        return _replies(whole_lines(path)[1:])
 
     def add(self, replies: Sequence[Reply]) -> None:
         """Keep the replies of whole prompts."""
@@ -113,7 +113,8 @@ def _replies(lines: Sequence[str]) -> dict[str, list[Reply]]:
     return found
 
 
-def _whole_lines(path: Path) -> list[str]:
+def whole_lines(path: Path) -> list[str]:
+    """Lines of a file without a last one that was cut off."""
     text = path.read_text("utf-8", errors="replace")
     # Not splitlines: replies may hold other characters that end lines.
     return text.split("\n")[:-1]

@@ -16,8 +16,6 @@ FEW = 32
 """Rows of a new set that it is centred by, where a few are what is had."""
 FEWEST = 8
 """Rows whose mean is taken for a set's; where there are fewer, what is known of the other sets has to do."""
-WAYS = ("training", "few", "own")
-"""How rows of a new set are centred (see `scores_by_set`)."""
 
 
 @dataclass(frozen=True)

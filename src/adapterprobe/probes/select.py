@@ -116,7 +116,7 @@ class Search:
         hold_out: of folds: `groups`, or `wordings`: each wording is left out too, and what is judged is asked in it about groups that
             are left out.
         rule: `best` or `one_se` (see `Selection.best`).
-        centre: features are centred within `Rows.sets`, and rows of new sets in this way (one of `WAYS`); None: they are not.
+        centre: features are centred within `Rows.sets`, and rows of new sets in this way (see `scores_by_set`); None: they are not.
         scale: and divided by each set's spread.
     """
 

@@ -69,8 +69,8 @@ def prepare_prompts(
         for name, form in dict.fromkeys((example.dataset, example.form) for example in examples):
             mine = [example for example in examples if (example.dataset, example.form) == (name, form)]
             dataset = questions.datasets[name]
-            templates = tested_templates(config, dataset, name in questions.trained, ROLES[split], form)
-            twin = tested_templates(config, dataset, name in questions.trained, ROLES[split])
+            own, role, twin = name in questions.trained, ROLES[split], form != config.data.form
+            templates = tested_templates(config, dataset, own, role, form)
             owner, shown = demos(name, "demos-held-out" if judged else "demos", form)
             prompts += make_prompts(
                 mine,
@@ -84,9 +84,9 @@ def prepare_prompts(
                 elicit.renders,
                 systems,
                 demo_templates(templates, owner, dataset),
-                None if form == config.data.form else len(twin),
+                len(tested_templates(config, dataset, own, role)) if twin else None,
             )
-            if form != config.data.form:
+            if twin:
                 # What a group knows is asked once, in both polarities where that is needed.
                 continue
             if split in ("calibrate", *JUDGED) or (learned and split in ("adapter-train", "select")):
