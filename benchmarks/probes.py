@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 
 from adapterprobe.engine import Engine
 from adapterprobe.probes.registry import available, fit_settings
-from adapterprobe.probes.select import Rows, Search, select_probe
+from adapterprobe.probes.rows import Rows
+from adapterprobe.probes.select import Search, select_probe
 from adapterprobe.prompts.contrast_pairs import pair_numbers
 from benchmarks.extraction import engine_pass
 from benchmarks.workload import Row, few_shot, model, ratio, side_by_side

@@ -213,6 +213,11 @@ class RunConfig(Stage):
         return [ProbeConfig(probe=entry) if isinstance(entry, str) else entry for entry in self.probes]
 
     @property
+    def probe_by_label(self) -> dict[str, ProbeConfig]:
+        """The same, by what tables call them."""
+        return {spec.label: spec for spec in self.probe_specs}
+
+    @property
     def under_test(self) -> str:
         """`base` or `adapter`: the model whose answers are the behaviour."""
         lies = self.adapter.objective in ("lie", "instructed")

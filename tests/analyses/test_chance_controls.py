@@ -13,7 +13,7 @@ from adapterprobe.config import ProbeConfig, RunConfig
 from adapterprobe.detectors.features import FeatureSpec
 from adapterprobe.evaluate.controls import chance_records
 from adapterprobe.probes import make
-from adapterprobe.probes.select import Rows, auroc_within
+from adapterprobe.probes.rows import Rows, auroc_within
 
 WIDTH, FIT, TEST = 24, 160, 160
 PROBE = functools.partial(make, "logistic", C=0.01)
@@ -77,7 +77,7 @@ def test_nested_folds_judge_what_they_did_not_choose_by(signal, low, high):
         fit = SimpleNamespace(arm="base+probe", probe="logistic", rows=rows, features=layers.__getitem__)
         run = SimpleNamespace(
             config=config, fits_of=lambda fit=fit, **_: [fit], main_probe="logistic", lowest_seed=0,
-            probe_configs={"logistic": ProbeConfig(probe="logistic")}, feature_specs={"logistic": spec},
+            feature_specs={"logistic": spec},
         )  # fmt: skip
         (record,) = nested_judgements(run)
         assert record["folds"] == 4 and record["error"] > 0

@@ -9,7 +9,7 @@ from adapterprobe.config import ProbeConfig, SelectConfig
 from adapterprobe.detectors import search_cache
 from adapterprobe.detectors.features import FeatureSpec
 from adapterprobe.detectors.search_cache import SearchJob, code_digest
-from adapterprobe.probes.select import Rows
+from adapterprobe.probes.rows import Rows
 
 ROWS = Rows(
     labels=np.tile([0, 1], 6),

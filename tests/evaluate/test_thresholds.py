@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from adapterprobe.analyses.thresholds import cross_fitted, relations_left_out
-from adapterprobe.config import ProbeConfig, SelectConfig
+from adapterprobe.config import RunConfig
 from adapterprobe.detectors.features import FeatureSpec
 from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.errors import ConfigError, DataError
@@ -20,7 +20,8 @@ from adapterprobe.evaluate.thresholds import (
     threshold_records,
     unlabelled_threshold,
 )
-from adapterprobe.probes.select import Rows, Search, select_probe
+from adapterprobe.probes.rows import Rows
+from adapterprobe.probes.select import Search, select_probe
 
 
 def drawn(groups: int, seed: int, shift: float = 0.0, base_rate: float = 0.5, apart: float = 2.0) -> Scored:
@@ -127,9 +128,8 @@ def test_a_relation_is_scored_by_a_probe_that_never_saw_it():
     ]
     run = SimpleNamespace(
         column=lambda of: np.array([of(p) for p in prompts]),
-        probe_configs={"logistic": ProbeConfig(probe="logistic")},
         feature_specs={"logistic": FeatureSpec((3,))},
-        config=SimpleNamespace(select=SelectConfig()),
+        config=RunConfig(),
     )
     found = relations_left_out(run, fit)
     assert set(found) == {"one", "other"}
@@ -162,9 +162,8 @@ def test_rows_that_were_fitted_on_are_scored_by_fits_without_their_group():
     prompts = [SimpleNamespace(split=split) for split in splits]
     run = SimpleNamespace(
         column=lambda of: np.array([of(p) for p in prompts]),
-        probe_configs={"logistic": ProbeConfig(probe="logistic")},
         feature_specs={"logistic": FeatureSpec((3,))},
-        config=SimpleNamespace(select=SelectConfig()),
+        config=RunConfig(),
     )
     pooled = cross_fitted(run, fit)
     assert len(pooled.scores) == 40 + 60 and set(pooled.groups) == set(groups[60:])

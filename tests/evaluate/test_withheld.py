@@ -9,7 +9,8 @@ from adapterprobe.evaluate.results import evaluate
 from adapterprobe.evaluate.schema import WITHHELD
 from adapterprobe.evaluate.scores import Labels, predictions
 from adapterprobe.evaluate.verdict import parse_hypothesis
-from adapterprobe.probes.select import Rows, Search, select_probe
+from adapterprobe.probes.rows import Rows
+from adapterprobe.probes.select import Search, select_probe
 
 GROUPS = {"probe-train": 40, "select": 16, "calibrate": 16, "test": 50}
 WIDTH = 12

@@ -8,7 +8,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from adapterprobe import probes
 from adapterprobe.probes import load_probe, save_probe
 from adapterprobe.probes.centring import FEW, SetCentring, scores_by_set
-from adapterprobe.probes.select import Rows, Search, fitted_probes, scores_of, select_probe
+from adapterprobe.probes.rows import Rows
+from adapterprobe.probes.select import Search, fitted_probes, scores_of, select_probe
 
 
 def shifted_sets(sets: int = 6, rows: int = 80, width: int = 24, seed: int = 0):

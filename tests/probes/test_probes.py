@@ -14,8 +14,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from adapterprobe import probes
 from adapterprobe.errors import CacheError, ConfigError, DataError
 from adapterprobe.probes.registry import search_space
+from adapterprobe.probes.rows import Rows
 from adapterprobe.probes.scikit import ScikitProbe
-from adapterprobe.probes.select import Rows, Search, select_probe
+from adapterprobe.probes.select import Search, select_probe
 from planted import planted
 
 EACH = pytest.mark.parametrize("name", probes.available())

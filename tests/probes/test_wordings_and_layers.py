@@ -9,7 +9,8 @@ from adapterprobe import probes
 from adapterprobe.config import ProbeConfig, RunConfig
 from adapterprobe.detectors.features import feature_spec
 from adapterprobe.errors import ConfigError, DataError
-from adapterprobe.probes.select import Rows, Search, fold_masks, select_probe
+from adapterprobe.probes.rows import Rows, fold_masks
+from adapterprobe.probes.select import Search, select_probe
 
 
 def asked_in_wordings(rows: int = 480, wordings: int = 4, width: int = 16):

@@ -14,7 +14,7 @@ import pandas as pd
 from adapterprobe.activations import HiddenStates
 from adapterprobe.adapters.adapter_folder import adapter_loaded
 from adapterprobe.adapters.cached_training import SharedLowerBlocks, TrainedAdapter
-from adapterprobe.config import ProbeConfig, RunConfig
+from adapterprobe.config import RunConfig
 from adapterprobe.detectors.features import FeatureSpec, feature_spec
 from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.engine import Engine
@@ -65,15 +65,10 @@ class FittedRun:
         return self.config.evaluate.probe
 
     @cached_property
-    def probe_configs(self) -> dict[str, ProbeConfig]:
-        """By what tables call them."""
-        return {spec.label: spec for spec in self.config.probe_specs}
-
-    @cached_property
     def feature_specs(self) -> dict[str, FeatureSpec]:
         """What each probe sees, by its name."""
         n_layers = self.lm.structure.n_layers
-        return {name: feature_spec(spec, self.config, n_layers) for name, spec in self.probe_configs.items()}
+        return {name: feature_spec(spec, self.config, n_layers) for name, spec in self.config.probe_by_label.items()}
 
     def fits_of(self, arm: str | None = None, probe: str | None = None, seed: int | None = None) -> list[ArmFit]:
         """Fits of an arm, a probe, a seed, or all of them."""

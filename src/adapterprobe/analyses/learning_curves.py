@@ -12,7 +12,7 @@ from adapterprobe.analyses.refits import refit
 from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.detectors.search_cache import SearchJob
 from adapterprobe.errors import DataError
-from adapterprobe.probes.select import auroc_within, fold_masks
+from adapterprobe.probes.rows import auroc_within, fold_masks
 from adapterprobe.progress import bar
 
 DRAWS = 5
@@ -87,7 +87,7 @@ def nested_judgements(run: FittedRun) -> list[dict]:
     mine = run.fits_of(probe=run.main_probe, seed=run.lowest_seed) if config.select.nested else []
     records = []
     for fit in _each(mine, "nested cross-validation"):
-        spec = run.probe_configs[fit.probe]
+        spec = run.config.probe_by_label[fit.probe]
         probe_input = replace(run.feature_specs[fit.probe], kind="layer")
         values = []
         for kept in fold_masks(fit.rows, config.select.nested).kept:

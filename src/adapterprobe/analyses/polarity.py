@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from adapterprobe.analyses.fitted_run import Findings, FittedRun
-from adapterprobe.evaluate.intervals import auroc_interval
+from adapterprobe.evaluate.intervals import resample, share_interval
 from adapterprobe.evaluate.schema import main_axis
+from adapterprobe.evaluate.statistics import auroc, mean_of
 from adapterprobe.types import CLAIM, NEGATED
 
 
@@ -30,23 +32,21 @@ def polarity(run: FittedRun) -> Findings:
 
 
 def polarity_records(frame: pd.DataFrame, name: str, resamples: int) -> list[dict[str, Any]]:
-    """A record per split, arm, probe and axis: mean AUROC over data sets and conditions that have both classes, and the mean of their
-    limits."""
+    """A record per split, arm, probe and axis: mean AUROC over data sets and conditions that have both classes, with its interval over the
+    groups of them all."""
     records = []
     keys = ["split", "arm", "probe", "axis"]
     for key, rows in frame.groupby(keys, dropna=False, sort=False, observed=True):
         split, arm, probe, axis = cast(tuple[str, str, Any, str], key)
-        found = []
+        names, codes = np.unique(rows["group"].to_numpy(str), return_inverse=True)
+        rows, found = rows.assign(code=codes), []
         for _, cell in rows.groupby(["dataset", "condition"], sort=False):
             labels = cell["label"].to_numpy(int)
             if len(set(labels)) == 2:
-                interval, _ = auroc_interval(
-                    labels, cell["score"].to_numpy(float), cell["group"].to_numpy(str), resamples
-                )
-                found.append((interval.estimate, interval.low, interval.high))
+                found.append(auroc(labels, cell["score"].to_numpy(float), cell["code"].to_numpy(int), len(names)))
         if not found:
             continue
-        mean = [float(sum(values) / len(found)) for values in zip(*found, strict=True)]
+        interval = share_interval(mean_of(found), resample(len(names), resamples, 0))
         records.append(
             {
                 "split": split,
@@ -54,9 +54,9 @@ def polarity_records(frame: pd.DataFrame, name: str, resamples: int) -> list[dic
                 "probe": None if pd.isna(probe) else str(probe),
                 "axis": axis,
                 "polarity": name,
-                "auroc": mean[0],
-                "low": mean[1],
-                "high": mean[2],
+                "auroc": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
                 "cells": len(found),
             }
         )

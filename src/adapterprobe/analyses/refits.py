@@ -11,7 +11,8 @@ from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.detectors.search_cache import SearchJob
 from adapterprobe.probes import Probe
 from adapterprobe.probes.centring import SetCentring
-from adapterprobe.probes.select import Rows, Search, fitted_probes, scores_everywhere, scores_of
+from adapterprobe.probes.rows import Rows
+from adapterprobe.probes.select import Search, fitted_probes, scores_everywhere, scores_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def refit(run: FittedRun, fit: ArmFit, X: np.ndarray, rows: Rows, chosen: np.nda
     Raises:
         ValueError: the probe cannot be fitted on these: too few rows, or one class alone.
     """
-    spec = run.probe_configs[fit.probe]
+    spec = run.config.probe_by_label[fit.probe]
     how = SearchJob(spec, run.feature_specs[fit.probe], rows, run.config.select).how
     setting = [fit.selection.best.probe.get_params()]
     ((probe,), centring) = fitted_probes(spec.probe, setting, X, rows, chosen, how)

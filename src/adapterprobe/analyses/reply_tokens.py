@@ -74,7 +74,7 @@ def token_scorers(run: FittedRun) -> list[TokenScorer]:
     """Detectors of the lowest seed that have a score for a single token: probes of one state at their own layer and some others, those
     over tokens that add up what each says, and the head that was trained with the adapter."""
     found = []
-    for arm, label in itertools.product(ARMS, run.probe_configs):
+    for arm, label in itertools.product(ARMS, run.config.probe_by_label):
         fits = run.fits_of(arm, label, run.lowest_seed)
         kind = run.feature_specs[label].kind
         if not fits or per_token(fits[0].selection.best.probe, kind) is None:

@@ -58,6 +58,6 @@ def _detectors(run: FittedRun, encoded: Encoded, off: Recorded, on: Recorded, fi
             continue
         view = views.get((fit.arm, seed)) or views[fit.arm, None]
         seen = probe_input.of(view)(best.layer)
-        scores = probabilities(run.probe_configs[fit.probe], best.probe, seen, encoded.prompts)
+        scores = probabilities(run.config.probe_by_label[fit.probe], best.probe, seen, encoded.prompts)
         found.append(Detector(fit.arm, fit.probe, best.layer, seed, config.axes[0], scores))
     return [*found, *head_detectors(HEAD, {seed: run.adapters[seed].folder}, {seed: on[0]}, config.axes[0])]

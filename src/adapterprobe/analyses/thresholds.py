@@ -15,7 +15,7 @@ from adapterprobe.data.items import topic_of
 from adapterprobe.detectors.fit import ArmFit
 from adapterprobe.evaluate.schema import main_axis
 from adapterprobe.evaluate.thresholds import Scored, threshold_records
-from adapterprobe.probes.select import fold_masks
+from adapterprobe.probes.rows import fold_masks
 from adapterprobe.progress import bar
 
 FOLDS = 5

@@ -20,7 +20,8 @@ from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.evaluate.schema import BASELINES, FOLLOWUPS
 from adapterprobe.evaluate.scores import Detector
 from adapterprobe.probes import lookup
-from adapterprobe.probes.select import Rows, Selection, fold_masks
+from adapterprobe.probes.rows import Rows, fold_masks
+from adapterprobe.probes.select import Selection
 from adapterprobe.progress import bar, say
 from adapterprobe.prompts.contrast_pairs import pair_numbers, polarities
 from adapterprobe.prompts.encoded import Encoded
@@ -215,7 +216,7 @@ def refitted(
     Args:
         seed: of the adapter that is seen; None where the arm sees none.
     """
-    (spec,) = (spec for spec in config.probe_specs if spec.label == config.evaluate.probe)
+    spec = config.probe_by_label[config.evaluate.probe]
     probe_input = feature_spec(spec, config, states.off.layers[-1])
     seen = tokens if probe_input.kind == "tokens" and tokens else states
     features = probe_input.of(seen.views()[arm, seed])

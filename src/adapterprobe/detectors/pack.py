@@ -96,7 +96,7 @@ def _chosen(scorer: Scorer, arm: str, probe: str | None) -> SavedDetector:
         if probe is not None:
             raise ConfigError(f"the arm {arm} has no probes; leave --probe out")
         return mine[0]
-    ways = {spec.label: spec.centre for spec in scorer.config.probe_specs}
+    ways = {name: spec.centre for name, spec in scorer.config.probe_by_label.items()}
     wanted = probe or (scorer.config.evaluate.probe if scorer.config.evaluate.probe in labels else labels[0])
     if wanted not in labels:
         raise ConfigError(

@@ -134,7 +134,7 @@ class Scorer:
             and r.get("condition") == "mean"
         ]
         rates = {(r.get("arm"), r.get("probe")): r for r in sorted(results, key=lambda r: r.get("dataset") == "mean")}
-        specs = {spec.label: spec for spec in self.config.probe_specs}
+        specs = self.config.probe_by_label
         found = []
         for key, rows in frame.groupby(["arm", "probe"], dropna=False, sort=False, observed=True):
             arm, label = cast(tuple[str, Any], key)
@@ -277,7 +277,7 @@ class Scorer:
         assert detector.probe_input is not None and detector.layer is not None
         what = f"the saved probe of {detector.name} in {self.folder}"
         remedy = "take the run from a copy, or run it again"
-        (spec,) = (spec for spec in self.config.probe_specs if spec.label == detector.label)
+        spec = self.config.probe_by_label[str(detector.label)]
 
         def says(probe: Probe, X: np.ndarray) -> np.ndarray:
             return probabilities(spec, probe, X, encoded.prompts)

@@ -20,8 +20,9 @@ from adapterprobe.cache import digest, entry, write_atomic
 from adapterprobe.config import ProbeConfig, SelectConfig
 from adapterprobe.detectors.features import FeatureSpec, LayerFeatures
 from adapterprobe.probes import load_probe, lookup, save_probe
+from adapterprobe.probes.rows import Rows
 from adapterprobe.probes.save import versions
-from adapterprobe.probes.select import LayerFit, Rows, Search, Selection, select_probe
+from adapterprobe.probes.select import LayerFit, Search, Selection, select_probe
 from adapterprobe.progress import say
 
 

@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from adapterprobe.errors import DataError
-from adapterprobe.probes.select import Rows, auroc_within
+from adapterprobe.probes.rows import Rows, auroc_within
 from adapterprobe.prompts.encoded import Encoded
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from adapterprobe.evaluate.thresholds import BENIGN, CARRIED, CROSS_FITTED, UNLABELLED, WORST
+from adapterprobe.evaluate.thresholds import BENIGN, CARRIED, CROSS_FITTED, UNLABELLED, WORST, summary
 from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import shown
@@ -187,6 +187,7 @@ WAYS = {
 def _thresholds(run: RunResults) -> Section | None:
     records = [r for r in run.probes.get("thresholds", []) if r["split"] == "ood" or r["way"] != WORST]
     rate, rows, refused = run.config.evaluate.false_positive_rate, [], set()
+    at_most, near = f"at most {2 * rate:.0%}", f"{rate / 2:.0%} to {1.5 * rate:.0%}"
     for arm in dict.fromkeys(r["arm"] for r in records if r["arm"] in ("base", "adapter", *COMPARED)):
         for way, words in WAYS.items():
             mine = [r for r in records if r["arm"] == arm and r["way"] == way]
@@ -199,17 +200,28 @@ def _thresholds(run: RunResults) -> Section | None:
                 row[f"{r['dataset']} ({r['split']})"] = (
                     f"{r['false_alarms']:.2f} [{r['low']:.2f}, {r['high']:.2f}]{recall}"
                 )
+            over = summary([r for r in mine if r["split"] == "ood"], way)
+            if over:
+                n = over["datasets"]
+                row[at_most] = f"{over['at_most_twice']} of {n}"
+                row[near] = f"{over['near']} of {n}"
+                row["highest"] = f"{over['highest']:.2f}"
             if len(row) > 2:
                 rows.append(row)
     if not rows:
         return None
     text = (
         f"{rate:.0%} of {run.classes[0]} rows may be above it: what was got, of the lowest seed's main probe. Intervals are exact, each group "
-        f"one draw. Rows of new data are judged by thresholds that other groups of them fixed; base rate {run.config.evaluate.base_rate:g}."
+        f"one draw. Rows of new data are judged by thresholds that other groups of them fixed; base rate {run.config.evaluate.base_rate:g}. The last columns count data sets "
+        "that nothing was trained on: a rate of at most twice the one asked for, one near it, and the highest."
     )
     if refused:
         text += " Refused: " + "; ".join(sorted(refused)) + "."
-    return Section("Thresholds on data never trained on", None, pd.DataFrame(rows).fillna("–"), text)
+    table = pd.DataFrame(rows).fillna("–")
+    # A way that is refused on the first data set would else put its columns last.
+    counts = [c for c in (at_most, near, "highest") if c in table]
+    table = table[[c for c in table if c not in counts] + counts]
+    return Section("Thresholds on data never trained on", None, table, text)
 
 
 def _soft(run: RunResults) -> Section | None:
