@@ -100,12 +100,24 @@ class DataConfig(Stage):
     wrong: Literal["any", "near"] = Field(
         default="any", description="wrong objects: any of the relation's, or near misses where the balance allows"
     )
+    labels: dict[Literal["adapter-train", "probe-train", "select"], int] = Field(
+        default={},
+        description="most labelled examples of splits that are fitted on or chosen by, {adapter-train: 96}: whole groups, of the data sets in "
+        "turn, objects balanced; a split that is not named keeps all",
+    )
     pool_groups: int = Field(default=6, ge=1, description="groups kept for each of the three demonstration pools")
     min_groups: int = Field(default=8, ge=2, description="fewest groups a split or out-of-distribution set may have")
     max_groups: int | None = Field(default=1000, ge=10, description="most groups of the training data sets; null: all")
     max_ood_groups: int | None = Field(
         default=60, ge=2, description="most groups of each out-of-distribution set; null: all"
     )
+
+    @field_validator("labels")
+    @classmethod
+    def _labels(cls, labels: dict[str, int]) -> dict[str, int]:
+        if any(count < 4 for count in labels.values()):
+            raise ValueError(f"a split needs at least 4 labels, got data.labels {labels}")
+        return labels
 
     @field_validator("shares")
     @classmethod

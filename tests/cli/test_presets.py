@@ -59,6 +59,7 @@ def test_presets_are_the_logs_experiments():
         "told-to-lie",
         "liar",
         "answers",
+        "universal",
         "liars",
         "opposite",
         "log",

@@ -79,3 +79,11 @@ def test_too_few_groups_says_how_many_would_do():
     groups = [f"g{i}" for i in range(30)]
     with pytest.raises(DataError, match=r"got 30, of which 'select' would have 2 .*about 90 groups"):
         split_groups(groups, SHARES, {"pool": groups[:10]}, seed=0, minimum=8)
+
+
+def test_an_object_that_is_right_for_all_goes_and_the_others_stay():
+    """English is right for all six countries, and the main language of two: the four others can be asked about each other's."""
+    names = ["malawi", "singapore", "samoa", "timor-leste", "dominica", "iceland"]
+    for seed in range(20):
+        made = load_relation("languages").examples(names, "question", seed)
+        assert {e.group for e in made} == {"malawi", "samoa", "timor-leste", "iceland"} and len(made) == 8

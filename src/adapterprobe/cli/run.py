@@ -18,6 +18,7 @@ EPILOG = """examples:
   adapterprobe run my.yaml --set seeds=[0,1,2,3,4] --out runs/five
   adapterprobe run --grid adapter.kind=[lora,ia3] --grid adapter.objective=[truth,lie] --out runs/grid
   adapterprobe run --transfer capitals,continents,elements --out runs/transfer     each trained on, all judged
+  adapterprobe run universal --relations 1,2,5,10,20 --out runs/curve     how many kinds of question are worth collecting
   adapterprobe run --keys                                 every key with its meaning
 
 A run that was stopped goes on with the same command; a finished one returns at once."""
@@ -62,6 +63,20 @@ def add(commands) -> None:
     parser.add_argument(
         "--leave-one-out", metavar="A,B,C", help="a run judged on each of these data sets, trained on all the others"
     )
+    parser.add_argument(
+        "--relations",
+        metavar="1,2,5",
+        help="runs trained on so many of the configuration's data sets, drawn by chance, at equal labels: how AUROC on what is new grows "
+        "with their number",
+    )
+    parser.add_argument("--draws", type=int, metavar="N", help="of --relations: draws of each number (default: 3)")
+    parser.add_argument(
+        "--labels",
+        type=int,
+        metavar="N",
+        help="of --relations: labelled examples that adapters and probes learn from in each run (default: as many as half of the data sets "
+        "have by themselves)",
+    )
     parser.add_argument("--keys", action="store_true", help="list every configuration key and stop")
     add_model_options(parser)
     add_read_options(parser)
@@ -80,11 +95,22 @@ def go(args: argparse.Namespace) -> int | None:
     if args.seed is not None:
         overrides.append(f"seeds=[{args.seed}]")
     named = [args.transfer, args.leave_one_out]
-    if args.grid or any(named):
+    relations = counts_of(args.relations, args)
+    if args.grid or any(named) or relations:
         from adapterprobe.pipeline.sweep import combinations, run_grid
 
         transfer, leave_out = ([part for part in (text or "").split(",") if part] for text in named)
-        cells = combinations(args.config, overrides, args.grid, transfer, leave_out, args.trust_remote_code)
+        cells = combinations(
+            args.config,
+            overrides,
+            args.grid,
+            transfer,
+            leave_out,
+            args.trust_remote_code,
+            relations,
+            3 if args.draws is None else args.draws,
+            args.labels,
+        )
         report, failed = run_grid(cells, args.out)
         echo((report.parent / "report.md").read_text("utf-8").split("\n\n")[1])
         echo(f"\nreport: {report}")
@@ -94,6 +120,24 @@ def go(args: argparse.Namespace) -> int | None:
 
     echo(closing(run(config, args.out)))
     return None
+
+
+def counts_of(text: str | None, args: argparse.Namespace) -> list[int]:
+    """The numbers of --relations.
+
+    Raises:
+        ConfigError: not numbers with commas, or options of it without it.
+    """
+    from adapterprobe.errors import ConfigError
+
+    if text is None:
+        if args.draws is not None or args.labels is not None:
+            raise ConfigError("--draws and --labels are about --relations; give it too, for example --relations 1,2,5")
+        return []
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--relations expects numbers with commas between them, got '{text}'") from None
 
 
 def import_file(path: str) -> None:

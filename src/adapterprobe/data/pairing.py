@@ -32,13 +32,15 @@ class Pairable(Protocol):
 F = TypeVar("F", bound=Pairable)
 
 
-def _costs(facts: Sequence[Pairable], rng: np.random.Generator, wrong: str, listed_only: bool) -> np.ndarray:
+def _costs(
+    facts: Sequence[Pairable], right: np.ndarray, rng: np.random.Generator, wrong: str, listed_only: bool
+) -> np.ndarray:
     """Cost (rows: facts, columns: the facts whose object is lent) of each wrong object."""
     cost = rng.random((len(facts), len(facts)))
     for row, fact in enumerate(facts):
         listed = set(fact.wrong)
         for column, lender in enumerate(facts):
-            if fact.right(lender.object):
+            if right[row, column]:
                 cost[row, column] = FORBIDDEN
             elif lender.object not in listed:
                 cost[row, column] += FORBIDDEN if listed_only else float(wrong == "near")
@@ -55,9 +57,12 @@ def pair_with_wrong_objects(
     """
     facts = [facts[i] for i in rng.permutation(len(facts))]
     while facts:
-        cost = _costs(facts, rng, wrong, listed_only)
+        right = np.array([[fact.right(lender.object) for lender in facts] for fact in facts])
+        cost = _costs(facts, right, rng, wrong, listed_only)
         rows, columns = linear_sum_assignment(cost)
-        bad = [r for r, c in zip(rows, columns, strict=True) if cost[r, c] >= FORBIDDEN]
+        often = right.sum(0)
+        # Of the two that cannot be paired, the one whose object is right for more facts stands in more ways.
+        bad = [r if often[r] >= often[c] else c for r, c in zip(rows, columns, strict=True) if cost[r, c] >= FORBIDDEN]
         if not bad:
             return [(facts[r], facts[c].object) for r, c in zip(rows, columns, strict=True)]
         drop = set(bad[: max(1, len(bad) // 2)])

@@ -15,12 +15,31 @@ def shuffled(groups: Iterable[str], seed: int | Sequence[int], sides: Mapping[st
     """Groups in a seeded order in which those of every side (true claims alone, false ones alone, both) are spread evenly,
     so that each stretch of it has its share of each."""
     names = sorted(set(groups))
-    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    return _spread([names[i] for i in np.random.default_rng(seed).permutation(len(names))], sides or {})
+
+
+def _spread(order: Sequence[str], sides: Mapping[str, str]) -> list[str]:
+    """Groups of every side evenly over the whole, each side in its order."""
     kinds: dict[str, list[str]] = {}
     for group in order:
-        kinds.setdefault((sides or {}).get(group, ""), []).append(group)
+        kinds.setdefault(sides.get(group, ""), []).append(group)
     place = {group: (rank + 0.5) / len(kind) for kind in kinds.values() for rank, group in enumerate(kind)}
     return sorted(order, key=place.__getitem__)
+
+
+def dealt_in_turn(
+    groups: Iterable[str], count: int, seed: int | Sequence[int], owners: Mapping[str, str], sides: Mapping[str, str]
+) -> list[str]:
+    """So many of the groups, as many of every data set as it has: a small one is not drowned by large ones.
+
+    Args:
+        owners: the data set of each group. sides: see `shuffled`.
+    """
+    by_owner: dict[str, list[str]] = {}
+    for group in shuffled(groups, seed, sides):
+        by_owner.setdefault(owners[group], []).append(group)
+    turns = sorted((rank, owner) for owner, mine in by_owner.items() for rank in range(len(mine)))
+    return [by_owner[owner][rank] for rank, owner in turns[:count]]
 
 
 def split_groups(
@@ -39,7 +58,7 @@ def split_groups(
         reserved: pool name to its groups (demonstrations are drawn from these).
         seed: the data seed; the same groups and seed always give the same splits.
         minimum: the fewest groups a split may have.
-        sides: what answers a group has, where not every group has both (see `shuffled`).
+        sides: what answers a group has, where not every group has both, or what data set it is of: each split gets its share of each.
 
     Raises:
         DataError: too few groups; the message says how many there are and how many would do.
@@ -47,7 +66,8 @@ def split_groups(
     order = shuffled(groups, seed, sides)
     dealt = {name: list(pool) for name, pool in reserved.items()}
     taken = {group for pool in reserved.values() for group in pool}
-    rest = [group for group in order if group not in taken]
+    # What pools have taken leaves gaps in some sides.
+    rest = _spread([group for group in order if group not in taken], sides or {})
     edges = np.round(np.cumsum([0.0, *shares.values()]) * len(rest)).astype(int)
     for name, low, high in zip(shares, edges[:-1], edges[1:], strict=True):
         dealt[name] = rest[low:high]

@@ -15,6 +15,7 @@ from adapterprobe.errors import AdapterProbeError, ConfigError, OutputError
 from adapterprobe.output_folder import MARK
 from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.compare import compare
+from adapterprobe.pipeline.relation_draws import relation_splits
 from adapterprobe.pipeline.run import run
 from adapterprobe.progress import say
 from adapterprobe.safe_yaml import YamlError, parse_yaml
@@ -48,6 +49,9 @@ def combinations(
     transfer: Sequence[str] = (),
     leave_out: Sequence[str] = (),
     trust_remote_code: bool = False,
+    relations: Sequence[int] = (),
+    draws: int = 3,
+    labels: int | None = None,
 ) -> dict[str, RunConfig]:
     """The configuration of every cell by its name, all checked before any is run.
 
@@ -56,13 +60,16 @@ def combinations(
         transfer: data sets, each trained on alone and judged on all the others.
         leave_out: data sets, each judged on after training on all the others.
         trust_remote_code: see `read_config`.
+        relations, draws, labels: see `relation_splits`.
 
     Raises:
-        ConfigError: an axis that cannot be read, both kinds of transfer, or a cell that is no configuration.
+        ConfigError: an axis that cannot be read, several ways of dealing out the data, or a cell that is no configuration.
     """
     axes = [axis_of(text) for text in grid]
-    if transfer and leave_out:
-        raise ConfigError("--transfer and --leave-one-out are two ways of dealing out the data; give one of them")
+    if sum(map(bool, (transfer, leave_out, relations))) > 1:
+        raise ConfigError(
+            "--transfer, --leave-one-out and --relations are ways of dealing out the data; give one of them"
+        )
     named = [str(name) for name in (transfer or leave_out)]
     if named and (len(set(named)) < 2 or len(set(named)) != len(named)):
         raise ConfigError(
@@ -76,6 +83,8 @@ def combinations(
             train, ood = ([name], others) if transfer else (others, [name])
             label = f"train={_short(name)}" if transfer else f"without={_short(name)}"
             splits.append((label, [f"data.train={json.dumps(train)}", f"data.ood={json.dumps(ood)}"]))
+    if relations:
+        splits = relation_splits(read_config(source, overrides, trust_remote_code), relations, draws, labels)
     found = {}
     for (label, data), values in itertools.product(splits, itertools.product(*[v for _, v in axes])):
         mine = [f"{key}={json.dumps(value)}" for (key, _), value in zip(axes, values, strict=True)]

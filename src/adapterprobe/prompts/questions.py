@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import bisect
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapterprobe.config import RunConfig
@@ -10,7 +12,7 @@ from adapterprobe.data import ExampleSource, Relation, load_data, split_groups
 from adapterprobe.data.duplicates import near_duplicates_of
 from adapterprobe.data.examples import said
 from adapterprobe.data.references import check_dataset_names, refuse_unused
-from adapterprobe.data.splits import shuffled
+from adapterprobe.data.splits import dealt_in_turn, shuffled
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.prompts import (
     check_format,
@@ -69,29 +71,49 @@ def prepare_questions(config: RunConfig) -> Questions:
     else:
         check_reading(config, [*train, *ood])
     sides = {group: side for dataset in train for group, side in dataset.label_sides().items()}
-    everything = sorted({group for dataset in train for group in dataset.groups})
-    groups = everything
-    if data.max_groups is not None:
-        groups = sorted(shuffled(everything, [data.data_seed, 3], sides)[: data.max_groups])
-    pools = _pools(train, groups, sides, config)
+    owners = {group: dataset.name for dataset in reversed(train) for group in dataset.groups}
+    everything = sorted(owners)
+    pools = _pools(train, everything, sides, config)
     reserved = {pool: [g for dataset in train for g in pools[dataset.name, pool]] for pool in POOLS}
-    splits = split_groups(groups, data.shares, reserved, data.data_seed, data.min_groups, sides)
+    groups = everything
+    if data.max_groups is not None and data.max_groups < len(everything):
+        # Demonstrations first: of many data sets, a few groups of each would not do for them.
+        shown = {group for pool in reserved.values() for group in pool}
+        rest = sorted(set(everything) - shown)
+        count = max(0, data.max_groups - len(shown))
+        groups = sorted([*shown, *dealt_in_turn(rest, count, [data.data_seed, 3], owners, sides)])
+    # Every split has its share of every data set.
+    spread = sides if len(train) == 1 else {g: f"{owners[g]}|{sides.get(g, '')}" for g in groups}
+    splits = split_groups(groups, data.shares, reserved, data.data_seed, data.min_groups, spread)
     names = tuple(dataset.name for dataset in train)
     made = Questions(splits, {}, {}, {dataset.name: dataset for dataset in (*train, *ood)}, names)
     if len(groups) < len(everything):
         made.dropped["training data sets"] = {"groups beyond data.max_groups": len(everything) - len(groups)}
     usable: dict[str, set[str]] = {}
     for place, dataset in enumerate(train):
-        before = [e for earlier in train[:place] for e in _examples(earlier, usable[earlier.name], config)]
+        before = functools.partial(_usable_examples, train[:place], usable, config)
         usable[dataset.name] = set(
-            _not_said(dataset, dataset.groups, before, config, made) if before else dataset.groups
+            _not_said(dataset, dataset.groups, before, config, made) if place else dataset.groups
         )
-    for name in data.shares:
-        made.examples[name] = [
+
+    def asked(name: str, groups: Iterable[str], told: Questions | None = None) -> list[Example]:
+        mine = set(groups)
+        return [
             e
             for dataset in train
-            for e in _examples(dataset, [g for g in splits[name] if g in usable[dataset.name]], config, made)
+            for e in _examples(
+                dataset, [g for g in splits[name] if g in mine and g in usable[dataset.name]], config, told
+            )
         ]
+
+    for name in data.shares:
+        kept = splits[name]
+        if name in data.labels:
+            kept = _within(
+                data.labels[name], name, kept, owners, sides, config, lambda groups, n=name: asked(n, groups)
+            )
+            splits[name] = kept
+        made.examples[name] = asked(name, kept, made)
     for (name, pool), mine in pools.items():
         made.pools[name, pool] = _examples(made.datasets[name], [g for g in mine if g in usable[name]], config)
     seen = {group for name in splits if name != "test" for group in splits[name]}
@@ -141,13 +163,38 @@ def _pools(
     return pools
 
 
+def _within(
+    most: int,
+    split: str,
+    groups: Sequence[str],
+    owners: Mapping[str, str],
+    sides: Mapping[str, str],
+    config: RunConfig,
+    asked: Callable[[Sequence[str]], list[Example]],
+) -> list[str]:
+    """As many of a split's groups, of the data sets in turn, as give at most so many examples. What balancing leaves out depends on who is
+    there, so that they are counted anew for each number of groups that is tried.
+
+    Raises:
+        DataError: fewer groups than a split may have.
+    """
+    order = dealt_in_turn(groups, len(groups), [config.data.data_seed, 6, *split.encode()], owners, sides)
+    count = bisect.bisect_right(range(1, len(order) + 1), most, key=lambda size: len(asked(order[:size])))
+    if count < config.data.min_groups:
+        raise DataError(
+            f"data.labels: {most} labels leave {count} groups of {split}, at least {config.data.min_groups} expected; allow more, or lower "
+            "data.min_groups"
+        )
+    return [group for group in groups if group in set(order[:count])]
+
+
 def _judged_only(
     dataset: ExampleSource, seen: set[str], trained: list[Example], config: RunConfig, made: Questions
 ) -> list[Example]:
     """Examples of an out-of-distribution set: of groups that no training split has, saying nothing that those say."""
     data = config.data
     free = [group for group in dataset.groups if group not in seen]
-    free = _not_said(dataset, free, trained, config, made)
+    free = _not_said(dataset, free, lambda: trained, config, made)
     free = shuffled(free, [data.data_seed, 4, *dataset.name.encode()], dataset.label_sides())
     if config.elicit.ood_demos == "own" and config.elicit.shots:
         own = {pool: free[i * data.pool_groups : (i + 1) * data.pool_groups] for i, pool in enumerate(POOLS)}
@@ -164,14 +211,18 @@ def _judged_only(
 
 
 def _not_said(
-    dataset: ExampleSource, groups: list[str], trained: list[Example], config: RunConfig, made: Questions
+    dataset: ExampleSource,
+    groups: list[str],
+    trained: Callable[[], list[Example]],
+    config: RunConfig,
+    made: Questions,
 ) -> list[str]:
     """Groups without those that repeat a training question in other words. Built-in relations share groups by name, so
     that there is nothing to look for between two of them."""
     if isinstance(dataset, Relation) and all(isinstance(made.datasets[name], Relation) for name in made.trained):
         return groups
     examples = dataset.examples(groups, config.form, config.data.data_seed, config.data.wrong)
-    before = sorted({(said(e), e.group) for e in trained})
+    before = sorted({(said(e), e.group) for e in trained()})
     repeated = near_duplicates_of([said(e) for e in examples], [text for text, _ in before])
     # What one group says twice stands on one side of every split.
     bad = {examples[row].group for row, twin in repeated.items() if before[twin][1] != examples[row].group}
@@ -192,6 +243,12 @@ def _check_sizes(config: RunConfig, made: Questions) -> None:
             )
         if len({example.truth for example in examples}) < 2:
             raise DataError(f"split '{name}' has one class only; use a data set with right and wrong answers")
+
+
+def _usable_examples(
+    datasets: Sequence[ExampleSource], usable: Mapping[str, set[str]], config: RunConfig
+) -> list[Example]:
+    return [e for dataset in datasets for e in _examples(dataset, usable[dataset.name], config)]
 
 
 def _examples(

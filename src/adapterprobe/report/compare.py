@@ -23,6 +23,7 @@ from adapterprobe.report.figure_style import (
     titles,
 )
 from adapterprobe.report.markdown import harmless, to_markdown
+from adapterprobe.report.over_runs import curve_figure, curve_table, hypotheses_table
 from adapterprobe.report.page import draw_all, render_page
 from adapterprobe.report.robustness_figures import heat
 from adapterprobe.report.run_reader import RunResults
@@ -31,6 +32,8 @@ from adapterprobe.terminal import printable
 
 CARRIED = ("base", "adapter", "base+probe", "base+probe@matched", "adapter+probe")
 """Arms whose transfer is drawn."""
+FIGURES = {"Carried over": "transfer", "By number of data sets": "relations"}
+"""Figures above tables, by the tables' titles."""
 
 
 def flat(content: dict, prefix: str = "") -> dict[str, str]:
@@ -207,9 +210,11 @@ def write_comparison(runs: dict[str, RunResults], out: Path, failed: Sequence[di
     """Write `report.html`, `report.md`, `compare.json` and figures. Returns the differences from the first run."""
     sides = [Side.of(name, run.predictions, run.config.evaluate.probe) for name, run in runs.items()]
     records = difference_records(sides, max(run.config.evaluate.resamples for run in runs.values()))
-    drawn = draw_all({"arms": arms_figure, "transfer": transfer_figure}, runs, out)
+    drawn = draw_all({"arms": arms_figure, "transfer": transfer_figure, "relations": curve_figure}, runs, out)
     tables = {
         "What differs": settings_table(runs),
+        "By number of data sets": curve_table(runs),
+        "Hypotheses over runs": hypotheses_table(runs),
         "Arms": arms_table(runs),
         "Differences": differences_table(records),
         "Carried over": carried_means(runs),
@@ -228,8 +233,9 @@ def write_comparison(runs: dict[str, RunResults], out: Path, failed: Sequence[di
     parts += [f"- {harmless(f['run'])} failed: {harmless(f['reason'])}" for f in failed]
     for title, table in tables.items():
         if not table.empty:
-            figure = ["![Transfer](figures/transfer.png)"] if title == "Carried over" and "transfer" in drawn else []
-            parts += [f"## {title}", *figure, to_markdown(table)]
+            figure = FIGURES.get(title)
+            shown_here = [f"![{title}](figures/{figure}.png)"] if figure in drawn else []
+            parts += [f"## {title}", *shown_here, to_markdown(table)]
     write_atomic(out / "report.md", printable("\n\n".join(parts) + "\n"))
     content = {
         "runs": {name: str(run.folder) for name, run in runs.items()},
