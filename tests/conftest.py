@@ -143,7 +143,7 @@ def small_config(model: str | Path, **changes) -> RunConfig:
         "elicit": {"shots": 2, "demo_sets": 1},
         "adapter": {"layers": "1-3", "epochs": 2, "rank": 4, "alpha": 8, "lr": 0.01, "batch_size": 8, "micro_batch": 8},
         "select": {"strengths": [0.01, 1.0]},
-        "evaluate": {"resamples": 1000, "adapter_controls": False, "shifts": []},
+        "evaluate": {"resamples": 1000, "adapter_controls": False, "shifts": [], "preliminary": False},
         "seeds": [0, 1],
     }
     for key, value in changes.items():

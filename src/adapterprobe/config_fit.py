@@ -318,6 +318,10 @@ class EvaluateConfig(Stage):
         description="ways in which 40 groups of test are asked again, of every arm as it was fitted; [] for none. Of replies: no system "
         "prompt (the same reply after the system's text was taken away) and another format",
     )
+    preliminary: bool = Field(
+        default=True,
+        description="write report.html with the first verdicts after the first training seed, marked as preliminary; the run goes on",
+    )
     stranger: str | None = Field(
         default=None,
         description="another model, as model.name, that reads the same rows: arms stranger and stranger+probe. What does access to the "

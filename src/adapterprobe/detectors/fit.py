@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from adapterprobe.activations import HiddenStates
 from adapterprobe.activations.in_memory import MemoryStates
+from adapterprobe.adapters.cached_training import TrainedAdapter
 from adapterprobe.adapters.detect_head import load_head
 from adapterprobe.config import ProbeConfig, RunConfig
 from adapterprobe.detectors.features import ActivationPair, FeatureSpec, LayerFeatures, feature_spec
 from adapterprobe.detectors.search_cache import SearchJob, fitted
 from adapterprobe.errors import ConfigError, DataError
-from adapterprobe.evaluate.schema import BASELINES, FOLLOWUPS
-from adapterprobe.evaluate.scores import Detector
+from adapterprobe.evaluate.schema import BASELINES, FOLLOWUPS, HEAD
+from adapterprobe.evaluate.scores import Detector, Labels, predictions
 from adapterprobe.probes import lookup
 from adapterprobe.probes.rows import Rows, fold_masks
 from adapterprobe.probes.select import Selection
@@ -89,6 +91,30 @@ def own_detector(
     told = encoded.column(lambda p: p.condition == "lie")
     asked_false = ASKED_FALSE[objective](told)
     return Detector(arm, None, None, seed, objective, np.where(asked_false, 1 - says, says), says)
+
+
+def all_scores(
+    config: RunConfig,
+    encoded: Encoded,
+    base: HiddenStates,
+    adapters: Mapping[int, TrainedAdapter],
+    adapted: Mapping[int, HiddenStates],
+    fits: list[ArmFit],
+    prompts: pd.DataFrame,
+    labels: dict[int, Labels],
+    baselines: Sequence[Detector],
+) -> pd.DataFrame:
+    """Rows of `predictions.parquet`: every arm of every seed, on all axes.
+
+    Args:
+        prompts, labels: see `judged_prompts`. baselines: arms that are scored already.
+    """
+    own = [own_detector("base", seed, encoded, base, None) for seed in config.seeds]
+    objective = config.adapter.objective
+    own += [own_detector("adapter", seed, encoded, states, objective) for seed, states in adapted.items()]
+    axis = config.axes[0]
+    own += head_detectors(HEAD, {seed: a.folder for seed, a in adapters.items()}, adapted, axis)
+    return predictions(prompts, labels, [*own, *baselines, *probe_detectors(fits, axis=axis)], config.axes)
 
 
 def head_detectors(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pandas as pd
-
 from adapterprobe.activations import HiddenStates, record
 from adapterprobe.adapters.attach import target_names
 from adapterprobe.adapters.cached_training import SharedLowerBlocks, TrainedAdapter, record_adapted, trained_adapter
@@ -25,21 +23,13 @@ from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config, recorded_provenance, with_changes
 from adapterprobe.detectors.baselines import check_baselines, read_baselines
 from adapterprobe.detectors.features import feature_spec
-from adapterprobe.detectors.fit import (
-    ArmFit,
-    check_search,
-    fit_arms,
-    head_detectors,
-    own_detector,
-    probe_detectors,
-)
+from adapterprobe.detectors.fit import ArmFit, all_scores, check_search, fit_arms, probe_detectors
 from adapterprobe.detectors.judged_prompts import judged_prompts, sent_prompts
 from adapterprobe.detectors.token_features import token_layers, token_states
 from adapterprobe.engine import Engine
 from adapterprobe.errors import OutputError
 from adapterprobe.evaluate.results import evaluate
-from adapterprobe.evaluate.schema import HEAD
-from adapterprobe.evaluate.scores import Detector, Labels, predictions
+from adapterprobe.evaluate.scores import predictions
 from adapterprobe.evaluate.verdict import Hypothesis, parse_hypothesis
 from adapterprobe.knowledge import NOTHING_ASKED, measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
@@ -56,11 +46,12 @@ from adapterprobe.output_folder import (
 )
 from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.finished_run import Run
+from adapterprobe.pipeline.preliminary import Comparison, wants_preliminary
 from adapterprobe.pipeline.run_summary import about_run
 from adapterprobe.probes import save_probe
 from adapterprobe.probes.select import settings_of
 from adapterprobe.progress import Timings, say
-from adapterprobe.prompts.encoded import Encoded, encode
+from adapterprobe.prompts.encoded import encode
 from adapterprobe.prompts.questions import prepare_questions
 from adapterprobe.prompts.read_prompts import with_reads
 from adapterprobe.prompts.reading import reading_found
@@ -185,6 +176,10 @@ class _Stages:
                 )
             with stage("hidden states, adapter on", told=True):
                 adapted[seed] = record_adapted(lm, engine, adapters[seed], encoded, base, trunk)
+            if len(adapted) == 1 and wants_preliminary(config):
+                with stage("preliminary report", told=True):
+                    first = Comparison(config, self.hypotheses, lm, engine, encoded, base, knowledge, baselines)
+                    say(first.preliminary(adapters, adapted, self.out, self._seconds_of_seeds()))
         tokens = None
         if layers := token_layers(config, n_layers):
             with stage("tokens for probes", told=True):
@@ -193,7 +188,11 @@ class _Stages:
             fits, left_out = fit_arms(config, encoded, base, adapted, tokens, baselines.arms)
         with stage("scores"):
             shown, labels = judged_prompts(config, encoded, base, adapted, knowledge, lm.name)
-            frame = self._scores(encoded, base, adapters, adapted, fits, shown, labels, baselines.own)
+            frame = all_scores(config, encoded, base, adapters, adapted, fits, shown, labels, baselines.own)
+            write_parquet(self.out, "predictions.parquet", frame)
+            everywhere = predictions(shown, labels, probe_detectors(fits, True, config.axes[0]), config.axes[:1])
+            write_parquet(self.out, "layers.parquet", everywhere)
+            write_parquet(self.out, "prompts.parquet", sent_prompts(encoded, base, adapted))
         with stage("statistics", told=True):
             settings = config.evaluate
             results, verdicts = evaluate(
@@ -226,29 +225,10 @@ class _Stages:
         # The report shows all timings but its own; the mark is what makes the run finished.
         finish(self.out, config, timings=self.timings.seconds)
 
-    def _scores(
-        self,
-        encoded: Encoded,
-        base: HiddenStates,
-        adapters: dict[int, TrainedAdapter],
-        adapted: dict[int, HiddenStates],
-        fits: list[ArmFit],
-        prompts: pd.DataFrame,
-        labels: dict[int, Labels],
-        baselines: list[Detector],
-    ) -> pd.DataFrame:
-        own = [own_detector("base", seed, encoded, base, None) for seed in self.config.seeds]
-        objective = self.config.adapter.objective
-        own += [own_detector("adapter", seed, encoded, states, objective) for seed, states in adapted.items()]
-        axes = self.config.axes
-        own += head_detectors(HEAD, {seed: a.folder for seed, a in adapters.items()}, adapted, axes[0])
-        own += baselines
-        frame = predictions(prompts, labels, [*own, *probe_detectors(fits, axis=axes[0])], axes)
-        write_parquet(self.out, "predictions.parquet", frame)
-        everywhere = predictions(prompts, labels, probe_detectors(fits, True, axes[0]), axes[:1])
-        write_parquet(self.out, "layers.parquet", everywhere)
-        write_parquet(self.out, "prompts.parquet", sent_prompts(encoded, base, adapted))
-        return frame
+    def _seconds_of_seeds(self) -> float:
+        """What the other training seeds will take, by what the first one took."""
+        spent = sum(self.timings.seconds[name] for name in ("train adapters", "hidden states, adapter on"))
+        return spent * (len(self.config.seeds) - 1)
 
     def _write(self, results, verdicts, adapters: dict[int, TrainedAdapter], fits: list[ArmFit]) -> None:
         write_json(self.out, "results.json", results)

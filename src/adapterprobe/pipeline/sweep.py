@@ -84,7 +84,7 @@ def combinations(
             label = f"train={_short(name)}" if transfer else f"without={_short(name)}"
             splits.append((label, [f"data.train={json.dumps(train)}", f"data.ood={json.dumps(ood)}"]))
     if relations:
-        splits = relation_splits(read_config(source, overrides, trust_remote_code), relations, draws, labels)
+        splits = relation_splits(read_config(source, list(overrides), trust_remote_code), relations, draws, labels)
     found = {}
     for (label, data), values in itertools.product(splits, itertools.product(*[v for _, v in axes])):
         mine = [f"{key}={json.dumps(value)}" for (key, _), value in zip(axes, values, strict=True)]

@@ -1,0 +1,89 @@
+"""A first verdict after the first training seed, long before a run is whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapterprobe.activations import HiddenStates
+from adapterprobe.adapters.cached_training import TrainedAdapter
+from adapterprobe.config import RunConfig
+from adapterprobe.detectors.baselines import BaselineReadings
+from adapterprobe.detectors.fit import all_scores, fit_arms
+from adapterprobe.detectors.judged_prompts import judged_prompts
+from adapterprobe.detectors.token_features import token_layers, token_states
+from adapterprobe.engine import Engine
+from adapterprobe.evaluate.results import evaluate
+from adapterprobe.evaluate.verdict import Hypothesis
+from adapterprobe.knowledge import Knowledge
+from adapterprobe.models import LanguageModel
+from adapterprobe.prompts.encoded import Encoded
+
+RESAMPLES = 2000
+"""Of groups: what is told here is told again with as many as the configuration has."""
+
+
+def wants_preliminary(config: RunConfig) -> bool:
+    """Whether a first verdict is worth its cost: there are more seeds to train, or a control to train."""
+    return config.evaluate.preliminary and (len(config.seeds) > 1 or config.evaluate.adapter_controls)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the arms are made of, but for adapters."""
+
+    config: RunConfig
+    hypotheses: list[Hypothesis]
+    lm: LanguageModel
+    engine: Engine
+    encoded: Encoded
+    base: HiddenStates
+    knowledge: Knowledge
+    baselines: BaselineReadings
+
+    def preliminary(
+        self, adapters: dict[int, TrainedAdapter], adapted: dict[int, HiddenStates], out: Path, seconds: float
+    ) -> str:
+        """Write `report.html` and `report.md` of the seeds that there are, for the main probe alone. Searches are kept, so that the whole run
+        does not repeat them.
+
+        Args:
+            seconds: that the other seeds will take.
+
+        Returns:
+            A line for a terminal.
+        """
+        from adapterprobe.report.preliminary import write_preliminary
+
+        whole = self.config
+        main = whole.probe_by_label[whole.evaluate.probe]
+        config = whole.model_copy(update={"seeds": list(adapters), "probes": [main]})
+        layers = token_layers(config, self.lm.structure.n_layers)
+        tokens = token_states(config, self.lm, self.engine, self.encoded, adapters, layers) if layers else None
+        fits, _ = fit_arms(config, self.encoded, self.base, adapted, tokens, self.baselines.arms)
+        shown, labels = judged_prompts(config, self.encoded, self.base, adapted, self.knowledge, self.lm.name)
+        own = [detector for detector in self.baselines.own if detector.seed in adapters]
+        frame = all_scores(config, self.encoded, self.base, adapters, adapted, fits, shown, labels, own)
+        settings = config.evaluate
+        results, verdicts = evaluate(
+            frame,
+            self.hypotheses,
+            settings.probe,
+            min(RESAMPLES, settings.resamples),
+            settings.margin,
+            config.data.min_groups,
+        )
+        return write_preliminary(
+            config, frame, results, verdicts, out, to_come(whole, list(adapters)), self.lm.name, seconds
+        )
+
+
+def to_come(config: RunConfig, done: list[int]) -> list[str]:
+    """What the whole run adds to the seeds that are done."""
+    left = [str(seed) for seed in config.seeds if seed not in done]
+    others = [spec.label for spec in config.probe_specs if spec.label != config.evaluate.probe]
+    found = [f"training seeds {', '.join(left)}"] if left else []
+    found += [f"probes {', '.join(others)}"] if others else []
+    found += ["adapters that must not work"] if config.evaluate.adapter_controls else []
+    found += [f"asked otherwise ({', '.join(config.evaluate.shifts)})"] if config.evaluate.shifts else []
+    return [*found, "controls, calibration, thresholds and the other tables"]
