@@ -35,7 +35,11 @@ def test_the_first_verdicts_stand_before_the_second_training(tiny_folder, tmp_pa
     said = capsys.readouterr().err
     assert "seed 0, preliminary" in said and "adapter+probe > base+probe@matched on ood" in said
     page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
-    assert "Still to come: training seeds 1; probes mass_me" in text and "do not stop it" in page and page.count("<svg") == 1
+    assert (
+        "Still to come: training seeds 1; probes mass_me" in text
+        and "do not stop it" in page
+        and page.count("<svg") == 1
+    )
     alone = run_of_a_config(config.model_copy(update={"seeds": [0]}), tmp_path / "alone")
     results = read_run(alone.folder)
     for arm in results.arms:
