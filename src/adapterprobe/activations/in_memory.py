@@ -45,7 +45,7 @@ def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], wh
         layers: none for answers alone.
 
     Raises:
-        ModelError: a state or logit is not finite.
+        ModelError: a state or logit is not finite, or a single prompt does not fit into memory.
     """
     reads = encoded.reads
     dtype = stored_dtype(reads, dtype_name(next(engine.model.parameters()).dtype))
@@ -53,7 +53,7 @@ def states_in_memory(engine: Engine, encoded: Encoded, layers: Sequence[int], wh
     found = np.zeros((len(layers), count * len(encoded), engine.structure.width), np.float32)
     logprobs = np.zeros((len(encoded), 2), np.float32)
     for batch in engine.plan(encoded.ids):
-        output = engine.run(batch, states=bool(layers), layers=list(layers), reads=reads if layers else ())
+        output = engine.run_in_parts(batch, states=bool(layers), layers=list(layers), reads=reads if layers else ())
         check_finite(output, what)
         rows = list(batch.rows)
         if layers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +68,7 @@ def record(
         feed: a trunk that is to keep what passes by.
 
     Raises:
-        ModelError: a state or logit is not finite.
+        ModelError: a state or logit is not finite, or a single prompt does not fit into memory.
     """
     reads = encoded.reads if layers else ()
     dtype = dtype_name(next(engine.model.parameters()).dtype)
@@ -93,8 +92,7 @@ def record(
             torch.inference_mode(),
         ):
             for number, batch in enumerate(batches[done:], done + 1):
-                with feed.listening(engine, batch) if feed else contextlib.nullcontext():
-                    output = engine.run(batch, states=bool(layers), layers=layers, reads=reads)
+                output = engine.run_in_parts(batch, states=bool(layers), layers=layers, reads=reads, feed=feed)
                 check_finite(output, what)
                 rows = list(batch.rows)
                 if states is not None:

@@ -13,6 +13,7 @@ from adapterprobe.activations.record import ENGINE_VERSION
 from adapterprobe.activations.store import from_stored, to_stored
 from adapterprobe.cache import digest, entry
 from adapterprobe.engine import Engine, LowerBlockCache
+from adapterprobe.errors import ModelError
 from adapterprobe.models.hardware import dtype_name
 from adapterprobe.progress import say
 from adapterprobe.prompts.encoded import Encoded
@@ -39,6 +40,9 @@ def record_tokens(
     Args:
         layers: from 1 to the number of blocks less one.
         weights: content hash of everything that decides the outcome beside the prompts: model and adapter.
+
+    Raises:
+        ModelError: a prompt does not fit into memory.
     """
     dtype = dtype_name(next(engine.model.parameters()).dtype)
     ends = encoded.reads[0].spans if encoded.reads else tuple((0, len(ids)) for ids in encoded.ids)
@@ -50,6 +54,10 @@ def record_tokens(
             batches = engine.plan(encoded.ids)
             trunk = LowerBlockCache(layer, engine, batches)
             trunk.collect(engine, f"{what}, tokens at layer {layer}")
+            if not all(map(trunk.knows, batches)):
+                raise ModelError(
+                    f"{what}: memory ran out so often that states of tokens at layer {layer} found no room; use shorter texts or a larger device"
+                )
             states = torch.zeros(len(encoded), count, engine.structure.width, dtype=trunk.dtype)
             for row, (ids, (start, stop)) in enumerate(zip(encoded.ids, ends, strict=True)):
                 last = trunk.states_between(tuple(ids), max(start, stop - count), stop)

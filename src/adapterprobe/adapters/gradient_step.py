@@ -21,6 +21,7 @@ from adapterprobe.adapters.on_off import adapter_off
 from adapterprobe.adapters.sharding import fsdp_requested as sharded
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Batch, Engine
+from adapterprobe.engine.memory import out_of_memory
 from adapterprobe.errors import ModelError
 from adapterprobe.progress import say
 from adapterprobe.prompts.answer_tokens import ChoiceTokens
@@ -28,14 +29,6 @@ from adapterprobe.prompts.encoded import Encoded
 
 LARGEST_SCALE = 2.0**15
 """Of losses in fp16, whose small gradients would be nought (Micikevicius et al. 2018, section 3.2)."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: on an accelerator, or of the CPU's allocator."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, (RuntimeError, MemoryError)) and ("out of memory" in text or "can't allocate memory" in text)
-    )
 
 
 @dataclass

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from adapterprobe.engine.batches import Batch, Group, plan_batches
-from adapterprobe.engine.output import Output, relative_gap
+from adapterprobe.engine.memory import in_parts
+from adapterprobe.engine.output import Output, joined, relative_gap
 from adapterprobe.engine.packed import Layout, packable_configs, packed
 from adapterprobe.engine.pooling import BatchReads, token_places
 from adapterprobe.engine.steer import adding
@@ -165,6 +166,29 @@ class Engine:
         """
         with self.passing(batch, states, layers, reads) as output:
             return output
+
+    def run_in_parts(
+        self,
+        batch: Batch,
+        states: bool = True,
+        layers: list[int] | None = None,
+        reads: Sequence[TokenReads] = (),
+        feed: LowerBlockCache | None = None,
+    ) -> Output:
+        """The same, in smaller passes where memory runs out.
+
+        Args:
+            feed: a trunk that is to keep what passes by.
+
+        Raises:
+            ModelError: a single row does not fit.
+        """
+
+        def take(part: Batch) -> Output:
+            with feed.listening(self, part) if feed else contextlib.nullcontext():
+                return self.run(part, states=states, layers=layers, reads=reads)
+
+        return joined(list(in_parts(take, batch)), max(1, len(reads)))
 
     @contextlib.contextmanager
     def passing(

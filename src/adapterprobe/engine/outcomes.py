@@ -15,7 +15,7 @@ def answer_logprobs(engine: Engine, encoded: Encoded) -> Float[torch.Tensor, "ro
     """Log-probabilities of positive choice, negative choice and the rest, as the model now is, on the CPU."""
     found = torch.empty(len(encoded), 3)
     for batch in engine.plan(encoded.ids):
-        logits = engine.run(batch, states=False).logits
+        logits = engine.run_in_parts(batch, states=False).logits
         choices = [encoded.choices[row] for row in batch.rows]
         found[list(batch.rows)] = torch.cat(
             [choice_logprobs(logits, choices), rest_logprobs(logits, choices)[:, None]], 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,17 @@ class Output:
         """The states of a pass that was asked for them."""
         assert self.states is not None, "the pass was run with states=False"
         return self.states
+
+
+def joined(parts: Sequence[Output], reads: int) -> Output:
+    """Passes over consecutive rows as one over all of them; states of each of the `reads` stand together."""
+    if len(parts) == 1:
+        return parts[0]
+    logits = torch.cat([part.logits for part in parts])
+    if parts[0].states is None:
+        return Output(logits, None)
+    by_read = [part.recorded.unflatten(1, (reads, -1)) for part in parts]
+    return Output(logits, torch.cat(by_read, dim=2).flatten(1, 2))
 
 
 def relative_gap(got: torch.Tensor, expected: torch.Tensor) -> float:

@@ -8,6 +8,7 @@ Passes that start from it skip the blocks below.
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +17,12 @@ import torch
 
 from adapterprobe.cache import cache_root, reserve
 from adapterprobe.engine.batches import Batch, Place
+from adapterprobe.engine.memory import in_parts
 from adapterprobe.models.blocks import Structure
 from adapterprobe.progress import bar
+
+SLACK = 1.25
+"""Of a file, by how much it is larger than what is planned: batches that are halved where memory runs out keep their prefix twice."""
 
 
 class Enough(Exception):
@@ -41,6 +46,8 @@ class LowerBlockCache:
         dtype = next(engine.model.parameters()).dtype
         self.on_disk = shape[0] * shape[1] * dtype.itemsize > limit
         if self.on_disk:
+            shape = (int(SLACK * shape[0]), shape[1])
+        if self.on_disk:
             folder = cache_root() / "scratch"
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=folder, suffix=".trunk") as file:
@@ -59,10 +66,13 @@ class LowerBlockCache:
         missing = [batch for batch in self.batches if not self.knows(batch)]
         with torch.no_grad(), bar(sum(len(b.rows) for b in missing), what) as progress:
             for batch in missing:
-                leaving = contextlib.suppress(Enough)
-                with leaving, self.listening(engine, batch, stop=True), engine.laid_out(batch) as (inputs, _):
-                    engine.model(**inputs, use_cache=False)
+                list(in_parts(functools.partial(self._fill, engine), batch))
                 progress.update(len(batch.rows))
+
+    def _fill(self, engine, batch: Batch) -> None:
+        leaving = contextlib.suppress(Enough)
+        with leaving, self.listening(engine, batch, stop=True), engine.laid_out(batch) as (inputs, _):
+            engine.model(**inputs, use_cache=False)
 
     @contextlib.contextmanager
     def listening(self, engine, batch: Batch, stop: bool = False) -> Iterator[None]:
@@ -90,6 +100,13 @@ class LowerBlockCache:
     def _keep(self, batch: Batch, states: torch.Tensor, packed: bool) -> None:
         if self.knows(batch):
             return
+        lacking = self._filled + (batch.tokens if packed else sum(map(len, batch.sequences))) - len(self._states)
+        if lacking > 0:
+            if self.on_disk:
+                # What is not kept is run whole by whoever needs it.
+                return
+            more = self._states.new_empty(max(lacking, len(self._states) // 4), self._states.shape[1])
+            self._states = torch.cat([self._states, more])
         if not packed:
             for tokens, row in zip(batch.sequences, states, strict=True):
                 place = self._filled

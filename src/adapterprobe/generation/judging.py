@@ -94,7 +94,7 @@ class ModelJudge:
         starts = [sorted({tokenise(tokenizer, lead + letter, False)[-1] for lead in ("", " ")}) for letter in names]
         found: list[str | None] = [None] * len(texts)
         for batch in self.engine.plan(ids):
-            logits = self.engine.run(batch, states=False).logits
+            logits = self.engine.run_in_parts(batch, states=False).logits
             best = torch.stack([logits[:, some].amax(1) for some in starts], 1).argmax(1).tolist()
             for row, place in zip(batch.rows, best, strict=True):
                 found[row] = names[place]

@@ -15,12 +15,13 @@ from adapterprobe.adapters.batching import micro_batches, steps
 from adapterprobe.adapters.cached_training import FIXED_BATCH
 from adapterprobe.adapters.detect_head import adapted_blocks, attach_head, head_of
 from adapterprobe.adapters.fused_lora import fused_lora
-from adapterprobe.adapters.gradient_step import Stepper, out_of_memory
+from adapterprobe.adapters.gradient_step import Stepper
 from adapterprobe.adapters.metrics import measure
 from adapterprobe.adapters.neutral_text_drift import drift, encode_paragraphs, neutral_paragraphs
 from adapterprobe.adapters.optimizer import Optimiser
 from adapterprobe.adapters.train import targets_of
 from adapterprobe.engine import Batch, Engine, LowerBlockCache
+from adapterprobe.engine.memory import out_of_memory
 from adapterprobe.errors import ModelError
 from adapterprobe.evaluate.schema import FOLLOWUPS
 from adapterprobe.models import LanguageModel
