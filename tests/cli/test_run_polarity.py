@@ -11,10 +11,14 @@ from adapterprobe import probes
 from adapterprobe.cli import main
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import to_yaml
+from adapterprobe.detectors.pack import pack
+from adapterprobe.errors import ConfigError
 from adapterprobe.prompts.contrast_pairs import pair_numbers, polarities
 from adapterprobe.prompts.questions import prepare_questions
 from adapterprobe.prompts.run_prompts import prepare_prompts
 from conftest import small_config
+
+TOLD = {"probe": "two_directions", "name": "told", "params": {"polarity": "told"}}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def both(tiny_folder, tmp_path_factory):
     config = small_config(
         tiny_folder,
         data={"negations": True},
-        probes=["logistic", "ttpd", "two_directions", "ccs"],
+        probes=["logistic", "ttpd", "two_directions", "ccs", TOLD],
         seeds=[0],
         select={"strengths": [0.1], "curve": []},
         evaluate={
@@ -142,7 +146,10 @@ def test_new_statements_are_scored(both, tmp_path, monkeypatch):
     (tmp_path / "s.csv").write_text("statement\nParis is the capital of France\n")
     out = tmp_path / "o.jsonl"
     assert main(["score", str(base / "out"), str(tmp_path / "s.csv"), "--out", str(out)]) == 0
-    assert "base+probe (two_directions)" in json.loads(out.read_text().splitlines()[0])["detectors"]
+    with pytest.raises(ConfigError, match="told which way each question is asked"):
+        pack(base / "out", "base+probe", tmp_path / "packed", probe="told")
+    found = json.loads(out.read_text().splitlines()[0])["detectors"]
+    assert 0 < found["base+probe (told)"]["score"] < 1 and "base+probe (two_directions)" in found
 
 
 @pytest.mark.parametrize(
@@ -176,6 +183,21 @@ def test_a_detector_that_reads_the_claim_alone_is_told_by_the_two_axes():
     scores["logistic"] = probes.make("logistic").fit(X[fit], y[fit]).decision_function(X[test])
     found = {name: roc_auc_score(y[test], score) for name, score in scores.items()}
     assert found["two_directions"] > 0.95 and found["logistic"] < 0.6 and found["ttpd"] < 0.6
+    # Where the state does not show which way it is asked, the probe that is told is the only one that knows; untold it says nothing.
+    hidden = X.copy()
+    hidden[:, 1] = rng.standard_normal(rows)
+    shown = probes.make("two_directions").fit(hidden[fit], y[fit], polarity=polarity[fit])
+    told = probes.make("two_directions", polarity="told").fit(hidden[fit], y[fit], polarity=polarity[fit])
+    assert told.needs_polarity and not shown.needs_polarity
+    assert roc_auc_score(y[test], shown.decision_function(hidden[test])) < 0.6
+    assert roc_auc_score(y[test], told.told(polarity[test]).decision_function(hidden[test])) > 0.95
+    for bad in (told, told.told(polarity[fit])):
+        with pytest.raises(ValueError, match="told the polarity of every row"):
+            bad.decision_function(hidden[test])
+    with pytest.raises(ValueError, match="scores rows whatever"):
+        probes.make("logistic").fit(hidden[fit], y[fit]).told(polarity[test])
+    with pytest.raises(ValueError, match="shown or told, got 'guessed'"):
+        probes.make("two_directions", polarity="guessed").fit(hidden[fit], y[fit], polarity=polarity[fit])
     # A state in which the answer's truth stands by itself is read as well as ever, and one polarity alone is no error.
     Z = rng.standard_normal((rows, width))
     Z[:, 0] += 3.0 * y

@@ -107,7 +107,12 @@ def _chosen(scorer: Scorer, arm: str, probe: str | None) -> SavedDetector:
             f"the probe '{wanted}' centres rows by other rows of their set, and a detector scores each text by itself; pack one with "
             f"centre=training or without centre ({', '.join(n for n in labels if ways[n] not in ('few', 'own')) or 'the run has none'})"
         )
-    return next(d for d in mine if d.label == wanted)
+    found = next(d for d in mine if d.label == wanted)
+    if found.probe is not None and found.probe.needs_polarity:
+        raise ConfigError(
+            f"the probe '{wanted}' is told which way each question is asked (polarity: told), and a detector scores any text; pack another"
+        )
+    return found
 
 
 def _write(scorer: Scorer, saved: SavedDetector, condition: str, name: str, folder: Path) -> None:

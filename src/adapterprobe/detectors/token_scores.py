@@ -32,7 +32,9 @@ def per_token(probe: Any, kind: str) -> Probability | None:
     """
     if hasattr(probe, "token_log_odds"):
         return lambda states: expit(probe.token_log_odds(states))
-    return (lambda states: probe.predict_proba(states)[:, 1]) if kind == "layer" else None
+    if kind != "layer" or getattr(probe, "needs_polarity", False):
+        return None
+    return lambda states: probe.predict_proba(states)[:, 1]
 
 
 @torch.no_grad()

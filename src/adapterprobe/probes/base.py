@@ -131,6 +131,19 @@ class Probe(ClassifierMixin, BaseEstimator):
         found._centre(centring)
         return found
 
+    @property
+    def needs_polarity(self) -> bool:
+        """Whether it scores rows only when it is told their polarity (see `told`)."""
+        return False
+
+    def told(self, polarity: np.ndarray) -> Probe:
+        """The same probe for rows whose polarity is known (1 affirmative, -1 negated), in their order: a copy.
+
+        Raises:
+            ValueError: it does not need to be told.
+        """
+        raise ValueError(f"{type(self).__name__} scores rows whatever their polarity is")
+
     def fit_soft(self, X, chance, sample_weight=None) -> Probe:
         """Fit on soft labels: each row counts for label 1 with weight `chance` and for label 0 with the rest.
 

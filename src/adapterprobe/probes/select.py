@@ -189,6 +189,9 @@ def scores_of(
         centring: of the sets that were fitted on. kept: the rows that a fold was fitted on, so that nothing of the others is known (None:
             all).
     """
+    if probe.needs_polarity:
+        assert rows.polarity is not None
+        probe = probe.told(rows.polarity[judged])
     if search.centre is None or centring is None:
         return probe.decision_function(X[judged])
     assert rows.sets is not None
