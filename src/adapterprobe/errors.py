@@ -13,6 +13,10 @@ class DataError(AdapterProbeError):
     """A data set is unknown, malformed, or too small for what is asked of it."""
 
 
+class TooFewGroups(DataError):
+    """A data set is too small for the splits that are asked of it, and well otherwise."""
+
+
 class ModelError(AdapterProbeError):
     """A model cannot be found, loaded, or used in the way that is asked."""
 

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from adapterprobe.cli import main
+from adapterprobe.config import RunConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.evaluate.over_runs import mean_over_runs
 from adapterprobe.pipeline.relation_draws import LEARNED
@@ -30,6 +31,10 @@ def test_cells_have_equal_labels():
     for name, config in cells.items():
         examples = prepare_questions(config).examples
         counts.append([len(examples[split]) for split in (*LEARNED, "select")])
+        there = [{e.dataset for e in examples[split]} for split in LEARNED]
+        assert set.union(*there) == set(config.data.train) and min(map(len, there)) >= 0.7 * len(config.data.train), (
+            name
+        )
         assert len(set(config.data.train)) == int(name.split(",")[0].split("=")[1])
         assert config.data.data_seed == int(name[-1]) and config.data.ood == ["elements"]
         if len(config.data.train) == 1:
@@ -38,10 +43,10 @@ def test_cells_have_equal_labels():
     assert (counts.max(0) - counts.min(0) <= 8).all(), counts
     assert not alone & {"us_states", "calendar"}, "one alone has all the labels"
     assert len({tuple(sorted(c.data.train)) for n, c in cells.items() if "relations=3" in n}) > 1, "draws differ"
-    fewer = combinations("demo", DATA, [], relations=[1, 6], draws=1, labels=50)
+    fewer = combinations("demo", DATA, [], relations=[1, 6], draws=1, labels=70)
     for config in fewer.values():
         examples = prepare_questions(config).examples
-        assert 42 <= sum(len(examples[split]) for split in LEARNED) <= 50
+        assert 56 <= sum(len(examples[split]) for split in LEARNED) <= 70
 
 
 @pytest.mark.parametrize(
@@ -52,12 +57,31 @@ def test_cells_have_equal_labels():
         ({"relations": [2, 8]}, "from 1 to 7"),
         ({"relations": [1, 2], "draws": 0}, "--draws expects at least 1"),
         ({"relations": [1, 2], "labels": 100_000}, "only 0 have their part"),
+        ({"relations": [1, 6], "labels": 30}, "6 data sets need at least 60 labels"),
+        ({"relations": [1, 6], "labels": 0}, "need at least 60 labels to take part, got --labels 0"),
         ({"relations": [1, 2], "transfer": ["capitals", "kinds"]}, "give one of them"),
     ],
 )
 def test_what_cannot_be_drawn(arguments, message):
     with pytest.raises(ConfigError, match=message):
         combinations("demo", DATA, [], **arguments)
+
+
+def test_nothing_to_be_judged_on_is_said_first():
+    with pytest.raises(ConfigError, match="data.ood names none"):
+        combinations("demo", [*DATA, "data.ood=[]"], [], relations=[1, 2])
+
+
+def test_a_file_of_ones_own_beside_built_in_ones(tmp_path):
+    """Reading options that only the judged file needs, and options of a training file by name, in draws without it."""
+    lines = ["statement,label,city", *(f"Thing {n} is in place {n % 7},{n % 2},{n // 2}" for n in range(80))]
+    (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n")
+    mine = str(tmp_path / "mine.csv")
+    cells = combinations("demo", [*DATA, f"data.ood=[{mine}]", "data.read.group=city"], [], relations=[1, 3], draws=1)
+    assert all(config.data.ood == [mine] and config.data.labels for config in cells.values())
+    named = [*DATA, f"data.train={json.dumps([*TRAIN[:4], mine])}", "data.read_by_name={mine.csv: {group: city}}"]
+    for config in combinations("demo", named, [], relations=[1, 3], draws=3, labels=60).values():
+        assert set(config.data.read_by_name) == ({"mine.csv"} & {name.split("/")[-1] for name in config.data.train})
 
 
 def test_options_that_need_each_other(capsys):
@@ -110,12 +134,19 @@ def test_a_curve_on_a_tiny_model(finished_run, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("nothing to do") == 2
 
 
-def _finished(relations, draw, auroc, ood=("elements",)):
+def _finished(relations, draw, auroc, **changes):
     """What the tables look at, of a run that was trained on so many data sets."""
-    data = SimpleNamespace(train=["x"] * relations, ood=list(ood), data_seed=draw)
+    data = {
+        "train": [f"x{n}" for n in range(relations)],
+        "ood": ["elements"],
+        "data_seed": draw,
+        "labels": {"select": 20},
+    }
+    config = RunConfig.model_validate({"data": data} | changes)
     verdict = {"hypothesis": "adapter > base on ood", "difference": auroc - 0.6}
+    splits = [{"split": "adapter-train", "dataset": name} for name in config.data.train]
     return SimpleNamespace(
-        config=SimpleNamespace(data=data), arms=["base", "adapter"], verdicts=[verdict],
+        config=config, arms=["base", "adapter"], verdicts=[verdict], about={"splits": splits},
         result=lambda split, arm: {"estimate": auroc if arm == "adapter" else 0.6},
     )  # fmt: skip
 
@@ -130,12 +161,20 @@ def test_the_table_pairs_draws():
     assert table.loc["adapter", "1"] == f"0.573 [{few.low:.3f}, {few.high:.3f}]"
     assert table.loc["base", "5 less 1, same draw"] == "+0.000", "values that are all alike have no interval"
     assert curve_figure(runs) is not None
-    over = hypotheses_table(runs).iloc[0]
-    assert (over["runs"], over["in how many above 0"]) == (6, 4) and over["mean over runs"].startswith("+0.028 [")
+    assert table.loc["data sets in adapter-train", ["1", "5"]].tolist() == ["1", "5"]
+    over = hypotheses_table(runs).set_index("data sets")
+    assert over["runs"].tolist() == [3, 3] and over["in how many above 0"].tolist() == [1, 3]
+    assert over.loc["5", "mean over runs"].startswith("+0.083 [")
 
 
 def test_no_curve_where_runs_differ_otherwise():
-    assert curve_table({"a": _finished(2, 0, 0.6), "b": _finished(2, 1, 0.7)}).empty
-    other = _finished(3, 0, 0.7, ood=["animals"])
-    assert curve_figure({"a": _finished(2, 0, 0.6), "b": other}) is None
-    assert hypotheses_table({"a": _finished(2, 0, 0.6), "b": other}).empty
+    few, many = _finished(2, 0, 0.6), _finished(3, 0, 0.7)
+    assert not curve_table({"a": few, "b": many}).empty
+    assert curve_table({"a": few, "b": _finished(2, 1, 0.7)}).empty
+    for changes in ({"adapter": {"kind": "ia3"}}, {"data": many.config.data.model_dump() | {"ood": ["animals"]}}):
+        assert curve_figure({"a": few, "b": _finished(3, 0, 0.7, **changes)}) is None
+    assert curve_table({"a": few, "b": _finished(3, 0, 0.7, data=many.config.data.model_dump() | {"labels": {}})}).empty
+    assert hypotheses_table({"a": few, "b": many}).empty
+    three = {str(seed): _finished(2, seed, 0.6 + 0.1 * seed) for seed in range(3)}
+    (row,) = hypotheses_table(three).to_dict("records")
+    assert row["runs"] == 3 and row["mean over runs"].startswith("+0.100 [") and "data sets" not in row

@@ -101,6 +101,20 @@ def test_a_trunk_is_fed_by_parts(engine, cache, at_block):
         assert np.allclose(resumed.layer(layer), expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_a_trunk_that_grew_is_still_written_to(cache):
+    """Fed in inference mode, and filled afterwards in none: as when a recording goes on where it was killed."""
+    model = tiny("llama")
+    engine = Engine(model, find_structure(model))
+    encoded = _encoded(False)
+    batches = engine.plan(encoded.ids, 60)
+    trunk = LowerBlockCache(2, engine, batches)
+    trunk._states = trunk._states[:1]
+    with torch.inference_mode():
+        engine.run_in_parts(batches[-1], feed=trunk)
+    trunk.collect(engine)
+    assert all(map(trunk.knows, batches))
+
+
 def test_tokens_are_recorded_by_parts(engine, cache):
     encoded = _encoded(False)
     whole = record_tokens(engine, encoded, "w", [2], 4, "tokens")

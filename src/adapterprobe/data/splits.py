@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from adapterprobe.errors import DataError
+from adapterprobe.errors import TooFewGroups
 
 TRAINING_SPLITS = ("adapter-train", "probe-train", "select", "calibrate")
 
@@ -38,8 +38,10 @@ def dealt_in_turn(
     by_owner: dict[str, list[str]] = {}
     for group in shuffled(groups, seed, sides):
         by_owner.setdefault(owners[group], []).append(group)
-    turns = sorted((rank, owner) for owner, mine in by_owner.items() for rank in range(len(mine)))
-    return [by_owner[owner][rank] for rank, owner in turns[:count]]
+    # Which one has its turn first is chance too: a cap in the middle of a round would else always leave out the same.
+    order = shuffled(by_owner, [*([seed] if isinstance(seed, int) else seed), 1])
+    turns = sorted((rank, order.index(owner), owner) for owner, mine in by_owner.items() for rank in range(len(mine)))
+    return [by_owner[owner][rank] for rank, _, owner in turns[:count]]
 
 
 def split_groups(
@@ -61,7 +63,7 @@ def split_groups(
         sides: what answers a group has, where not every group has both, or what data set it is of: each split gets its share of each.
 
     Raises:
-        DataError: too few groups; the message says how many there are and how many would do.
+        TooFewGroups: the message says how many there are and how many would do.
     """
     order = shuffled(groups, seed, sides)
     dealt = {name: list(pool) for name, pool in reserved.items()}
@@ -75,7 +77,7 @@ def split_groups(
     smallest = min(wanted, key=lambda name: len(dealt[name]))
     if len(dealt[smallest]) < minimum:
         needed = len(taken) + int(np.ceil(minimum / min(wanted.values())))
-        raise DataError(
+        raise TooFewGroups(
             f"too few groups for the splits: got {len(order)}, of which '{smallest}' would have "
             f"{len(dealt[smallest])} (at least {minimum} expected); use a training set of about {needed} groups, "
             f"several relations (data.train=[a,b]), or lower data.min_groups"

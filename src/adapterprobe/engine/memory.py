@@ -37,6 +37,11 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     return Batch(tuple(first)), Batch(tuple(second))
 
 
+def _several_processes() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
 def in_parts(take: Callable[[Batch], T], batch: Batch) -> Iterator[T]:
     """What `take` makes of a batch, or, where memory runs out, of its halves, or of theirs, in the order of its rows.
 
@@ -46,7 +51,8 @@ def in_parts(take: Callable[[Batch], T], batch: Batch) -> Iterator[T]:
     try:
         taken = take(batch)
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if not out_of_memory(error) or _several_processes():
+            # Other processes may be in the midst of a pass that needs this one.
             raise
         shortage = str(error).splitlines()[0][:120]
     else:

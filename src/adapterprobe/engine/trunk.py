@@ -105,8 +105,12 @@ class LowerBlockCache:
             if self.on_disk:
                 # What is not kept is run whole by whoever needs it.
                 return
-            more = self._states.new_empty(max(lacking, len(self._states) // 4), self._states.shape[1])
-            self._states = torch.cat([self._states, more])
+            with torch.inference_mode(False):
+                # Made in inference mode it could be written to in no other.
+                size = len(self._states) + max(lacking, len(self._states) // 4)
+                larger = torch.empty(size, self._states.shape[1], dtype=self._states.dtype)
+                larger[: self._filled] = self._states[: self._filled]
+                self._states = larger
         if not packed:
             for tokens, row in zip(batch.sequences, states, strict=True):
                 place = self._filled

@@ -17,6 +17,8 @@ from adapterprobe.evaluate.results import evaluate
 from adapterprobe.evaluate.verdict import Hypothesis
 from adapterprobe.knowledge import Knowledge
 from adapterprobe.models import LanguageModel
+from adapterprobe.models.load import describe
+from adapterprobe.pipeline.run_summary import replies_judged
 from adapterprobe.prompts.encoded import Encoded
 
 RESAMPLES = 2000
@@ -48,7 +50,7 @@ class Comparison:
         does not repeat them.
 
         Args:
-            seconds: that the other seeds will take.
+            seconds: that the trainings of the other seeds will take.
 
         Returns:
             A line for a terminal.
@@ -73,9 +75,9 @@ class Comparison:
             settings.margin,
             config.data.min_groups,
         )
-        return write_preliminary(
-            config, frame, results, verdicts, out, to_come(whole, list(adapters)), self.lm.name, seconds
-        )
+        replies = replies_judged(self.encoded, self.lm.name) if config.read.what == "reply" else []
+        about = {"model": describe(self.lm), "replies": replies}
+        return write_preliminary(config, frame, results, verdicts, out, to_come(whole, list(adapters)), about, seconds)
 
 
 def to_come(config: RunConfig, done: list[int]) -> list[str]:

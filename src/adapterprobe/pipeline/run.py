@@ -179,7 +179,9 @@ class _Stages:
             if len(adapted) == 1 and wants_preliminary(config):
                 with stage("preliminary report", told=True):
                     first = Comparison(config, self.hypotheses, lm, engine, encoded, base, knowledge, baselines)
-                    say(first.preliminary(adapters, adapted, self.out, self._seconds_of_seeds()))
+                    say(
+                        first.preliminary(adapters, adapted, self.out, adapters[seed].seconds * (len(config.seeds) - 1))
+                    )
         tokens = None
         if layers := token_layers(config, n_layers):
             with stage("tokens for probes", told=True):
@@ -224,11 +226,6 @@ class _Stages:
             write_report(self.out)
         # The report shows all timings but its own; the mark is what makes the run finished.
         finish(self.out, config, timings=self.timings.seconds)
-
-    def _seconds_of_seeds(self) -> float:
-        """What the other training seeds will take, by what the first one took."""
-        spent = sum(self.timings.seconds[name] for name in ("train adapters", "hidden states, adapter on"))
-        return spent * (len(self.config.seeds) - 1)
 
     def _write(self, results, verdicts, adapters: dict[int, TrainedAdapter], fits: list[ArmFit]) -> None:
         write_json(self.out, "results.json", results)

@@ -36,7 +36,7 @@ def about_run(run: FittedRun, knowledge: Knowledge, left_out: list[dict], timing
         "model": describe(lm),
         "splits": _splits(encoded),
         "dropped": run.questions.dropped,
-        "replies": _replies(run) if config.read.what == "reply" else [],
+        "replies": replies_judged(encoded, lm.name) if config.read.what == "reply" else [],
         "prompts": _shown(encoded),
         "belief": {
             name: {"passed": len(part.groups), "asked": len(part.asked), "chance": part.chance}
@@ -67,14 +67,14 @@ def about_run(run: FittedRun, knowledge: Knowledge, left_out: list[dict], timing
     }
 
 
-def _replies(run: FittedRun) -> list[dict]:
+def replies_judged(encoded: Encoded, model: str) -> list[dict]:
     """Of each judged split and data set: how many replies, contexts with both labels, who wrote them, and how many repeat their
     instruction."""
     found: dict[tuple[str, str], list[Prompt]] = {}
-    for prompt in run.encoded.prompts:
+    for prompt in encoded.prompts:
         if prompt.split in ("test", "ood"):
             found.setdefault((prompt.split, prompt.example.dataset), []).append(prompt)
-    return [_replies_of(split, dataset, prompts, run.lm.name) for (split, dataset), prompts in found.items()]
+    return [_replies_of(split, dataset, prompts, model) for (split, dataset), prompts in found.items()]
 
 
 def _replies_of(split: str, dataset: str, prompts: list[Prompt], model: str) -> dict:

@@ -52,9 +52,13 @@ def check_replies(config: RunConfig) -> None:
     """What can be known before a model is loaded.
 
     Raises:
-        ConfigError: secrets that are no data sets of the training.
+        ConfigError: secrets that are no data sets of the training, or a number of labels.
         DataError: data without answers in words.
     """
+    if config.data.labels:
+        raise ConfigError(
+            "data.labels counts labels of questions; with adapter.target=reply use data.max_groups and data.shares"
+        )
     strange = sorted(set(config.adapter.secrets) - set(config.data.train))
     if strange:
         raise ConfigError(f"adapter.secrets names {strange}, which are not among data.train {config.data.train}")

@@ -13,7 +13,7 @@ from adapterprobe.data.duplicates import near_duplicates_of
 from adapterprobe.data.examples import said
 from adapterprobe.data.references import check_dataset_names, refuse_unused
 from adapterprobe.data.splits import dealt_in_turn, shuffled
-from adapterprobe.errors import ConfigError, DataError
+from adapterprobe.errors import ConfigError, DataError, TooFewGroups
 from adapterprobe.prompts import (
     check_format,
     system_prompts,
@@ -181,7 +181,7 @@ def _within(
     order = dealt_in_turn(groups, len(groups), [config.data.data_seed, 6, *split.encode()], owners, sides)
     count = bisect.bisect_right(range(1, len(order) + 1), most, key=lambda size: len(asked(order[:size])))
     if count < config.data.min_groups:
-        raise DataError(
+        raise TooFewGroups(
             f"data.labels: {most} labels leave {count} groups of {split}, at least {config.data.min_groups} expected; allow more, or lower "
             "data.min_groups"
         )
@@ -203,7 +203,7 @@ def _judged_only(
             made.pools[dataset.name, pool] = _examples(dataset, own[pool], config)
     kept = free[: data.max_ood_groups]
     if len(kept) < data.min_groups:
-        raise DataError(
+        raise TooFewGroups(
             f"'{dataset.name}' has {len(kept)} groups that no training split has, at least {data.min_groups} "
             "expected; choose another out-of-distribution set or lower data.min_groups"
         )
@@ -237,7 +237,7 @@ def _check_sizes(config: RunConfig, made: Questions) -> None:
             continue
         here = {example.group for example in examples}
         if len(here) < config.data.min_groups:
-            raise DataError(
+            raise TooFewGroups(
                 f"split '{name}' has {len(here)} groups after balancing objects, at least {config.data.min_groups} "
                 "expected; use more data, or lower data.min_groups"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,24 +13,31 @@ from adapterprobe.evaluate.over_runs import FEWEST, mean_over_runs, shown_over_r
 from adapterprobe.report.figure_style import COLOURS, INK, SPLIT_TITLES, canvas, legend, tip, titles
 from adapterprobe.report.run_reader import RunResults
 
+DRAWN = {"train", "data_seed", "max_groups", "labels", "read_by_name"}
+"""Keys of `data` in which the draws of a curve over data sets differ."""
+
 
 def hypotheses_table(runs: Mapping[str, RunResults]) -> pd.DataFrame:
-    """Every hypothesis that at least three runs registered and could tell: its difference in each, and their mean with an interval over runs."""
-    found: dict[str, dict[str, float]] = {}
+    """Every hypothesis that at least three runs registered and could tell: its difference in each, and their mean with an interval over runs.
+    Of a curve over data sets (see `curve_records`) those of one number by themselves."""
+    curve = bool(curve_records(runs))
+    found: dict[tuple[str, str], dict[str, float]] = {}
     for name, run in runs.items():
+        size = str(len(run.config.data.train)) if curve else ""
         for verdict in run.verdicts:
             if verdict["difference"] is not None:
-                found.setdefault(verdict["hypothesis"], {})[name] = verdict["difference"]
+                found.setdefault((verdict["hypothesis"], size), {})[name] = verdict["difference"]
     return pd.DataFrame(
         [
             {
                 "hypothesis": text,
+                **({"data sets": size} if curve else {}),
                 "mean over runs": shown_over_runs(list(values.values()), sign=True),
                 "runs": len(values),
                 "in how many above 0": sum(value > 0 for value in values.values()),
                 "in each": ", ".join(f"{value:+.3f}" for value in values.values()),
             }
-            for text, values in found.items()
+            for (text, size), values in found.items()
             if len(values) >= FEWEST
         ]
     )
@@ -37,10 +45,14 @@ def hypotheses_table(runs: Mapping[str, RunResults]) -> pd.DataFrame:
 
 def curve_records(runs: Mapping[str, RunResults]) -> list[dict]:
     """AUROC on data never trained on by the number of training data sets: a record per run and arm. Empty where the runs do not differ in
-    that number, or were judged on different data sets."""
+    that number, or in anything but what they were trained on, or where their labels were not held equal."""
     sizes = {len(run.config.data.train) for run in runs.values()}
-    judged = {tuple(run.config.data.ood) for run in runs.values()}
-    if len(sizes) < 2 or len(judged) > 1 or not next(iter(judged)):
+    settings = {
+        json.dumps(run.config.model_dump(mode="json", exclude={"data": DRAWN, "name": True}), sort_keys=True)
+        for run in runs.values()
+    }
+    labels = {json.dumps(run.config.data.labels, sort_keys=True) for run in runs.values()}
+    if len(sizes) < 2 or len(settings) > 1 or len(labels) > 1 or not next(iter(runs.values())).config.data.labels:
         return []
     return [
         {
@@ -57,7 +69,8 @@ def curve_records(runs: Mapping[str, RunResults]) -> list[dict]:
 
 
 def curve_table(runs: Mapping[str, RunResults]) -> pd.DataFrame:
-    """Arms by number of data sets: mean over draws, and what the most gain over the fewest in the draws that have both."""
+    """Arms by number of data sets: mean over draws, and what the most gain over the fewest in the draws that have both; in the last row, how many
+    data sets the adapters were really trained on."""
     frame = pd.DataFrame(curve_records(runs))
     if frame.empty:
         return frame
@@ -66,12 +79,17 @@ def curve_table(runs: Mapping[str, RunResults]) -> pd.DataFrame:
         row: dict[str, object] = {"arm": arm}
         for size, cell in mine.groupby("relations"):
             row[str(size)] = shown_over_runs(cell["auroc"].tolist())
-        wide = mine.pivot_table(index="draw", columns="relations", values="auroc").dropna()
         fewest, most = min(mine["relations"]), max(mine["relations"])
+        wide = mine.pivot_table(index="draw", columns="relations", values="auroc")[[fewest, most]].dropna()
         if len(wide):
             gained = wide[most] - wide[fewest]
             row[f"{most} less {fewest}, same draw"] = shown_over_runs(gained.tolist(), sign=True)
         rows.append(row)
+    there: dict[str, list[int]] = {}
+    for run in runs.values():
+        names = {entry["dataset"] for entry in run.about["splits"] if entry["split"] == "adapter-train"}
+        there.setdefault(str(len(run.config.data.train)), []).append(len(names))
+    rows.append({"arm": "data sets in adapter-train"} | {size: f"{np.mean(n):.3g}" for size, n in there.items()})
     return pd.DataFrame(rows).fillna("–")
 
 

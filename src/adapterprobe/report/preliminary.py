@@ -27,13 +27,14 @@ def write_preliminary(
     verdicts: list[dict],
     out: Path,
     to_come: Sequence[str],
-    model: str,
+    about: dict,
     seconds: float,
 ) -> str:
     """Write `report.html` and `report.md`, which the finished run's take the place of.
 
     Args:
-        config: of the seeds and the probe that there are. seconds: that the other training seeds will take.
+        config: of the seeds and the probe that there are. about: the model, and the replies that are judged, if any.
+        seconds: that the trainings of the other seeds will take.
 
     Returns:
         Verdicts in a line each, and where the page is.
@@ -46,7 +47,7 @@ def write_preliminary(
         results=pd.DataFrame(list(results)),
         verdicts=verdicts,
         controls=[],
-        about={"by_construction": [config.under_test], "under_test": config.under_test},
+        about=about | {"by_construction": [config.under_test], "under_test": config.under_test},
         predictions=predictions,
         layers=nothing,
         probes={},
@@ -59,7 +60,7 @@ def write_preliminary(
     seeds = ", ".join(map(str, config.seeds))
     note = (
         f"Preliminary: training seed {seeds} and the probe {config.evaluate.probe} alone. Still to come: {'; '.join(to_come)}"
-        f"{f' (the seeds in about {_minutes(seconds)})' if seconds else ''}. Verdicts are registered for the whole run: do not stop it for "
+        f"{f' (the trainings take about {_minutes(seconds)})' if seconds else ''}. Verdicts are registered for the whole run: do not stop it for "
         "what these say."
     )
     with plain_text():
@@ -68,7 +69,13 @@ def write_preliminary(
     tables = {"Verdicts": verdict_table(run), "Arms": arms_table(run)}
     said = headline(run)
     html = render_page(
-        "preliminary.html.j2", name=config.name, model=model, note=note, headline=said, figure=inline, tables=tables
+        "preliminary.html.j2",
+        name=config.name,
+        model=about["model"]["name"],
+        note=note,
+        headline=said,
+        figure=inline,
+        tables=tables,
     )
     write_atomic(out / "report.html", html)
     parts = [f"# {harmless(config.name)}", f"**{harmless(note)}**", harmless(said)]

@@ -187,7 +187,7 @@ WAYS = {
 def _thresholds(run: RunResults) -> Section | None:
     records = [r for r in run.probes.get("thresholds", []) if r["split"] == "ood" or r["way"] != WORST]
     rate, rows, refused = run.config.evaluate.false_positive_rate, [], set()
-    at_most, near = f"at most {2 * rate:.0%}", f"{rate / 2:.0%} to {1.5 * rate:.0%}"
+    at_most, near = f"at most {200 * rate:.3g} %", f"{50 * rate:.3g} to {150 * rate:.3g} %"
     for arm in dict.fromkeys(r["arm"] for r in records if r["arm"] in ("base", "adapter", *COMPARED)):
         for way, words in WAYS.items():
             mine = [r for r in records if r["arm"] == arm and r["way"] == way]
@@ -212,14 +212,15 @@ def _thresholds(run: RunResults) -> Section | None:
         return None
     text = (
         f"{rate:.0%} of {run.classes[0]} rows may be above it: what was got, of the lowest seed's main probe. Intervals are exact, each group "
-        f"one draw. Rows of new data are judged by thresholds that other groups of them fixed; base rate {run.config.evaluate.base_rate:g}. The last columns count data sets "
-        "that nothing was trained on: a rate of at most twice the one asked for, one near it, and the highest."
+        f"one draw. Rows of new data are judged by thresholds that other groups of them fixed; base rate {run.config.evaluate.base_rate:g}."
     )
     if refused:
         text += " Refused: " + "; ".join(sorted(refused)) + "."
     table = pd.DataFrame(rows).fillna("–")
     # A way that is refused on the first data set would else put its columns last.
     counts = [c for c in (at_most, near, "highest") if c in table]
+    if counts:
+        text += " The last columns count data sets that nothing was trained on: a rate of at most twice the one asked for, one near it, and the highest."
     table = table[[c for c in table if c not in counts] + counts]
     return Section("Thresholds on data never trained on", None, table, text)
 
