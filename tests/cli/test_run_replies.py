@@ -14,6 +14,7 @@ from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.evaluate.controls import SWAPPED
 from adapterprobe.evaluate.schema import ARMS, BASELINES, COLUMNS, HEAD, READ_COLUMNS, WITHHELD, WITHHELD_ON
 from adapterprobe.prompts.reading import reading_found
+from adapterprobe.report import preliminary
 from chats import NAMES, PLACES, TEMPLATE, chatty, rows, write
 from conftest import FAMILIES
 
@@ -58,8 +59,22 @@ def finished(tiny_folder, tmp_path_factory):
         argv += ["--set", setting]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADAPTERPROBE_CACHE", str(base / "cache"))
+        # The finished run's report takes the preliminary one's place: kept here beside it.
+        patch.setattr(
+            preliminary, "write_atomic", lambda path, text: (base / f"preliminary{path.suffix}").write_text(text)
+        )
         assert main([*argv, "--out", str(base / "out")]) == 0
     return base
+
+
+def test_the_preliminary_report_says_who_wrote_the_replies(finished):
+    """As the finished one does, for the first seed."""
+    early, whole = (finished / "preliminary.md").read_text(), (finished / "out" / "report.md").read_text()
+    assert early.count("Preliminary") == 1 and "Preliminary" not in whole
+    (said,) = [line for line in whole.splitlines() if "off-policy" in line][:1]
+    authorship = said.split(". ")[0]
+    assert authorship in early, (authorship, early[:600])
+    assert "| stranger+probe |" in early and "| tfidf |" in early
 
 
 def test_predictions_are_about_deception(finished):
