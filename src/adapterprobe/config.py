@@ -192,8 +192,7 @@ class RunConfig(Stage):
     def _consistent(self) -> RunConfig:
         both = set(self.data.train) & set(self.data.ood)
         names = [*self.data.train, *self.data.ood]
-        known = {*names, *(PurePath(name).name for name in names)}
-        strange = sorted(set(self.data.read_by_name) - known)
+        strange = sorted(set(self.data.read_by_name) - set(self.data.reads_of(names)))
         if strange:
             raise ValueError(f"data.read_by_name names {strange}, which are not among the data sets {names}")
         if both:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -111,6 +113,11 @@ class DataConfig(Stage):
     max_ood_groups: int | None = Field(
         default=60, ge=2, description="most groups of each out-of-distribution set; null: all"
     )
+
+    def reads_of(self, names: Sequence[str]) -> dict[str, ReadConfig]:
+        """What `read_by_name` says of these data sets."""
+        known = {*names, *(PurePath(name).name for name in names)}
+        return {name: read for name, read in self.read_by_name.items() if name in known}
 
     @field_validator("labels")
     @classmethod

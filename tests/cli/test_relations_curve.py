@@ -9,7 +9,7 @@ from scipy import stats
 
 from adapterprobe.cli import main
 from adapterprobe.config import RunConfig
-from adapterprobe.errors import ConfigError
+from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.evaluate.over_runs import mean_over_runs
 from adapterprobe.pipeline.relation_draws import LEARNED
 from adapterprobe.pipeline.sweep import combinations
@@ -65,6 +65,14 @@ def test_cells_have_equal_labels():
 def test_what_cannot_be_drawn(arguments, message):
     with pytest.raises(ConfigError, match=message):
         combinations("demo", DATA, [], **arguments)
+
+
+def test_too_few_labels_for_the_smallest_split_are_told():
+    """More groups do not help where the labels allow fewer than a split may have: once tried for ever."""
+    with pytest.raises(ConfigError, match=r"labels leave \d+ groups of adapter-train, at least 20 expected"):
+        combinations("demo", ["data.train=[kinds,cities,books]", "data.min_groups=20"], [], relations=[1, 2], labels=60)
+    with pytest.raises(DataError, match="'elements' has 20 groups"):
+        combinations("demo", [*DATA, "data.min_groups=40"], [], relations=[1, 2])
 
 
 def test_nothing_to_be_judged_on_is_said_first():

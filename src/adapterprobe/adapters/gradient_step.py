@@ -21,7 +21,7 @@ from adapterprobe.adapters.on_off import adapter_off
 from adapterprobe.adapters.sharding import fsdp_requested as sharded
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Batch, Engine
-from adapterprobe.engine.memory import out_of_memory
+from adapterprobe.engine.memory import give_back, out_of_memory
 from adapterprobe.errors import ModelError
 from adapterprobe.progress import say
 from adapterprobe.prompts.answer_tokens import ChoiceTokens
@@ -89,8 +89,7 @@ class Stepper:
             else:
                 return processes.all_reduce_gradients(self.parameters, summed)
             self.forget()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            give_back()
             if largest == 1:
                 raise ModelError(
                     f"a single prompt of {max(map(len, self.train.ids))} tokens does not fit into memory ({shortage}); set "

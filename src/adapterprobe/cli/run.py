@@ -75,7 +75,7 @@ def add(commands) -> None:
         type=int,
         metavar="N",
         help="of --relations: labelled examples that adapters and probes learn from in each run (default: as many as half of the data sets "
-        "have by themselves)",
+        "have by themselves, and two facts of each in every split at least)",
     )
     parser.add_argument("--keys", action="store_true", help="list every configuration key and stop")
     add_model_options(parser)
@@ -107,9 +107,9 @@ def go(args: argparse.Namespace) -> int | None:
             transfer,
             leave_out,
             args.trust_remote_code,
-            relations,
-            3 if args.draws is None else args.draws,
-            args.labels,
+            relations=relations,
+            draws=3 if args.draws is None else args.draws,
+            labels=args.labels,
         )
         report, failed = run_grid(cells, args.out)
         echo((report.parent / "report.md").read_text("utf-8").split("\n\n")[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -21,6 +20,12 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, (RuntimeError, MemoryError)) and ("out of memory" in text or "can't allocate memory" in text)
     )
+
+
+def give_back() -> None:
+    """Let an accelerator's allocator give back what nobody holds."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
@@ -59,9 +64,7 @@ def in_parts(take: Callable[[Batch], T], batch: Batch) -> Iterator[T]:
         yield taken
         return
     # Out of the handler: the error holds the pass's tensors.
-    with contextlib.suppress(RuntimeError):
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    give_back()
     if len(batch.rows) == 1:
         raise ModelError(
             f"a single prompt of {len(batch.sequences[0])} tokens does not fit into memory ({shortage}); use shorter texts, a model in fewer "

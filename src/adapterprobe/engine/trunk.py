@@ -47,7 +47,6 @@ class LowerBlockCache:
         self.on_disk = shape[0] * shape[1] * dtype.itemsize > limit
         if self.on_disk:
             shape = (int(SLACK * shape[0]), shape[1])
-        if self.on_disk:
             folder = cache_root() / "scratch"
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=folder, suffix=".trunk") as file:

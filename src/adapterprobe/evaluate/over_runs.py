@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adapterprobe.evaluate.verdict import limits
+from adapterprobe.evaluate.verdict import LEVEL, limits
 from adapterprobe.types import Interval
 
-LEVEL = 0.05
 FEWEST = 3
 """Runs below which their spread says nothing."""
 

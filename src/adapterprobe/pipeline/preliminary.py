@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from adapterprobe.activations import HiddenStates
@@ -30,54 +29,51 @@ def wants_preliminary(config: RunConfig) -> bool:
     return config.evaluate.preliminary and (len(config.seeds) > 1 or config.evaluate.adapter_controls)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What the arms are made of, but for adapters."""
+def preliminary_report(
+    whole: RunConfig,
+    hypotheses: list[Hypothesis],
+    lm: LanguageModel,
+    engine: Engine,
+    encoded: Encoded,
+    base: HiddenStates,
+    adapters: dict[int, TrainedAdapter],
+    adapted: dict[int, HiddenStates],
+    knowledge: Knowledge,
+    baselines: BaselineReadings,
+    out: Path,
+) -> str:
+    """Write `report.html` and `report.md` of the seeds that there are, for the main probe alone. Searches are kept, so that the whole run
+    does not repeat them.
 
-    config: RunConfig
-    hypotheses: list[Hypothesis]
-    lm: LanguageModel
-    engine: Engine
-    encoded: Encoded
-    base: HiddenStates
-    knowledge: Knowledge
-    baselines: BaselineReadings
+    Args:
+        whole: the run's configuration. adapters, adapted: by training seed.
 
-    def preliminary(
-        self, adapters: dict[int, TrainedAdapter], adapted: dict[int, HiddenStates], out: Path, seconds: float
-    ) -> str:
-        """Write `report.html` and `report.md` of the seeds that there are, for the main probe alone. Searches are kept, so that the whole run
-        does not repeat them.
+    Returns:
+        Lines for a terminal.
+    """
+    from adapterprobe.report.preliminary import write_preliminary
 
-        Args:
-            seconds: that the trainings of the other seeds will take.
-
-        Returns:
-            A line for a terminal.
-        """
-        from adapterprobe.report.preliminary import write_preliminary
-
-        whole = self.config
-        main = whole.probe_by_label[whole.evaluate.probe]
-        config = whole.model_copy(update={"seeds": list(adapters), "probes": [main]})
-        layers = token_layers(config, self.lm.structure.n_layers)
-        tokens = token_states(config, self.lm, self.engine, self.encoded, adapters, layers) if layers else None
-        fits, _ = fit_arms(config, self.encoded, self.base, adapted, tokens, self.baselines.arms)
-        shown, labels = judged_prompts(config, self.encoded, self.base, adapted, self.knowledge, self.lm.name)
-        own = [detector for detector in self.baselines.own if detector.seed in adapters]
-        frame = all_scores(config, self.encoded, self.base, adapters, adapted, fits, shown, labels, own)
-        settings = config.evaluate
-        results, verdicts = evaluate(
-            frame,
-            self.hypotheses,
-            settings.probe,
-            min(RESAMPLES, settings.resamples),
-            settings.margin,
-            config.data.min_groups,
-        )
-        replies = replies_judged(self.encoded, self.lm.name) if config.read.what == "reply" else []
-        about = {"model": describe(self.lm), "replies": replies}
-        return write_preliminary(config, frame, results, verdicts, out, to_come(whole, list(adapters)), about, seconds)
+    main = whole.probe_by_label[whole.evaluate.probe]
+    config = whole.model_copy(update={"seeds": list(adapters), "probes": [main]})
+    layers = token_layers(config, lm.structure.n_layers)
+    tokens = token_states(config, lm, engine, encoded, adapters, layers) if layers else None
+    fits, _ = fit_arms(config, encoded, base, adapted, tokens, baselines.arms)
+    shown, labels = judged_prompts(config, encoded, base, adapted, knowledge, lm.name)
+    own = [detector for detector in baselines.own if detector.seed in adapters]
+    frame = all_scores(config, encoded, base, adapters, adapted, fits, shown, labels, own)
+    settings = config.evaluate
+    results, verdicts = evaluate(
+        frame,
+        hypotheses,
+        settings.probe,
+        min(RESAMPLES, settings.resamples),
+        settings.margin,
+        config.data.min_groups,
+    )
+    replies = replies_judged(encoded, lm.name) if config.read.what == "reply" else []
+    about = {"model": describe(lm), "replies": replies}
+    trainings = max(adapter.seconds for adapter in adapters.values()) * (len(whole.seeds) - len(adapters))
+    return write_preliminary(config, frame, results, verdicts, out, to_come(whole, list(adapters)), about, trainings)
 
 
 def to_come(config: RunConfig, done: list[int]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from adapterprobe.config import RunConfig
+from adapterprobe.data import load_data
 from adapterprobe.errors import ConfigError, TooFewGroups
 from adapterprobe.progress import bar
 from adapterprobe.prompts.questions import Questions, prepare_questions
@@ -60,7 +61,10 @@ def relation_splits(
     learned = sum(shares[split] for split in LEARNED)
     # Two facts of each, which can be wrong about one another, in the smaller of the splits.
     least = math.ceil(4 * max(counts) * learned / min(shares[split] for split in LEARNED if shares[split]))
-    have = {name: _labels(config, [name]) for name in names}
+    have = {name: _labels(config, name) for name in names}
+    if not any(have.values()):
+        # Whatever is the matter with all of them is told by the first.
+        _prepared(config, _alone(names[0]))
     wanted = max(int(statistics.median(have.values())), least) if labels is None else labels
     if wanted < least:
         raise ConfigError(f"{max(counts)} data sets need at least {least} labels to take part, got --labels {wanted}")
@@ -87,6 +91,7 @@ def _changes(config: RunConfig, seed: int, chosen: Sequence[str], wanted: int) -
     Raises:
         ConfigError: they never have.
     """
+    every = {g for name in chosen for g in load_data(name, config.reading(name), config.data.data_seed).groups}
     shares = config.data.shares
     per_share = wanted / sum(shares[split] for split in LEARNED)
     budget = {split: round(per_share * shares[split]) for split in EQUAL}
@@ -95,51 +100,57 @@ def _changes(config: RunConfig, seed: int, chosen: Sequence[str], wanted: int) -
     most = round(per_share / 2)
     data = {"train": list(chosen), "data_seed": seed, "labels": {**config.data.labels, **budget}}
     while True:
-        made = _prepared(config, data | {"max_groups": most + shown})
-        if made is not None and _whole(made, budget, chosen):
-            break
-        if made is not None and "training data sets" not in made.dropped:
+        found = data | {"max_groups": most + shown}
+        try:
+            if _whole(_prepared(config, found), budget):
+                break
+            lacking = ""
+        except TooFewGroups as error:
+            lacking = f" ({error})"
+        if most + shown >= len(every):
             raise ConfigError(
-                f"{', '.join(chosen)} do not give {wanted} labels in which each takes part; give another number with --labels, or fewer data "
-                "sets"
+                f"{', '.join(chosen)} do not give {wanted} labels in which each takes part{lacking}; give another number with --labels, or "
+                "fewer data sets"
             )
         most = round(most * GROWTH)
-    found = data | {"max_groups": most + shown}
     if config.data.read_by_name:
-        found["read_by_name"] = {name: read.model_dump() for name, read in _read_by_name(config, chosen).items()}
+        reads = config.data.reads_of([*chosen, *config.data.ood])
+        found["read_by_name"] = {name: read.model_dump() for name, read in reads.items()}
     return [f"data.{key}={json.dumps(value)}" for key, value in found.items()]
 
 
-def _whole(made: Questions, budget: dict[str, int], chosen: Sequence[str]) -> bool:
+def _whole(made: Questions, budget: dict[str, int]) -> bool:
     enough = all(len(made.examples[split]) > budget[split] - LARGEST_GROUP for split in EQUAL)
-    names = {name for name, dataset in made.datasets.items() if name in made.trained}
     there = [{e.dataset for e in made.examples[split]} for split in LEARNED]
     # Two facts of one kind often cannot be wrong about one another.
-    return enough and set.union(*there) == names and all(len(part) >= TAKE_PART * len(names) for part in there)
+    return (
+        enough
+        and set.union(*there) == set(made.trained)
+        and all(len(part) >= TAKE_PART * len(made.trained) for part in there)
+    )
 
 
-def _read_by_name(config: RunConfig, chosen: Sequence[str]) -> dict:
-    from pathlib import PurePath
-
-    used = {*chosen, *config.data.ood}
-    used |= {PurePath(name).name for name in used}
-    return {name: read for name, read in config.data.read_by_name.items() if name in used}
+def _alone(name: str) -> dict:
+    """What makes a run of all that one data set has."""
+    return {"train": [name], "max_groups": None, "labels": {}}
 
 
-def _prepared(config: RunConfig, changes: dict) -> Questions | None:
-    """The questions of a cell; None where there are too few groups."""
-    names = changes["train"]
-    data = config.data.model_copy(update=changes | {"read_by_name": _read_by_name(config, names)})
+def _prepared(config: RunConfig, changes: dict) -> Questions:
+    """The questions of a cell.
+
+    Raises:
+        TooFewGroups: there are none.
+    """
+    reads = config.data.reads_of([*changes["train"], *config.data.ood])
+    data = config.data.model_copy(update=changes | {"read_by_name": reads})
+    return prepare_questions(config.model_copy(update={"data": data}))
+
+
+def _labels(config: RunConfig, name: str) -> int:
+    """Labels that a data set has in `LEARNED`, the split of `EQUAL` that has fewest for its share bounding all; 0 where there is too little."""
     try:
-        return prepare_questions(config.model_copy(update={"data": data}))
+        made = _prepared(config, _alone(name))
     except TooFewGroups:
-        return None
-
-
-def _labels(config: RunConfig, names: Sequence[str]) -> int:
-    """Labels that data sets have in `LEARNED`, the split of `EQUAL` that has fewest for its share bounding all; 0 where there is too little."""
-    made = _prepared(config, {"train": list(names), "max_groups": None, "labels": {}})
-    if made is None:
         return 0
     shares = config.data.shares
     whole = min(len(made.examples[split]) / shares[split] for split in EQUAL if shares[split])

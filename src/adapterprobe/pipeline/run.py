@@ -46,7 +46,7 @@ from adapterprobe.output_folder import (
 )
 from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.finished_run import Run
-from adapterprobe.pipeline.preliminary import Comparison, wants_preliminary
+from adapterprobe.pipeline.preliminary import preliminary_report, wants_preliminary
 from adapterprobe.pipeline.run_summary import about_run
 from adapterprobe.probes import save_probe
 from adapterprobe.probes.select import settings_of
@@ -178,10 +178,10 @@ class _Stages:
                 adapted[seed] = record_adapted(lm, engine, adapters[seed], encoded, base, trunk)
             if len(adapted) == 1 and wants_preliminary(config):
                 with stage("preliminary report", told=True):
-                    first = Comparison(config, self.hypotheses, lm, engine, encoded, base, knowledge, baselines)
-                    say(
-                        first.preliminary(adapters, adapted, self.out, adapters[seed].seconds * (len(config.seeds) - 1))
-                    )
+                    said = preliminary_report(
+                        config, self.hypotheses, lm, engine, encoded, base, adapters, adapted, knowledge, baselines, self.out
+                    )  # fmt: skip
+                    say(said)
         tokens = None
         if layers := token_layers(config, n_layers):
             with stage("tokens for probes", told=True):

@@ -176,7 +176,7 @@ def _within(
     there, so that they are counted anew for each number of groups that is tried.
 
     Raises:
-        DataError: fewer groups than a split may have.
+        TooFewGroups: fewer groups than a split may have.
     """
     order = dealt_in_turn(groups, len(groups), [config.data.data_seed, 6, *split.encode()], owners, sides)
     count = bisect.bisect_right(range(1, len(order) + 1), most, key=lambda size: len(asked(order[:size])))
@@ -185,7 +185,8 @@ def _within(
             f"data.labels: {most} labels leave {count} groups of {split}, at least {config.data.min_groups} expected; allow more, or lower "
             "data.min_groups"
         )
-    return [group for group in groups if group in set(order[:count])]
+    kept = set(order[:count])
+    return [group for group in groups if group in kept]
 
 
 def _judged_only(

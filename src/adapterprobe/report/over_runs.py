@@ -108,13 +108,14 @@ def curve_figure(runs: Mapping[str, RunResults]) -> Figure | None:
         place = {size: at + 0.05 * (number - (len(arms) - 1) / 2) for at, size in enumerate(sizes)}
         means = mine.groupby("relations")["auroc"].mean()
         axis.plot([place[s] for s in means.index], means, color=colour, linewidth=1.6, label=arm)
-        for size, cell in mine.groupby("relations"):
-            interval = mean_over_runs(cell["auroc"].tolist())
-            (dots,) = axis.plot([place[int(str(size))]] * len(cell), cell["auroc"], "o", color=colour, markersize=4)
-            tip(figure, dots, f"{arm}, {size} data sets: {shown_over_runs(cell['auroc'].tolist())}")
+        for size in means.index:
+            values = mine.loc[mine["relations"] == size, "auroc"].tolist()
+            interval = mean_over_runs(values)
+            (dots,) = axis.plot([place[size]] * len(values), values, "o", color=colour, markersize=4)
+            tip(figure, dots, f"{arm}, {size} data sets: {shown_over_runs(values)}")
             if np.isfinite(interval.low):
                 low, high = max(0.0, interval.low), min(1.0, interval.high)
-                axis.plot([place[int(str(size))]] * 2, [low, high], color=colour, linewidth=0.8, alpha=0.5)
+                axis.plot([place[size]] * 2, [low, high], color=colour, linewidth=0.8, alpha=0.5)
     axis.axhline(0.5, color=INK, linewidth=0.9, linestyle=":")
     axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     titles(axis, SPLIT_TITLES["ood"], "data sets that were trained on, at equal labels", "AUROC (0.5: chance)")

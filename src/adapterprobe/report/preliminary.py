@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
 
 from adapterprobe.cache import write_atomic
 from adapterprobe.config import RunConfig
-from adapterprobe.report.figure_style import plain_text, themed, to_svg
 from adapterprobe.report.figures import arms_figure
 from adapterprobe.report.headline import headline
 from adapterprobe.report.markdown import harmless, to_markdown
-from adapterprobe.report.page import render_page
+from adapterprobe.report.page import draw_all, render_page
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.report.summary import arms_table, gap, verdict_table
 from adapterprobe.terminal import printable
@@ -63,9 +61,6 @@ def write_preliminary(
         f"{f' (the trainings take about {_minutes(seconds)})' if seconds else ''}. Verdicts are registered for the whole run: do not stop it for "
         "what these say."
     )
-    with plain_text():
-        figure = arms_figure(run)
-    inline = Markup(themed(to_svg(figure, "arms"), "arms"))
     tables = {"Verdicts": verdict_table(run), "Arms": arms_table(run)}
     said = headline(run)
     html = render_page(
@@ -74,7 +69,7 @@ def write_preliminary(
         model=about["model"]["name"],
         note=note,
         headline=said,
-        figure=inline,
+        figure=draw_all({"arms": arms_figure}, run, out)["arms"],
         tables=tables,
     )
     write_atomic(out / "report.html", html)
