@@ -17,7 +17,15 @@ class ModelConfig(Stage):
 
     name: str | None = Field(default=None, description="hub id, local folder or GGUF file; null: SmolLM2-135M-Instruct")
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
+    device: str | dict[str, int | str] = Field(
+        default="auto",
+        description="auto, cpu, cuda, cuda:1, mps; balanced, balanced_low_0, sequential: over all devices, then main memory and disk; or "
+        "a mapping of modules to devices",
+    )
+    max_memory: dict[int | str, int | str] | None = Field(
+        default=None,
+        description="most that each device holds of a model that is spread out: {0: 20GiB, cpu: 60GiB}; null: what is free",
+    )
     dtype: str = Field(default="auto", description="auto (bf16 where it is fast), bf16, fp16, fp32")
     attention: str | None = Field(default=None, description="attention implementation; null: transformers' choice")
     quantize: Literal["8bit", "4bit"] | None = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from adapterprobe.adapters.attach import strip
+from adapterprobe.adapters.attach import follow_base, strip
 from adapterprobe.adapters.detect_head import HEAD, DetectHead, save_head
-from adapterprobe.adapters.kinds import keeps_full_precision
+from adapterprobe.adapters.kinds import keeps_full_precision, looks_at_weights
 from adapterprobe.adapters.on_off import adapter_merged, tuner_layers
 from adapterprobe.adapters.residual_adapter import ResidualAdapter, is_residual, load_residual
 from adapterprobe.adapters.untrusted import (
@@ -26,6 +27,7 @@ from adapterprobe.adapters.untrusted import (
 from adapterprobe.cache import changed_files, checksums, digest, file_digest, write_atomic
 from adapterprobe.errors import ModelError
 from adapterprobe.models import LanguageModel
+from adapterprobe.models.placement import hooks_left_alone, is_offloaded, weights_here
 from adapterprobe.progress import say
 from adapterprobe.small_files import read_json
 from adapterprobe.terminal import reason_of
@@ -137,13 +139,24 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
     before: dict[str, torch.Tensor] = {}
     if not is_residual(config) and changes_the_base(folder, config):
         before = {name: parameter.detach().clone() for name, parameter in lm.model.named_parameters()}
+        if any(parameter.device.type == "meta" for parameter in before.values()):
+            raise ModelError(
+                f"the adapter in {folder} changes the model's own weights, and some of them are kept in main memory or on disk between passes; "
+                "load the model where all of it fits (--device), or train another kind"
+            )
     try:
         _check_made_for(lm, folder, config)
         if is_residual(config):
             wrapped = load_residual(lm.model, lm.structure.blocks, lm.structure.width, folder)
         else:
             check_no_whole_weights(folder, config, [name for name, _ in lm.model.named_parameters()])
-            with warnings.catch_warnings(record=True) as caught:
+            elsewhere = _adapted_elsewhere(lm.model, config)
+            if elsewhere and looks_at_weights(str(config.get("peft_type", "")), config):
+                raise ValueError(
+                    "it looks at the model's own weights in every pass, and some of these are kept in main memory or on disk between passes: "
+                    "load the model where they have room (--device)"
+                )
+            with warnings.catch_warnings(record=True) as caught, hooks_left_alone(lm.model), weights_here(elsewhere):
                 warnings.simplefilter("always")
                 full = keeps_full_precision(str(config.get("peft_type", "")))
                 wrapped = PeftModel.from_pretrained(lm.model, str(folder), autocast_adapter_dtype=full).eval()
@@ -156,6 +169,8 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
                     autocast_adapter_dtype=full,
                     key_mapping=getattr(lm.model, "_checkpoint_conversion_mapping", None),
                 )
+            for layer in tuner_layers(lm.model):
+                follow_base(layer)
             # PEFT only warns where a folder lacks weights for what it has just made.
             lacking = [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
             if lacking:
@@ -180,6 +195,17 @@ def loaded(lm: LanguageModel, folder: Path) -> Iterator[None]:
         strip(lm.model)
         wrapped.unload()
         _put_back(lm, before)
+
+
+def _adapted_elsewhere(model, config: dict) -> list:
+    """Modules that a PEFT configuration adapts, as it names them, and whose weights are elsewhere between passes."""
+    named = config.get("target_modules")
+    offloaded = {name: module for name, module in model.named_modules() if is_offloaded(module)}
+    if isinstance(named, list):
+        return [m for name, m in offloaded.items() if any(name == t or name.endswith(f".{t}") for t in named)]
+    if isinstance(named, str) and named != "all-linear":
+        return [module for name, module in offloaded.items() if re.fullmatch(named, name)]
+    return list(offloaded.values())
 
 
 def _put_back(lm: LanguageModel, before: dict[str, torch.Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -10,15 +11,16 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
 from adapterprobe.adapters.detect_head import adapted_blocks
-from adapterprobe.adapters.kinds import KINDS, kind_of, peft_config
+from adapterprobe.adapters.kinds import KINDS, kind_of, looks_at_weights, peft_config
 from adapterprobe.adapters.residual_adapter import ResidualAdapter
-from adapterprobe.adapters.sharding import refuse_sharded
+from adapterprobe.adapters.sharding import refuse_offloaded, refuse_sharded
 from adapterprobe.adapters.untrusted import check_patterns
 from adapterprobe.adapters.weight_init import Originals, initialise, is_quantized
 from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.hints import nearest
 from adapterprobe.models.blocks import Structure
+from adapterprobe.models.placement import execution_device, is_offloaded, weights_here
 from adapterprobe.models.roles import ROLES, find_roles
 
 
@@ -73,6 +75,17 @@ def attach(
         torch.manual_seed(seed)
         return ResidualAdapter(model, structure.blocks, layers, structure.width, kind, config).eval()
     targets = [model.get_submodule(name) for name in names]
+    if kind.name == "adalora" and len({execution_device(module) for module in targets}) > 1:
+        raise ConfigError(
+            "adapter.kind=adalora weighs the ranks of all layers against each other in one place, and the adapted layers are on several "
+            "devices; use lora, or adapt layers of one device"
+        )
+    looks = kind.initial or looks_at_weights(kind.peft, {**kind.settings, **config.options})
+    if looks and any(map(is_offloaded, targets)):
+        raise ConfigError(
+            f"adapter.kind={kind.name} looks at the model's own weights, and some of those in blocks {config.layers} are kept in main memory or "
+            "on disk between passes; adapt blocks that stay on a device (model.max_memory), or use lora"
+        )
     if not kind.quantizes and any(not m.weight.is_floating_point() for m in targets):
         able = ", ".join(k.name for k in KINDS.values() if k.quantizes)
         raise ConfigError(f"adapter.kind={kind.name} cannot adapt 8-bit or 4-bit weights; {able} can")
@@ -89,7 +102,7 @@ def attach(
     )
     torch.manual_seed(seed)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), weights_here(targets):
             warnings.simplefilter("ignore")
             wrapped = get_peft_model(model, settings, autocast_adapter_dtype=kind.full_precision)
     except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
@@ -97,8 +110,12 @@ def attach(
         raise ConfigError(
             f"adapter.kind={kind.name} does not fit this model: {str(error).splitlines()[0][:200]}"
         ) from error
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            follow_base(layer)
     try:
         refuse_sharded(kind.name, trainable(wrapped))
+        refuse_offloaded(kind.name, trainable(wrapped))
     except ConfigError:
         strip(model)
         raise
@@ -118,6 +135,20 @@ def attach(
             strip(model)
             raise
     return wrapped.eval()
+
+
+def follow_base(layer: Any) -> None:
+    """Move an adapter's weights to the device that computes the map they stand on: PEFT puts them where that map's weights are, and
+    these may be elsewhere between passes."""
+    base = layer.get_base_layer()
+    where, inside = execution_device(base), set(base.modules())
+    for module in set(layer.modules()) - inside:
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.device.type != "meta" and parameter.device != where:
+                setattr(module, name, torch.nn.Parameter(parameter.detach().to(where), parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.device != where:
+                setattr(module, name, buffer.to(where))
 
 
 def fixed_entries(wrapped) -> dict[str, torch.Tensor]:

@@ -16,6 +16,8 @@ import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
+from adapterprobe.models.placement import is_offloaded
+
 
 class _FusedLora(torch.autograd.Function):
     @staticmethod
@@ -48,6 +50,7 @@ def _eligible(layer: nn.Module) -> TypeGuard[LoraLinear]:
     return bool(
         type(base) is nn.Linear
         and not base.weight.requires_grad
+        and not is_offloaded(base)
         and (base.bias is None or not base.bias.requires_grad)
         and name not in layer.lora_variant
         and isinstance(layer.lora_dropout[name], nn.Identity)

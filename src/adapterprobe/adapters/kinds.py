@@ -63,6 +63,8 @@ class AdapterSpec:
     """Whether it was seen to train right on 8-bit and 4-bit weights."""
     rate: float = 1e-3
     """Peak learning rate that suits it, by `python -m benchmarks.kinds` on the default model."""
+    reads_weights: bool = False
+    """Whether its passes look at the model's own weights, beside running them: not for weights that are brought to a device for a pass only."""
     initial: str | None = None
     """Which factor of the weights it starts from (see `initial`)."""
     module: Update | None = None
@@ -99,7 +101,7 @@ KINDS = {
         AdapterSpec("adalora", "LoRA with ranks dealt out by importance while it is trained (Zhang et al. 2023)", "ADALORA", rate=0.003,
              alpha="lora_alpha", dropout="lora_dropout", by_rank=True, full_precision=True,
              sized=lambda c, w: {"target_r": c.rank, "init_r": c.rank + max(1, c.rank // 2), "total_step": 1000}),
-        AdapterSpec("dora", "LoRA with magnitudes apart (Liu et al. 2024)", "LORA", settings={"use_dora": True}, **LORA),
+        AdapterSpec("dora", "LoRA with magnitudes apart (Liu et al. 2024)", "LORA", settings={"use_dora": True}, **LORA, reads_weights=True),
         AdapterSpec("ia3", "rescaled outputs (Liu et al. 2022)", "IA3", rate=0.01, settings={"feedforward_modules": []}),
         AdapterSpec("loha", "Hadamard product of two low-rank updates (Hyeon-Woo et al. 2022)", "LOHA", rank="r", alpha="alpha", dropout="module_dropout"),
         AdapterSpec("lokr", "Kronecker product with a low-rank factor (Yeh et al. 2023)", "LOKR", rate=0.003, rank="r", alpha="alpha", dropout="module_dropout"),
@@ -107,24 +109,24 @@ KINDS = {
              by_rank=True, sized=lambda c, w: {"oft_block_size": _divisor(w, c.rank)}),
         AdapterSpec("boft", "butterfly rotation (Liu et al. 2023)", "BOFT", dropout="boft_dropout", full_precision=True,
              by_rank=True, sized=lambda c, w: {"boft_block_size": _divisor(w, c.rank)}),
-        AdapterSpec("hra", "Householder reflections (Yuan et al. 2024)", "HRA", rank="r", full_precision=True),
+        AdapterSpec("hra", "Householder reflections (Yuan et al. 2024)", "HRA", rank="r", full_precision=True, reads_weights=True),
         AdapterSpec("vera", "scales of shared random projections (Kopiczko et al. 2024)", "VERA", rate=0.01, rank="r", dropout="vera_dropout"),
         AdapterSpec("randlora", "scaled sum of random low-rank bases (Albert et al. 2025)", "RANDLORA", rank="r", alpha="randlora_alpha", dropout="randlora_dropout"),
         AdapterSpec("fourierft", "sparse spectrum of the update (Gao et al. 2024)", "FOURIERFT", rate=0.005, full_precision=True, merges=False,
              by_rank=True, sized=lambda c, w: {"n_frequency": 16 * c.rank}),
         AdapterSpec("waveft", "sparse wavelet coefficients of the update", "WAVEFT", rate=0.005, full_precision=True,
              by_rank=True, sized=lambda c, w: {"n_frequency": 16 * c.rank}),
-        AdapterSpec("ln_tuning", "the norms' own weights (Qi et al. 2022)", "LN_TUNING", rate=0.005, targets="norms", merges=False),
+        AdapterSpec("ln_tuning", "the norms' own weights (Qi et al. 2022)", "LN_TUNING", rate=0.005, targets="norms", merges=False, reads_weights=True),
         AdapterSpec("bias", "biases alone: a vector added to each output (BitFit, Ben Zaken et al. 2022; PEFT's BEFT)", "BEFT", rate=0.005, merges=False),
         AdapterSpec("delora", "LoRA with bounded strength (Bini et al. 2025)", "DELORA", rate=0.003, rank="r", dropout="module_dropout", full_precision=True),
         AdapterSpec("gralora", "LoRA in blocks", "GRALORA", alpha="alpha", dropout="gralora_dropout",
              by_rank=True, sized=lambda c, w: {"r": _even(c.rank), "gralora_k": 2 if all(n % 2 == 0 for n in w) else 1}),
-        AdapterSpec("hira", "Hadamard product with the weight itself (Huang et al. 2025)", "HIRA", rate=0.005, rank="r", dropout="hira_dropout"),
+        AdapterSpec("hira", "Hadamard product with the weight itself (Huang et al. 2025)", "HIRA", rate=0.005, rank="r", dropout="hira_dropout", reads_weights=True),
         AdapterSpec("c3a", "circular convolution in blocks (Chen et al. 2024)", "C3A", rate=0.01, full_precision=True,
              sized=lambda c, w: {"block_size": _divisor(w, 64)}),
         AdapterSpec("road", "rotation of pairs of outputs (Liao et al. 2024)", "ROAD", rate=0.003,
              sized=lambda c, w: {"group_size": _even(_divisor(w, 64))}),
-        AdapterSpec("shira", "sparse update (Bhardwaj et al. 2024)", "SHIRA", rate=0.003, rank="r", settings={"random_seed": 0}),
+        AdapterSpec("shira", "sparse update (Bhardwaj et al. 2024)", "SHIRA", rate=0.003, rank="r", settings={"random_seed": 0}, reads_weights=True),
         AdapterSpec("miss", "shared shards of the update", "MISS", rank="r", dropout="miss_dropout"),
         AdapterSpec("deft", "projection of the weight with low-rank update", "DEFT", rank="r", dropout="deft_dropout", full_precision=True),
         AdapterSpec("psoft", "rotation in the principal subspace", "PSOFT", rate=0.01, rank="r", alpha="psoft_alpha", dropout="psoft_dropout", full_precision=True),
@@ -133,8 +135,8 @@ KINDS = {
         AdapterSpec("vblora", "LoRA out of a shared bank of vectors (Li et al. 2024)", "VBLORA", rate=0.005, dropout="vblora_dropout",
              by_rank=True, sized=lambda c, w: {"vector_length": _divisor(w, 256), "r": c.rank}),
         AdapterSpec("unilora", "LoRA projected from one small vector (Li et al. 2025)", "UNILORA", rate=0.3, rank="r", dropout="unilora_dropout"),
-        AdapterSpec("glora", "generalised LoRA (Chavan et al. 2023)", "GLORA", rank="r"),
-        AdapterSpec("peanut", "a small network on the weights", "PEANUT", rank="r"),
+        AdapterSpec("glora", "generalised LoRA (Chavan et al. 2023)", "GLORA", rank="r", reads_weights=True),
+        AdapterSpec("peanut", "a small network on the weights", "PEANUT", rank="r", reads_weights=True),
         AdapterSpec("lily", "low-rank updates with shared halves", "LILY", rank="r", merges=False),
         AdapterSpec("linear", "a linear map on the residual stream after each block, identity at the start", "", rate=0.0003, targets="blocks", merges=False, module=_linear_update),
     )
@@ -222,6 +224,13 @@ def check_kind(config: AdapterConfig) -> AdapterSpec:
 def keeps_full_precision(peft_type: str) -> bool:
     """Whether adapters of one of PEFT's types keep fp32 weights in a model of another dtype."""
     return any(kind.full_precision and kind.peft == peft_type for kind in KINDS.values())
+
+
+def looks_at_weights(peft_type: str, settings: Mapping[str, Any]) -> bool:
+    """Whether an adapter of one of PEFT's types looks at the model's own weights in a pass."""
+    if settings.get("use_dora"):
+        return True
+    return any(k.reads_weights and k.peft == peft_type and not k.settings.get("use_dora") for k in KINDS.values())
 
 
 def unused(config: AdapterConfig) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 
 from adapterprobe.adapters.on_off import adapter_off
 from adapterprobe.errors import DataError
+from adapterprobe.models.placement import input_device
 from adapterprobe.small_files import read_text
 
 MOST_BYTES = 1 << 26
@@ -55,7 +56,7 @@ def encode_paragraphs(tokenizer, paragraphs: Sequence[str]) -> list[tuple[int, .
 
 def _logprobs(model, ids: tuple[int, ...]) -> torch.Tensor:
     """Log-probabilities of what comes next: tokens x vocabulary, fp32."""
-    inputs = torch.tensor([ids], device=next(model.parameters()).device)
+    inputs = torch.tensor([ids], device=input_device(model))
     return torch.log_softmax(model(input_ids=inputs, use_cache=False).logits[0].float(), -1)
 
 

@@ -3,7 +3,7 @@
 Off flips each tuner layer's own switch and nothing else (`PeftModel.disable_adapter()` may also change which
 parameters are trainable on leaving). On, for many forward passes, swaps merged copies of the adapted weights
 in and the very same original tensors back afterwards: merging and unmerging in place is not exact. Quantised weights,
-sharded and tied ones are never merged.
+sharded, offloaded and tied ones are never merged.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import nn
 from adapterprobe.adapters.kinds import KINDS
 from adapterprobe.adapters.sharding import is_sharded
 from adapterprobe.errors import ModelError
+from adapterprobe.models.placement import is_offloaded
 
 
 def tuner_layers(model: nn.Module) -> list[BaseTunerLayer]:
@@ -59,8 +60,8 @@ def adapter_merged(model: nn.Module) -> Iterator[None]:
             if any(uses[id(parameter)] > 1 for parameter in base.parameters(recurse=False)):
                 # Tied weights (embedding and head): a merged copy would change the other user too.
                 continue
-            if not weight.is_floating_point() or is_sharded(weight):
-                # A merged copy would be rounded to 8 or 4 bits once more, or is not all here: such layers stay as they are, on.
+            if not weight.is_floating_point() or is_sharded(weight) or is_offloaded(base):
+                # A merged copy would be rounded to 8 or 4 bits once more, or is not (all) here: such layers stay as they are, on.
                 continue
             original = {name: parameter.data for name, parameter in base.named_parameters(recurse=False)}
             stash.append((layer, original))

@@ -16,6 +16,7 @@ from adapterprobe.adapters import distributed as processes
 from adapterprobe.config import RunConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.models import LanguageModel
+from adapterprobe.models.placement import is_device_map
 
 
 def fsdp_requested() -> bool:
@@ -29,6 +30,11 @@ def check_sharding(config: RunConfig) -> None:
     Raises:
         ConfigError: names it and what to do.
     """
+    if processes.count() > 1 and is_device_map(config.model.device):
+        raise ConfigError(
+            f"model.device={config.model.device} spreads one model over all devices, and {processes.count()} processes were started, each "
+            "of which would do so; start one process, or leave model.device at auto"
+        )
     if not fsdp_requested():
         return
     version = os.environ.get("FSDP_VERSION", "1")
@@ -110,4 +116,18 @@ def refuse_sharded(kind: str, trainable: dict[str, nn.Parameter]) -> None:
             raise ConfigError(
                 f"adapter.kind={kind} trains {name}, a copy of weights that are sharded; use a kind of its own weights (lora, ia3, "
                 "linear, bias ...), or launch without FSDP"
+            )
+
+
+def refuse_offloaded(kind: str, trainable: dict[str, nn.Parameter]) -> None:
+    """Refuse adapters that train weights which are nowhere between passes.
+
+    Raises:
+        ConfigError: one of the trainable tensors is kept in main memory or on disk.
+    """
+    for name, parameter in trainable.items():
+        if parameter.device.type == "meta":
+            raise ConfigError(
+                f"adapter.kind={kind} trains {name}, a weight of the model that is kept in main memory or on disk between passes; use a kind "
+                "of its own weights (lora, ia3, linear ...), or give the model more room (model.device, model.max_memory)"
             )

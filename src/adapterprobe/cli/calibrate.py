@@ -72,7 +72,7 @@ def go(args: argparse.Namespace) -> None:
         if isinstance(row, InvalidRow):
             raise DataError(f"{args.file}: row {line} {row}; mend it or leave it out")
         rows.append(dict(row))
-    detector = Detector.load(args.detector, args.model, verify=not args.no_verify)
+    detector = Detector.load(args.detector, args.model, verify=not args.no_verify, device=args.device)
     calibrated = detector.calibrate(rows, args.false_positive_rate, args.per, args.base_rate)
     calibrated.save(out)
     found = calibrated.threshold

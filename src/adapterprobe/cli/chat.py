@@ -55,7 +55,7 @@ def go(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"chat: expected --max-new-tokens of at least 1 and a --temperature of 0 or more, got {args.max_new_tokens} and {args.temperature}"
         )
-    detector = Detector.load(args.detector, args.model, verify=not args.no_verify)
+    detector = Detector.load(args.detector, args.model, verify=not args.no_verify, device=args.device)
     options: dict = {"max_new_tokens": args.max_new_tokens, "do_sample": args.temperature > 0}
     if args.temperature > 0:
         options["temperature"] = args.temperature

@@ -17,12 +17,13 @@ TEMPLATE_HELP = (
     "default: all)"
 )
 SYSTEM_HELP = "system prompts that push to truth or lie: all, a name of ours, or a .yaml file of your own (repeatable)"
+DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps; balanced or sequential: over all devices, what has no room in main memory and on disk (default: auto)"
 MODEL_HELP = "hub id, local folder or GGUF file (default: SmolLM2-135M-Instruct out of its package)"
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help=MODEL_HELP)
-    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--device", metavar="D", help=DEVICE_HELP)
     parser.add_argument("--dtype", metavar="T", help="auto, bf16, fp16, fp32 (default: auto, bf16 where it is fast)")
     parser.add_argument("--quantize", choices=["8bit", "4bit"], help="load weights in 8 or 4 bits (needs bitsandbytes)")
     add_trust_option(parser)
@@ -31,6 +32,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_detector_model_options(parser: argparse.ArgumentParser) -> None:
     """The model of a detector, and whether its golden rows are replayed on it."""
     parser.add_argument("--model", metavar="M", help="the model, where the detector's is a local one")
+    parser.add_argument("--device", default="auto", metavar="D", help=DEVICE_HELP)
     parser.add_argument(
         "--no-verify", action="store_true", help="do not replay the golden rows (recorded where the detector is saved)"
     )

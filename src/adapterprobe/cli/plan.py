@@ -70,6 +70,7 @@ def text_of(plan) -> str:
 
     rows = [f"memory of training, on {plan.device}"]
     rows += [f"  {name:<38}{gib(size)}" for name, size in plan.memory.items() if size]
+    rows += [f"    weights on {name:<23}{gib(size)}" for name, size in plan.weights.items()]
     rows += [f"  {'peak':<38}{gib(plan.peak)}   of {gib(plan.free).strip()} that are free"]
     rows += [
         f"  passes of {plan.micro_batch} prompts (adapter.micro_batch); up to {plan.largest_micro_batch} would fit; the "

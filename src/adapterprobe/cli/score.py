@@ -58,6 +58,7 @@ def go(args: argparse.Namespace) -> None:
         args.trust_remote_code,
         args.model,
         not args.no_verify,
+        args.device,
     )
     if args.out:
         echo(f"{count} rows: {args.out}")

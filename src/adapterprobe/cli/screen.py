@@ -6,6 +6,7 @@ import argparse
 
 from adapterprobe.cli.options import (
     DATA_HELP,
+    DEVICE_HELP,
     FORMAT_HELP,
     MODEL_HELP,
     SYSTEM_HELP,
@@ -41,7 +42,7 @@ def add(commands) -> None:
     parser.add_argument("--form", default="question", choices=["question", "negated", "statement", "choice"])
     parser.add_argument("--template", action="append", metavar="T", help=TEMPLATE_HELP)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="data seed (default: 0)")
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--device", default="auto", metavar="D", help=DEVICE_HELP)
     parser.add_argument("--dtype", default="auto", metavar="T", help="auto, bf16, fp16, fp32 (default: auto)")
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
     add_trust_option(parser)

@@ -77,7 +77,7 @@ def go(args: argparse.Namespace) -> None:
     listener = listening(args.host, args.port, token)
     with listener:
         thread = model_thread()
-        detectors = thread.submit(_loaded, named, args.model, not args.no_verify).result()
+        detectors = thread.submit(_loaded, named, args.model, not args.no_verify, args.device).result()
         host, port = listener.getsockname()[:2]
         for name, detector in detectors.items():
             echo(f"{name}: {detector}")
@@ -85,7 +85,7 @@ def go(args: argparse.Namespace) -> None:
         make_server(make_app(detectors, token, limits, thread), limits).run(sockets=[listener])
 
 
-def _loaded(named: list[tuple[str | None, str]], model: str | None, verify: bool) -> dict[str, Detector]:
+def _loaded(named: list[tuple[str | None, str]], model: str | None, verify: bool, device: str) -> dict[str, Detector]:
     """The detectors by name, on one model."""
     from adapterprobe.detectors.detector import Detector
     from adapterprobe.errors import ConfigError
@@ -93,7 +93,7 @@ def _loaded(named: list[tuple[str | None, str]], model: str | None, verify: bool
     detectors: dict[str, Detector] = {}
     on: Any = model
     for name, source in named:
-        detector = Detector.load(source, on, verify=verify)
+        detector = Detector.load(source, on, verify=verify, device=device)
         on = detector.lm
         name = name or detector.record.name
         if name in detectors:

@@ -54,7 +54,7 @@ def go(args: argparse.Namespace) -> None:
         talks.append([*(message.as_dict() for message in talk.context), {"role": "assistant", "content": talk.reply}])
         if len(talks) == args.limit:
             break
-    detector = Detector.load(args.detector, args.model, verify=not args.no_verify)
+    detector = Detector.load(args.detector, args.model, verify=not args.no_verify, device=args.device)
     page = watched_page(detector, talks)
     try:
         write_atomic(out, page)

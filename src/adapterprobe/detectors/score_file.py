@@ -42,6 +42,7 @@ def score_file(
     trust_remote_code: bool = False,
     model: str | None = None,
     verify: bool = True,
+    device: str = "auto",
 ) -> int:
     """Score every row of a file with every detector of a run, or with a bundle's.
 
@@ -53,6 +54,7 @@ def score_file(
         condition: what rows are pushed to that do not say; default: the first of the run.
         trust_remote_code: run code that comes with the model, if it is what the run was made with.
         model, verify: of a bundle, see `Detector.load`.
+        device: see `load_model`; auto: of a run, where it was made.
 
     Returns:
         Rows scored.
@@ -64,14 +66,14 @@ def score_file(
     """
     file = as_path(file, DataError)
     run = _found(run)
-    source = _bundle(run, trust_remote_code, model, verify)
+    source = _bundle(run, trust_remote_code, model, verify, device)
     if source is None:
         if model is not None or not verify:
             raise ConfigError(
                 f"{run} is no packed detector, and --model and --no-verify are for one; a run is scored on its own model (to take a detector to "
                 "another: adapterprobe pack)"
             )
-        source = _run(run, trust_remote_code)
+        source = _run(run, trust_remote_code, device)
     columns, own_answers = _check_rows(file, source.reading, source.conditions)
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
@@ -155,12 +157,12 @@ def _found(run: str | Path) -> Path:
     return path
 
 
-def _run(run: str | Path, trust_remote_code: bool) -> _Source:
+def _run(run: str | Path, trust_remote_code: bool, device: str) -> _Source:
     config = _config_of(run)
     reading = "answer" if config is None else config.read.what
 
     def opened(columns: list[str], own_answers: bool, condition: str | None):
-        scorer = Scorer(run, trust_remote_code)
+        scorer = Scorer(run, trust_remote_code, device=device)
         prompter = RowPrompter(
             scorer.config,
             scorer.choices,
@@ -176,7 +178,7 @@ def _run(run: str | Path, trust_remote_code: bool) -> _Source:
     return _Source(reading, asked, MARK, opened)
 
 
-def _bundle(path: Path, trust_remote_code: bool, model: str | None, verify: bool) -> _Source | None:
+def _bundle(path: Path, trust_remote_code: bool, model: str | None, verify: bool, device: str) -> _Source | None:
     """A bundle; None where the folder is none."""
     if not (path / RECORD).is_file():
         return None
@@ -188,7 +190,7 @@ def _bundle(path: Path, trust_remote_code: bool, model: str | None, verify: bool
                 f"the detector {record.name} was packed for the condition {record.prompting.condition}, got '{condition}'; pack the run with "
                 f"--condition {condition}"
             )
-        detector = Detector.load(path, model, verify=verify, trust_remote_code=trust_remote_code)
+        detector = Detector.load(path, model, verify=verify, device=device, trust_remote_code=trust_remote_code)
         if "prompt" not in columns and (lacking := [c for c in detector.prompter.columns if c not in columns]):
             raise DataError(
                 f"the file has the columns {', '.join(columns)}; {record.name} needs {' and '.join(detector.prompter.columns)} ({lacking[0]} is missing)"

@@ -82,13 +82,20 @@ class Scorer:
 
     Args:
         lm: the run's model, where it is loaded already.
+        device: where else to load it than the run did.
 
     Raises:
         OutputError: the folder is not a finished run.
         ModelError: the model is not the one that the run was made with, or its code is not what it was.
     """
 
-    def __init__(self, folder: str | Path, trust_remote_code: bool = False, lm: LanguageModel | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        trust_remote_code: bool = False,
+        lm: LanguageModel | None = None,
+        device: str = "auto",
+    ) -> None:
         self.folder = as_path(folder, OutputError)
         if not self.folder.is_dir():
             raise OutputError(
@@ -107,6 +114,8 @@ class Scorer:
         if trust_remote_code:
             _check_code(self.config, hashes.get("model_files"))
         settings: dict[str, Any] = self.config.model.arguments() | {"trust_remote_code": trust_remote_code}
+        if device != "auto":
+            settings |= {"device": device, "max_memory": None}
         self.lm = lm or load_model(**settings)
         if self.lm.fingerprint != wanted:
             raise ModelError(

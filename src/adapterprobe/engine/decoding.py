@@ -39,15 +39,22 @@ class RowCache:
         self.used = int(self.lengths.max()) + 1
 
     @staticmethod
-    def of(kept: KeysValues, prefix: int, suffixes: Sequence[tuple[int, int]], rows: Sequence[int], room: int):
+    def of(
+        kept: KeysValues,
+        prefix: int,
+        suffixes: Sequence[tuple[int, int]],
+        rows: Sequence[int],
+        room: int,
+        device: torch.device,
+    ) -> RowCache:
         """The cache of rows out of a packed pass over one group.
 
         Args:
             kept: what the pass left (see `keys_values_kept`); its first `prefix` tokens are shared.
             suffixes: where each prompt's own tokens lie in the pass (from, to). rows: the prompt of every row.
             room: tokens that each row may add.
+            device: where tokens go in.
         """
-        device = next(iter(kept.values()))[0].device
         lengths = [stop - start for start, stop in suffixes]
         slots = max(lengths) + room
         shared, own = {}, {}
@@ -77,7 +84,10 @@ class RowCache:
         """Go on with some of the rows."""
         self.lengths = self.lengths[rows]
         self.used = int(self.lengths.max()) + 1
-        self.own = {module: (keys[rows], values[rows]) for module, (keys, values) in self.own.items()}
+        self.own = {
+            module: (keys[rows.to(keys.device)], values[rows.to(keys.device)])
+            for module, (keys, values) in self.own.items()
+        }
 
 
 _cache: ContextVar[RowCache] = ContextVar("cache of the rows that are written on")
@@ -115,8 +125,10 @@ def decoding_attention(
     kv_heads = key.shape[1]
     every = torch.arange(rows, device=query.device)
     keys, values = cache.own[id(module)]
-    keys[every, :, cache.lengths] = key[:, :, 0].to(keys.dtype)
-    values[every, :, cache.lengths] = value[:, :, 0].to(values.dtype)
+    # A model's blocks may be on several devices.
+    lengths = cache.lengths.to(query.device)
+    keys[every, :, lengths] = key[:, :, 0].to(keys.dtype)
+    values[every, :, lengths] = value[:, :, 0].to(values.dtype)
     used = cache.used
     q = (query * (size**-0.5 if scaling is None else scaling)).float().view(rows, kv_heads, heads // kv_heads, size)
     own = q @ keys[:, :, :used].float().transpose(2, 3)
@@ -128,7 +140,7 @@ def decoding_attention(
     scores = torch.cat([above, own], -1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.masked_fill(_hidden(cache, used, attention_mask)[:, None, None], float("-inf"))
+    scores = scores.masked_fill(_hidden(cache.prefix, lengths, used, attention_mask)[:, None, None], float("-inf"))
     weights = torch.softmax(scores, -1)
     if dropout and module.training:
         weights = torch.nn.functional.dropout(weights, dropout)
@@ -142,15 +154,15 @@ def decoding_attention(
     return out.reshape(rows, 1, heads, size).to(query.dtype), None
 
 
-def _hidden(cache: RowCache, used: int, mask: torch.Tensor | None) -> torch.Tensor:
+def _hidden(prefix: int, lengths: torch.Tensor, used: int, mask: torch.Tensor | None) -> torch.Tensor:
     """rows x (prefix + used): True where a row's new token may not look."""
-    slots = torch.arange(used, device=cache.lengths.device)
-    own = slots[None] > cache.lengths[:, None]
-    before = own.new_zeros(len(own), cache.prefix)
+    slots = torch.arange(used, device=lengths.device)
+    own = slots[None] > lengths[:, None]
+    before = own.new_zeros(len(own), prefix)
     hidden = torch.cat([before, own], 1)
     if mask is None:
         return hidden
-    return hidden | ~mask[0, 0][cache.positions][:, : cache.prefix + used]
+    return hidden | ~mask[0, 0][lengths + prefix][:, : prefix + used]
 
 
 @contextlib.contextmanager

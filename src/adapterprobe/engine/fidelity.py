@@ -13,6 +13,7 @@ from torch import nn
 from adapterprobe.engine.forward import Engine
 from adapterprobe.engine.output import relative_gap
 from adapterprobe.errors import ModelError
+from adapterprobe.models.placement import input_device
 
 LARGEST_COPY = 8 << 30
 """Bytes up to which an fp32 copy of the model is made for comparison."""
@@ -65,7 +66,7 @@ def _plain(model: nn.Module, blocks: Any, sequences) -> tuple[torch.Tensor, torc
         handles = [block.register_forward_pre_hook(entering, with_kwargs=True) for block in blocks]
         handles.append(blocks[-1].register_forward_hook(leaving))
         try:
-            tokens = torch.tensor([list(ids)], device=next(model.parameters()).device)
+            tokens = torch.tensor([list(ids)], device=input_device(model))
             out = model(input_ids=tokens, use_cache=False)
         finally:
             for handle in handles:

@@ -21,9 +21,10 @@ from adapterprobe.engine.memory import in_parts
 from adapterprobe.engine.output import Output, joined, relative_gap
 from adapterprobe.engine.packed import Layout, packable_configs, packed
 from adapterprobe.engine.pooling import BatchReads, token_places
-from adapterprobe.engine.steer import adding
+from adapterprobe.engine.steer import Where, adding, at
 from adapterprobe.engine.trunk import Enough, LowerBlockCache
 from adapterprobe.models.blocks import Structure
+from adapterprobe.models.placement import input_device
 from adapterprobe.progress import say
 from adapterprobe.readout import Span, TokenReads
 from adapterprobe.terminal import reason_of
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
 
 def _tensor(output) -> torch.Tensor:
     return output[0] if isinstance(output, (tuple, list)) else output
-
-
-Where = tuple[torch.Tensor, torch.Tensor]
-"""Index of the answer positions: (row of the pass, token in it), one entry per prompt."""
 
 
 @contextlib.contextmanager
@@ -97,7 +94,7 @@ def _head_at(head: nn.Module | None, where: Where, shape: torch.Size) -> Iterato
         if hidden.shape[:-1] == shape:
             fired.append(True)
             # Contiguous on purpose: a strided slice makes the matrix product copy the head once per row.
-            return (hidden[where].unsqueeze(1).contiguous(), *args[1:])
+            return (at(hidden, where).unsqueeze(1).contiguous(), *args[1:])
         return None
 
     handle = head.register_forward_pre_hook(narrow)
@@ -126,7 +123,8 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        """Where tokens go in and answers come out."""
+        return input_device(self.model)
 
     def plan(self, sequences: Sequence[Sequence[int]], token_budget: int = 2048) -> list[Batch]:
         """Batches as this engine runs them best, see `plan_batches`."""
@@ -144,7 +142,7 @@ class Engine:
     @contextlib.contextmanager
     def steered(self, layer: int, vector: torch.Tensor) -> Iterator[None]:
         """Within, every pass has `vector` (width numbers) added to hidden state `layer` at its answer positions."""
-        self._added = (layer, vector.to(self.device, next(self.model.parameters()).dtype))
+        self._added = (layer, vector.to(next(self.model.parameters()).dtype))
         try:
             yield
         finally:
@@ -202,7 +200,7 @@ class Engine:
         must be made within."""
         with self.laid_out(batch) as (inputs, where):
             shape = inputs["input_ids"].shape
-            read = BatchReads(batch, self.share, reads, shape[1], self.device) if reads else lambda s: s[where]
+            read = BatchReads(batch, self.share, reads, shape[1], self.device) if reads else lambda s: at(s, where)
             recording = (
                 residual_states(self.structure, lambda s: read(s).detach(), layers)
                 if states
@@ -212,7 +210,9 @@ class Engine:
             # Steering comes first, so that what is recorded is what it made.
             with steering, recording as kept, self._answering(batch, inputs, where) as answer:
                 logits = answer()
-                yield Output(logits, torch.stack([kept[index] for index in sorted(kept)]) if states else None)
+                # Blocks may be on several devices.
+                stacked = [kept[index].to(self.device) for index in sorted(kept)]
+                yield Output(logits, torch.stack(stacked) if states else None)
 
     @contextlib.contextmanager
     def reading_tokens(
@@ -228,7 +228,10 @@ class Engine:
             spots = [place.of(t) for row, place in zip(batch.rows, places, strict=True) for t in range(*spans[row])]
             index = torch.tensor(spots, device=self.device)
             recording = residual_states(
-                self.structure, lambda s: s.flatten(0, 1).index_select(0, index), layers, stop=not logits
+                self.structure,
+                lambda s: s.flatten(0, 1).index_select(0, index.to(s.device)).to(self.device),
+                layers,
+                stop=not logits,
             )
             with recording as kept, self._answering(batch, inputs, where) as answer:
                 found = None
@@ -257,7 +260,7 @@ class Engine:
 
             def answer() -> torch.Tensor:
                 logits = self.model(**inputs, use_cache=False).logits
-                return logits[:, 0] if fired else logits[where]
+                return (logits[:, 0] if fired else at(logits, where)).to(self.device)
 
             yield answer
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -42,11 +42,16 @@ class Span:
     unpad: torch.Tensor | None
     """For each suffix token, its place in the flattened `pad`; None where all rows are equally long."""
 
+    def on(self, device: torch.device) -> Span:
+        """The same with its indices there."""
+        return replace(self, pad=self.pad.to(device), unpad=None if self.unpad is None else self.unpad.to(device))
+
 
 class Layout:
     """A batch as one packed row."""
 
     def __init__(self, batch: Batch, device: torch.device) -> None:
+        self._spans: dict[torch.device, list[Span]] = {}
         ids: list[int] = []
         positions: list[int] = []
         answers: list[int] = []
@@ -67,13 +72,20 @@ class Layout:
             pad = torch.tensor(begins)[:, None] + torch.minimum(longest[None], count[:, None] - 1)
             unpad = None
             if min(lengths) != max(lengths):
-                unpad = (longest[None] < count[:, None]).flatten().nonzero().flatten().to(device)
-            spans.append(Span(start, prefix, len(ids), pad.to(device), unpad))
+                unpad = (longest[None] < count[:, None]).flatten().nonzero().flatten()
+            spans.append(Span(start, prefix, len(ids), pad, unpad))
         self.ids = torch.tensor([ids], device=device)
         self.positions = torch.tensor([positions], device=device)
         self.answers = torch.tensor(answers, device=device)
-        self.spans = spans
+        self._spans[torch.device("cpu")] = spans
         self.longest = max(positions) + 1
+
+    def spans_on(self, device: torch.device) -> list[Span]:
+        """The groups, with their indices on a device: a model's blocks may be on several."""
+        if device not in self._spans:
+            first = self._spans[torch.device("cpu")]
+            self._spans[device] = [span.on(device) for span in first]
+        return self._spans[device]
 
     @cached_property
     def everything(self) -> torch.Tensor:
@@ -141,7 +153,7 @@ def packed_attention(
     )
     out = [
         part
-        for span in layout.spans
+        for span in layout.spans_on(q.device)
         for part in _group(
             q[:, span.start : span.stop],
             k[:, span.start : span.stop],
@@ -172,7 +184,7 @@ def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, sc
         found, weight = kernel(*(t.transpose(1, 2) for t in (queries, keys, values)), 0.0, causal, scale=scale)
         return found.transpose(1, 2), weight.transpose(1, 2)
 
-    for span in layout.spans:
+    for span in layout.spans_on(q.device):
         head = slice(span.start, span.start + span.prefix)
         tail = slice(head.stop, span.stop)
         rows, longest = span.pad.shape

@@ -59,8 +59,13 @@ class _Read:
         self.counts = torch.tensor(self.lengths, device=device)
         self.owner = torch.repeat_interleave(torch.arange(len(spans), device=device), self.counts)
 
+    def _go_to(self, device: torch.device) -> None:
+        """Follow the states: a model's blocks may be on several devices."""
+        self.taken, self.counts, self.owner = (t.to(device) for t in (self.taken, self.counts, self.owner))
+
     def __call__(self, flat: torch.Tensor) -> torch.Tensor:
         """rows x width of tokens x width."""
+        self._go_to(flat.device)
         tokens = flat.index_select(0, self.taken).float()
         if self.pool in ("first", "last"):
             return tokens

@@ -114,7 +114,7 @@ def _together(engine: Engine, prompts, keys, sampling: Sampling, ends: set[int],
     places = [(int(start), int(stop)) for start, stop in itertools.pairwise(stops)]
     owner = [prompt for prompt in range(len(prompts)) for _ in range(sampling.samples)]
     numbers = [sample for _ in prompts for sample in range(sampling.samples)]
-    cache = RowCache.of(kept, prefix, places, owner, sampling.max_tokens)
+    cache = RowCache.of(kept, prefix, places, owner, sampling.max_tokens, engine.device)
     kept.clear()
     draws = torch.tensor(
         np.stack([uniforms(sampling, keys[p], n) for p, n in zip(owner, numbers, strict=True)]), device=engine.device

@@ -9,20 +9,31 @@ import torch
 
 from adapterprobe.models.blocks import Structure
 
+Where = tuple[torch.Tensor, torch.Tensor]
+"""Index of the answer positions: (row of the pass, token in it), one entry per prompt."""
+
+
+def on_device(where: Where, device: torch.device) -> Where:
+    """The index for tensors there: a model's blocks may be on several devices."""
+    return where[0].to(device), where[1].to(device)
+
+
+def at(states: torch.Tensor, where: Where) -> torch.Tensor:
+    """What states (passes' rows x tokens x width) are at positions: prompts x width, on their device."""
+    return states[on_device(where, states.device)]
+
 
 @contextlib.contextmanager
-def adding(
-    structure: Structure, where: tuple[torch.Tensor, torch.Tensor], layer: int, vector: torch.Tensor
-) -> Iterator[None]:
+def adding(structure: Structure, where: Where, layer: int, vector: torch.Tensor) -> Iterator[None]:
     """Within, hidden state `layer` (after so many blocks) has `vector` added at the positions `where`; hooks are gone afterwards.
 
     Args:
-        vector: width numbers, in the model's dtype and on its device.
+        vector: width numbers, in the model's dtype.
     """
 
     def added(states: torch.Tensor) -> torch.Tensor:
         states = states.clone()
-        states[where] += vector
+        states[on_device(where, states.device)] += vector.to(states.device)
         return states
 
     def entering(module, args, kwargs):

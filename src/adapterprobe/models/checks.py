@@ -14,6 +14,7 @@ from torch import nn
 
 from adapterprobe.errors import ModelError
 from adapterprobe.models.blocks import Structure
+from adapterprobe.models.placement import input_device
 from adapterprobe.models.quantize import tokens_apart
 from adapterprobe.progress import say
 from adapterprobe.terminal import reason_of
@@ -69,7 +70,7 @@ def check_behaviour(shown: str, model: PreTrainedModel, structure: Structure, to
     if len(set(ids)) < 4:
         ids = [int(i) for i in torch.linspace(1, rows - 1, 8)]
     other = [*ids[:-1], next(i for i in (ids[0], ids[1]) if i != ids[-1])]
-    device = next(model.parameters()).device
+    device = input_device(model)
     first, reported, logits = _pass(shown, model, structure, torch.tensor([ids], device=device))
     for layer, states in enumerate(first):
         expected = (1, len(ids), structure.width)
@@ -172,5 +173,6 @@ def _gap(got: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference relative to scale; infinite where shapes differ."""
     if got.shape != expected.shape:
         return float("inf")
-    got, expected = got.float(), expected.float()
+    # A model may be spread over several devices.
+    got, expected = got.float().cpu(), expected.float().cpu()
     return float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-6))

@@ -21,7 +21,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"no device '{name}'; use auto, cpu, cuda, cuda:1, mps ...") from error
+        raise ConfigError(
+            f"no device '{name}'; use auto, cpu, cuda, cuda:1, mps ..., or balanced or sequential for all devices together"
+        ) from error
     if (device.type == "cuda" and not torch.cuda.is_available()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,18 @@ from adapterprobe.models.blocks import Structure, find_structure
 from adapterprobe.models.checks import check_behaviour, check_weights
 from adapterprobe.models.gguf import DEFAULT_NAME, converted, default_gguf, reading_part
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
+from adapterprobe.models.placement import (
+    DeviceMap,
+    check_device_map,
+    devices_of,
+    input_device,
+    is_device_map,
+    memory_of,
+    not_placed,
+    remove_folder,
+    scratch_folder,
+    stored_tensor,
+)
 from adapterprobe.models.quantize import check_quantization, keep_differentiable, quantization
 from adapterprobe.models.quiet import quiet_transformers
 from adapterprobe.small_files import as_path
@@ -43,7 +56,8 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        """Where token ids go in; a model may be spread over several devices."""
+        return input_device(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,6 +86,7 @@ class LanguageModel:
         for name, tensor in sorted(self.model.named_parameters()):
             if tensor.ndim == 1 and tensor.is_floating_point():
                 state.update(name.encode())
+                tensor = stored_tensor(self.model, name, tensor)
                 state.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().data)
         return state.hexdigest()[:24]
 
@@ -106,7 +121,7 @@ def model_fingerprint(model: PreTrainedModel, tokenizer=None) -> str:
         config.pop(volatile, None)
     state.update(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().contiguous().cpu().reshape(-1)
+        flat = stored_tensor(model, name, tensor).detach().contiguous().cpu().reshape(-1)
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         state.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
     if tokenizer is not None:
@@ -224,38 +239,44 @@ def _resolve(name: str | None, reading_only: bool = False) -> tuple[str, str]:
 
 def load_model(
     name: str | None = None,
-    device: str = "auto",
+    device: DeviceMap = "auto",
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
     attention: str | None = None,
     quantize: str | None = None,
+    max_memory: dict[int | str, int | str] | None = None,
 ) -> LanguageModel:
-    """Load a model for probing.
+    """Load a model for probing. Weights are read straight to where they go.
 
     Args:
         name: hub id, local folder, GGUF file, or None for the default SmolLM2-135M-Instruct.
-        device: `auto`, `cpu`, `cuda`, ...
+        device: `auto`, `cpu`, `cuda`, ...; or how accelerate spreads the model over devices, main memory and disk: `balanced`,
+            `balanced_low_0`, `sequential`, or modules and their devices (`{"model.embed_tokens": 0, ..., "lm_head": "disk"}`).
         dtype: `auto` (bf16 where it is fast), `bf16`, `fp16`, `fp32`.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run code that comes with the model; off unless you trust it.
         attention: attention implementation, by default transformers' own choice (passes that the engine packs have
             their own).
         quantize: `8bit`, `4bit` (NF4, Dettmers et al. 2023) or None; needs bitsandbytes.
+        max_memory: where the model is spread out, the most that each device holds: {0: "20GiB", "cpu": "60GiB"}.
 
     Raises:
         ModelError: the model cannot be found or loaded, lacks weights, or is no causal decoder with one residual stream (see
             `check_behaviour`); says what was tried and what to do.
-        ConfigError: unknown device or dtype.
+        ConfigError: unknown device or dtype, or a device map that cannot be meant.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    where = pick_device(device)
+    check_device_map(device, max_memory)
+    spread = is_device_map(device)
+    where = pick_device("auto" if spread else str(device))
     precision = pick_dtype(dtype, where)
     if quantize:
         check_quantization(quantize)
     shown, source = _resolve(name)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    offloaded = scratch_folder()
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(source, **options)
@@ -265,15 +286,23 @@ def load_model(
                     "would run without what it was trained beside; only causal (decoder-only) language models can be read"
                 )
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            extra = {"attn_implementation": attention} if attention else {}
+            extra: dict[str, Any] = {"attn_implementation": attention} if attention else {}
             if quantize:
-                extra |= {"quantization_config": quantization(quantize, precision), "device_map": {"": str(where)}}
+                extra["quantization_config"] = quantization(quantize, precision)
+            if spread:
+                extra |= {"device_map": device, "max_memory": memory_of(max_memory), "offload_folder": str(offloaded)}
+            elif quantize or where.type != "cpu":
+                extra["device_map"] = {"": str(where)}
             loader: Any = AutoModelForCausalLM
             model, info = loader.from_pretrained(source, dtype=precision, output_loading_info=True, **options, **extra)
     except ModelError:
         raise
     except Exception as error:
+        remove_folder(offloaded)
+        if spread and isinstance(error, ValueError):
+            raise not_placed(shown, device, max_memory, error) from error
         raise _not_loaded(shown, source, error) from error
+    weakref.finalize(model, remove_folder, offloaded)
     check_weights(shown, info)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ModelError(
@@ -282,7 +311,7 @@ def load_model(
         )
     if quantize:
         keep_differentiable(model)
-    model = (model if quantize else model.to(where)).eval().requires_grad_(False)
+    model = model.eval().requires_grad_(False)
     if any(part in name for name, _ in model.named_modules() for part in ("encoder_attn", "EncDecAttention")):
         raise ModelError(
             f"the model '{shown}' has attention to an encoder that is not there (encoder_attn): it is the decoder of a larger model; only "
@@ -303,6 +332,6 @@ def describe(lm: LanguageModel) -> dict[str, object]:
         "width": lm.structure.width,
         "dtype": dtype_name(lm.dtype),
         "quantized": bool(getattr(lm.model, "is_quantized", False)),
-        "device": str(lm.device),
+        "device": ", ".join(devices_of(lm.model)),
         "fingerprint": lm.fingerprint,
     }

@@ -16,6 +16,7 @@ from torch import nn
 from adapterprobe.errors import ModelError
 from adapterprobe.models.attention import attention_configs, attention_replaced, register_attention
 from adapterprobe.models.blocks import Structure
+from adapterprobe.models.placement import input_device
 
 ROLES = ("q", "k", "v", "o", "attention", "mlp_in", "mlp_out", "mlp")
 """`attention` is q, k, v and o; `mlp` is both of its sides."""
@@ -64,7 +65,7 @@ def _by_gradients(model: nn.Module, structure: Structure) -> dict[str, frozenset
     handles = [module.register_forward_hook(leave) for module in names]
     try:
         with attention_replaced(attention_configs(model), NAME), torch.enable_grad():
-            device = next(model.parameters()).device
+            device = input_device(model)
             model(input_ids=torch.tensor([[1, 2, 3]], device=device), use_cache=False)
             found = _roles(structure, order, seen, outputs)
     finally:

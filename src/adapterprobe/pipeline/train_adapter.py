@@ -62,7 +62,7 @@ def _loaded(config: RunConfig) -> LanguageModel:
     """The model, its blocks shared out among the processes where that is asked for."""
     settings: dict[str, Any] = config.model.arguments()
     if fsdp_requested():
-        device = pick_device(config.model.device)
+        device = pick_device(str(config.model.device))
         settings |= {"device": "cpu", "dtype": dtype_name(pick_dtype(config.model.dtype, device))}
         lm = load_model(**settings)
         target_names(lm.model, lm.structure, config.adapter)

@@ -25,6 +25,7 @@ from adapterprobe.engine.memory import out_of_memory
 from adapterprobe.errors import ModelError
 from adapterprobe.evaluate.schema import FOLLOWUPS
 from adapterprobe.models import LanguageModel
+from adapterprobe.models.placement import devices_of, is_dispatched, weight_bytes
 from adapterprobe.planning.cost_model import challenge_seconds, statistics_seconds
 from adapterprobe.planning.memory import adapted_weights, counted, free_memory, size_of, watched
 from adapterprobe.progress import say
@@ -58,6 +59,8 @@ class Plan:
     """Tokens of the longest prompt."""
     prompts: int
     steps: int
+    weights: dict[str, int]
+    """Of a model that is spread out: bytes of weights by device, and `elsewhere` (main memory or disk, between passes)."""
 
     @property
     def peak(self) -> int:
@@ -108,20 +111,21 @@ class Trial:
         above = (n_layers - self.lowest) / (n_layers + 1) if self.lowest else 1
         disk = {"hidden states": int(len(self.encoded) * state * (1 + seeds * above))} if self.whole else {}
         disk["adapters and checkpoints"] = seeds * memory["adapter"] // 2 + memory["adapter"] + memory["optimizer"]
-        free = free_memory(self.lm.device) + (
+        free = sum(free_memory(torch.device(name)) for name in devices_of(self.lm.model)) + (
             0 if self.lm.device.type == "cuda" else memory["weights"] + memory.get("libraries", 0)
         )
         return Plan(
             memory,
             disk,
             self.seconds,
-            str(self.lm.device),
+            ", ".join(devices_of(self.lm.model)),
             free,
             self.config.adapter.micro_batch,
             self._largest(memory, free),
             max(map(len, self.encoded.ids)),
             len(self.encoded),
             total,
+            weight_bytes(self.lm.model) if is_dispatched(self.lm.model) else {},
         )
 
     def _seconds_a_token(self) -> float:
