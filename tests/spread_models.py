@@ -35,8 +35,8 @@ def spread_out(folder, blocks: dict[int, str], rest: str = "cpu") -> dict[str, s
     return found | {f"{lm.structure.blocks_path}.{i}": blocks.get(i, rest) for i in range(lm.structure.n_layers)}
 
 
-def everything(lm: LanguageModel, ids, encoded, tmp_path) -> dict[str, torch.Tensor]:
-    """What is done with a model anywhere: logits, states, pooled states, a trunk, steering, replies, an adapter trained and loaded."""
+def passes(lm: LanguageModel, ids) -> dict[str, torch.Tensor]:
+    """What passes give: logits, states, pooled states, a trunk, steering, replies."""
     engine = Engine(lm.model, lm.structure)
     (batch,) = engine.plan(ids)
     found = {}
@@ -57,6 +57,14 @@ def everything(lm: LanguageModel, ids, encoded, tmp_path) -> dict[str, torch.Ten
         engine, [tuple(row) for row in ids], list("abcdefghij")[: len(ids)], Sampling(2, 1.0, 0.9, 8), [0]
     )
     found["replies"] = torch.tensor([[*reply.tokens, *[-1] * (8 - len(reply.tokens))] for reply in replies])
+    return {name: tensor.cpu().clone() for name, tensor in found.items()}
+
+
+def everything(lm: LanguageModel, ids, encoded, tmp_path) -> dict[str, torch.Tensor]:
+    """What is done with a model anywhere: passes, and an adapter trained, saved and loaded."""
+    engine = Engine(lm.model, lm.structure)
+    (batch,) = engine.plan(ids)
+    found = passes(lm, ids)
     record = base_model_record(lm)
     (tmp_path / "checkpoints").mkdir(parents=True)
     wrapped = attach(lm.model, lm.structure, ADAPTER, 0)
@@ -67,7 +75,7 @@ def everything(lm: LanguageModel, ids, encoded, tmp_path) -> dict[str, torch.Ten
     with adapter_loaded(lm, tmp_path / "adapter"), torch.no_grad():
         found["adapter on"] = engine.run(batch).recorded
     with torch.no_grad():
-        assert torch.equal(engine.run(batch).recorded, found["states"]), "the model is what it was"
+        assert torch.equal(engine.run(batch).recorded.cpu(), found["states"]), "the model is what it was"
     return {name: tensor.cpu().clone() for name, tensor in found.items()}
 
 

@@ -1,10 +1,15 @@
-"""Probes, adapters and data sets that installed packages bring: found by entry points, loaded when a name is first looked up."""
+"""Probes, adapters and data sets of other people: of installed packages, found by entry points and loaded when a name is first looked up, and
+of Python files that are named."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 
+from adapterprobe.errors import ConfigError
 from adapterprobe.progress import say
 
 GROUPS = {"probes": "adapterprobe.probes", "adapters": "adapterprobe.adapters", "datasets": "adapterprobe.datasets"}
@@ -30,3 +35,22 @@ def load_plugins(what: str) -> tuple[str, ...]:
         else:
             loaded.append(entry.name)
     return tuple(loaded)
+
+
+def import_file(path: str) -> None:
+    """Run a Python file for what it registers.
+
+    Raises:
+        ConfigError: it is not there, or fails.
+    """
+    spec = importlib.util.spec_from_file_location(f"adapterprobe_own_{Path(path).stem}", path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise ConfigError(f"--import {path}: there is no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"--import {path} fails: {type(error).__name__}: {error}") from error

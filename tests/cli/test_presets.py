@@ -223,6 +223,16 @@ def test_plan_of_a_training(tiny_folder, tmp_path, cache, capsys):
     assert again["memory"]["activations"] < plan["memory"]["activations"]
     assert main([*argv, *few, "--length", "9999"]) == 2
     assert "--length expects from 2 to 512 tokens" in capsys.readouterr().err
+    assert plan["weights"] == {}, "it is on one device"
+    spread = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    spread |= {f"model.layers.{i}": "disk" if i == 1 else "cpu" for i in range(4)}
+    assert (
+        main([*[a for a in argv if a not in ("--device", "cpu")], *few, "--set", f"model.device={json.dumps(spread)}"])
+        == 0
+    )
+    apart = json.loads(capsys.readouterr().out)
+    assert sum(apart["weights"].values()) == sum(p.numel() * 4 for p in model.parameters())
+    assert 0 < apart["weights"]["elsewhere"] < apart["weights"]["cpu"] and apart["device"] == "cpu"
     assert not list(tmp_path.glob("*/adapters")), "a plan leaves nothing behind"
 
 

@@ -1,6 +1,7 @@
 """A model that no one device holds gives what it gives on one."""
 
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,23 @@ def test_on_a_second_device(family, layout, tokenizer, tmp_path, cache):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "alike" in done.stdout
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_two_processes_share_a_model_out(family, tokenizer, tmp_path, cache):
+    folder = saved(family, tokenizer, tmp_path / "model")
+    script = Path(__file__).parents[1] / "on_two_processes.py"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script, folder]
+    done = subprocess.run(
+        launch,
+        capture_output=True,
+        text=True,
+        cwd=script.parent,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("alike") == 2
 
 
 @pytest.mark.slow

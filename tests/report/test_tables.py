@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from adapterprobe.report.run_reader import read_run
-from adapterprobe.report.summary import METRICS, arms_table, metrics_table, verdict_table
+from adapterprobe.report import summary
+from adapterprobe.report.summary import METRICS, arms_table, data_sets_table, metrics_table, verdict_table
 
 FIGURE = r"-?\d+\.\d+"
 
@@ -54,6 +55,22 @@ def test_arms(folder):
             digits = 3 if metric == "AUROC" else 2
             assert figures(text) == [round(record[key], digits) for key in ("estimate", "low", "high")], (keys, text)
     assert set(table["arm"]) == {r["arm"] for r in found}
+
+
+def test_many_data_sets_have_rows_and_their_average_a_column(folder, monkeypatch):
+    run, found = read_run(folder), records(folder)
+    assert data_sets_table(run).empty
+    monkeypatch.setattr(summary, "MANY", 0)
+    assert not any(": capitals" in column or ": elements" in column for column in arms_table(run))
+    table = data_sets_table(run)
+    assert list(table["data set"]) == ["capitals", "elements"]
+    for row in table.to_dict("records"):
+        for arm in run.arms:
+            probe = run.config.evaluate.probe if "probe" in arm else None
+            keys = {"split": row["split"], "dataset": row["data set"], "arm": arm, "probe": probe, "axis": "truth"}
+            record = the_one(found, **keys, metric="auroc", filter="all", condition="mean")
+            assert figures(row[arm]) == [round(record[key], 2) for key in ("estimate", "low", "high")]
+            assert row["groups"] == record["n_groups"]
 
 
 def test_all_metrics(folder):

@@ -114,8 +114,9 @@ def refuse_sharded(kind: str, trainable: dict[str, nn.Parameter]) -> None:
     for name, parameter in trainable.items():
         if is_sharded(parameter):
             raise ConfigError(
-                f"adapter.kind={kind} trains {name}, a copy of weights that are sharded; use a kind of its own weights (lora, ia3, "
-                "linear, bias ...), or launch without FSDP"
+                f"adapter.kind={kind} trains {name}, a copy of weights that are sharded. Under FSDP use a kind of its own weights (lora, ia3, "
+                "linear, bias ...); under tensor parallelism no adapter is trained: start one process, and model.device=balanced spreads "
+                "the model over several devices"
             )
 
 

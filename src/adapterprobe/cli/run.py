@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import sys
-from pathlib import Path
+import functools
 
 from adapterprobe.cli.options import DATA_HELP, add_model_options, add_read_options, as_overrides
 from adapterprobe.terminal import echo
@@ -77,6 +75,12 @@ def add(commands) -> None:
         help="of --relations: labelled examples that adapters and probes learn from in each run (default: as many as half of the data sets "
         "have by themselves, and two facts of each in every split at least)",
     )
+    parser.add_argument(
+        "--on",
+        choices=["ray"],
+        help="where the runs of --grid, --transfer, --leave-one-out and --relations are made: several at a time on Ray, on this machine or at "
+        "RAY_ADDRESS (default: here, one after the other)",
+    )
     parser.add_argument("--keys", action="store_true", help="list every configuration key and stop")
     add_model_options(parser)
     add_read_options(parser)
@@ -85,6 +89,8 @@ def add(commands) -> None:
 
 def go(args: argparse.Namespace) -> int | None:
     from adapterprobe.config_files import keys_help, read_config
+    from adapterprobe.errors import ConfigError
+    from adapterprobe.plugins import import_file
 
     if args.keys:
         echo(keys_help())
@@ -111,15 +117,32 @@ def go(args: argparse.Namespace) -> int | None:
             draws=3 if args.draws is None else args.draws,
             labels=args.labels,
         )
-        report, failed = run_grid(cells, args.out)
+        report, failed = run_grid(cells, args.out, _where(args))
         echo((report.parent / "report.md").read_text("utf-8").split("\n\n")[1])
         echo(f"\nreport: {report}")
         return 2 if failed else None
+    if args.on:
+        raise ConfigError(
+            f"--on {args.on} shares out the runs of a sweep, and this is one run; give --grid, --transfer, --leave-one-out or --relations, or "
+            "leave it out"
+        )
     config = read_config(args.config, overrides, args.trust_remote_code)
     from adapterprobe.pipeline import run
 
     echo(closing(run(config, args.out)))
     return None
+
+
+def _where(args: argparse.Namespace):
+    """How the runs of a sweep are made."""
+    if args.on is None:
+        from adapterprobe.pipeline.sweep import run_in_turn
+
+        return run_in_turn
+    from adapterprobe.integrations.ray_cells import check_ray, run_on_ray
+
+    check_ray()
+    return functools.partial(run_on_ray, modules=args.modules)
 
 
 def counts_of(text: str | None, args: argparse.Namespace) -> list[int]:
@@ -138,27 +161,6 @@ def counts_of(text: str | None, args: argparse.Namespace) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"--relations expects numbers with commas between them, got '{text}'") from None
-
-
-def import_file(path: str) -> None:
-    """Run a Python file for what it registers.
-
-    Raises:
-        ConfigError: it is not there, or fails.
-    """
-    from adapterprobe.errors import ConfigError
-
-    spec = importlib.util.spec_from_file_location(f"adapterprobe_own_{Path(path).stem}", path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
-        raise ConfigError(f"--import {path}: there is no such Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"--import {path} fails: {type(error).__name__}: {error}") from error
 
 
 def closing(finished) -> str:

@@ -168,7 +168,12 @@ def is_offloaded(module: nn.Module) -> bool:
 
 
 def stored_tensor(model: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of the model's state: itself, or where a hook keeps it elsewhere, a copy of it on the CPU."""
+    """A tensor of the model's state: itself; where a hook keeps it elsewhere, a copy of it on the CPU; where processes share it out, all of
+    it (which all of them must ask for)."""
+    from torch.distributed.tensor import DTensor
+
+    if isinstance(tensor, DTensor):
+        return tensor.full_tensor()
     if tensor.device.type != "meta":
         return tensor
     from accelerate.utils import align_module_device

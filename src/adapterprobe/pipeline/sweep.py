@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from adapterprobe.cache import write_atomic
@@ -103,8 +103,29 @@ def _short(value: object) -> str:
     return PurePath(value).name if isinstance(value, str) and value else str(value)
 
 
-def run_grid(cells: dict[str, RunConfig], out: str | Path) -> tuple[Path, list[dict]]:
+RunCells = Callable[[Mapping[str, RunConfig], Path], Iterable[tuple[str, str | None]]]
+"""Runs every cell in a folder of its own under the one that is given, and tells of each as it ends: its name, and the reason if it failed."""
+
+
+def run_in_turn(cells: Mapping[str, RunConfig], out: Path) -> Iterator[tuple[str, str | None]]:
+    """One cell after the other, in this process."""
+    for number, (name, config) in enumerate(cells.items(), 1):
+        say(f"--- {number} of {len(cells)}: {name}")
+        try:
+            run(config, out / name)
+        except AdapterProbeError as error:
+            yield name, " ".join(str(error).split())
+        else:
+            yield name, None
+
+
+def run_grid(
+    cells: dict[str, RunConfig], out: str | Path, run_cells: RunCells = run_in_turn
+) -> tuple[Path, list[dict]]:
     """Run every cell in a folder of its own, then compare them. A cell that fails is told of, and the others go on.
+
+    Args:
+        run_cells: how they are run.
 
     Returns:
         The report, and the cells that failed.
@@ -113,10 +134,10 @@ def run_grid(cells: dict[str, RunConfig], out: str | Path) -> tuple[Path, list[d
         OutputError: the folder holds something else, or fewer than two cells came through.
     """
     with output_lock(out) as folder:
-        return _run_grid(cells, folder)
+        return _run_grid(cells, folder, run_cells)
 
 
-def _run_grid(cells: dict[str, RunConfig], out: Path) -> tuple[Path, list[dict]]:
+def _run_grid(cells: dict[str, RunConfig], out: Path, run_cells: RunCells) -> tuple[Path, list[dict]]:
     wanted = {name: config.model_dump(mode="json") for name, config in cells.items()}
     mark = out / GRID
     if (out / MARK).exists() or (out.is_dir() and any(out.iterdir()) and not mark.is_file()):
@@ -128,16 +149,14 @@ def _run_grid(cells: dict[str, RunConfig], out: Path) -> tuple[Path, list[dict]]
         write_atomic(mark, json.dumps(wanted))
     except OSError as error:
         raise OutputError(f"cannot write to {out} ({error.strerror}); choose another with --out") from error
-    done, failed = [], []
-    for number, (name, config) in enumerate(cells.items(), 1):
-        say(f"--- {number} of {len(cells)}: {name}")
-        try:
-            run(config, out / name)
-            done.append(out / name)
-        except AdapterProbeError as error:
-            reason = " ".join(str(error).split())
+    failed = []
+    for name, reason in run_cells(cells, out):
+        if reason is not None:
             say(f"{name} failed: {reason}")
             failed.append({"run": name, "reason": reason})
+    # In the order of the grid, whichever ended first.
+    lost = {f["run"] for f in failed}
+    done = [out / name for name in cells if name not in lost]
     if len(done) < 2:
         raise OutputError(
             f"{len(done)} of {len(cells)} runs came through, at least 2 are needed for a comparison; "

@@ -13,6 +13,8 @@ from adapterprobe.report.run_reader import RunResults
 PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#7f5539"]
 DASHES = ["-", "--", ":", "-."]
 SHOWN = ("base+probe@matched", "adapter+probe")
+MANY_LINES = 8
+"""Data sets beyond which a line for each cannot be told apart."""
 
 
 def style(number: int) -> dict:
@@ -80,6 +82,9 @@ def coverage_figure(run: RunResults) -> Figure | None:
     figure, axes = canvas(9.2, 4.0, 2, sharey=True)
     for axis, arm in zip(axes, SHOWN, strict=True):
         mine = records[(records["arm"] == arm) & (records["probe"] == run.config.evaluate.probe)]
+        if mine["dataset"].nunique() > MANY_LINES:
+            _coverage_ranges(axis, mine)
+            mine = mine.iloc[:0]
         for number, (dataset, part) in enumerate(mine.groupby("dataset", sort=False)):
             part = part.sort_values("nominal")
             errors = np.stack([part["coverage"] - part["coverage_low"], part["coverage_high"] - part["coverage"]])
@@ -91,6 +96,22 @@ def coverage_figure(run: RunResults) -> Figure | None:
         titles(axis, arm, "coverage that is asked for", "coverage that is measured")
     legend(axes[-1], loc="lower right")
     return figure
+
+
+def _coverage_ranges(axis, records: pd.DataFrame) -> None:
+    """Of many data sets: mean, lowest and highest coverage in each split."""
+    for colour, (split, part) in zip(PALETTE, records.groupby("split", sort=False), strict=False):
+        found = part.groupby("nominal")["coverage"].agg(["mean", "min", "max"])
+        count = part["dataset"].nunique()
+        axis.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.18, linewidth=0)
+        axis.plot(
+            found.index,
+            found["mean"],
+            "o-",
+            color=colour,
+            markersize=4,
+            label=f"{split}: {count} data sets, mean and range",
+        )
 
 
 def epistemic_figure(run: RunResults) -> Figure | None:

@@ -82,9 +82,10 @@ class RunResults:
         wrong = ((rows["score"] > rows["threshold"]) != (rows["label"] == 1)) & rows["threshold"].notna()
         return rows.assign(wrong=wrong)
 
-    @property
+    @cached_property
     def arms(self) -> list[str]:
-        return [arm for arm in ARMS if arm in set(self.results["arm"])]
+        there = set(self.results["arm"])
+        return [arm for arm in ARMS if arm in there]
 
     def probe_of(self, arm: str) -> str | None:
         """The probe that the main tables show for an arm."""

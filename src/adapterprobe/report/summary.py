@@ -10,6 +10,8 @@ from adapterprobe.report.figure_style import splits_of
 from adapterprobe.report.run_reader import RunResults
 from adapterprobe.types import AXES
 
+MANY = 6
+"""Data sets of a split beyond which a table has rows for them, not columns."""
 METRICS = {
     "auroc": "AUROC",
     "auroc_within_template": "AUROC within one wording",
@@ -61,7 +63,8 @@ def gap(verdict: dict) -> str:
 
 
 def arms_table(run: RunResults) -> pd.DataFrame:
-    """AUROC and balanced accuracy of every arm on every judged data set, and on average."""
+    """AUROC and balanced accuracy of every arm on every judged data set, and on average; of many data sets on average alone (see
+    `data_sets_table`)."""
     rows = []
     for arm in run.arms:
         row = {
@@ -69,7 +72,9 @@ def arms_table(run: RunResults) -> pd.DataFrame:
             "probe": run.probe_of(arm) or {HEAD: "its head", TFIDF: "words alone"}.get(arm, "own answer"),
         }
         for split in splits_of(run):
-            datasets = run.results[run.results["split"] == split]["dataset"].unique()
+            datasets = _data_sets(run, split)
+            if len(datasets) > MANY:
+                datasets = ["mean"]
             for dataset in sorted(datasets, key=lambda d: (d == "mean", d)):
                 where = f"{split}: {dataset if dataset != 'mean' else 'average'}"
                 record = run.result(split, arm, dataset=dataset)
@@ -79,6 +84,24 @@ def arms_table(run: RunResults) -> pd.DataFrame:
                 run.result(split, arm, "auroc_within_template", dataset=dataset)
             )
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _data_sets(run: RunResults, split: str) -> list[str]:
+    """Those of a split, and their `mean`."""
+    return list(run.results[run.results["split"] == split]["dataset"].unique())
+
+
+def data_sets_table(run: RunResults) -> pd.DataFrame:
+    """AUROC of every arm on each data set, a row for each; empty where the table of arms has them all."""
+    many = [split for split in splits_of(run) if len(_data_sets(run, split)) > MANY]
+    rows = []
+    for split in many:
+        for dataset in sorted(set(_data_sets(run, split)) - {"mean"}):
+            records = {arm: run.result(split, arm, dataset=dataset) for arm in run.arms}
+            groups = next((r["n_groups"] for r in records.values() if r is not None), None)
+            cells = {arm: shown(r, 2) + (" INVERTED" if is_inverted(r) else "") for arm, r in records.items()}
+            rows.append({"data set": dataset, "split": split, "groups": groups} | cells)
     return pd.DataFrame(rows)
 
 
