@@ -46,13 +46,33 @@ def workers() -> list[int]:
     ]
 
 
-def test_equal_to_runs_in_turn_though_a_worker_is_killed(config, tmp_path, monkeypatch):
-    going = sweep(config, tmp_path / "ray", tmp_path / "cache-ray")
+def wait_until(there) -> None:
+    deadline = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def started(going, out) -> list[int]:
+    """Workers, once a run has begun."""
     deadline = time.monotonic() + 300
-    while not (found := workers()) or not list((tmp_path / "ray").glob("rank=*/prompts.parquet")):
+    while not (found := workers()) or not list(out.glob("rank=*/config.yaml")):
         assert going.poll() is None and time.monotonic() < deadline, going.communicate()
         time.sleep(0.05)
-    os.kill(found[0], signal.SIGKILL)
+    return found
+
+
+@pytest.mark.slow
+def test_equal_to_runs_in_turn_though_a_worker_is_killed(config, tmp_path, monkeypatch):
+    going = sweep(config, tmp_path / "ray", tmp_path / "cache-ray")
+    # Ctrl-C ends it, workers and all; the same command goes on.
+    before = started(going, tmp_path / "ray")
+    going.send_signal(signal.SIGINT)
+    told = going.communicate(timeout=120)[1]
+    assert going.returncode == 130 and "Traceback" not in told, told
+    wait_until(lambda: not set(before) & set(workers()))
+    going = sweep(config, tmp_path / "ray", tmp_path / "cache-ray")
+    os.kill(started(going, tmp_path / "ray")[0], signal.SIGKILL)
     said = going.communicate(timeout=600)
     assert going.returncode == 0, said
     assert "rank=2 is finished (" in said[1] and "(2 of 2)" in said[1]

@@ -6,8 +6,8 @@ import re
 import pandas as pd
 import pytest
 
-from adapterprobe.report.run_reader import read_run
 from adapterprobe.report import summary
+from adapterprobe.report.run_reader import read_run
 from adapterprobe.report.summary import METRICS, arms_table, data_sets_table, metrics_table, verdict_table
 
 FIGURE = r"-?\d+\.\d+"
