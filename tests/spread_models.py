@@ -7,6 +7,7 @@ from adapterprobe.adapters.adapter_folder import adapter_loaded, base_model_reco
 from adapterprobe.adapters.attach import detach, trainable
 from adapterprobe.config import AdapterConfig
 from adapterprobe.engine import Engine, LowerBlockCache
+from adapterprobe.engine.fidelity import faithful
 from adapterprobe.engine.sampling import Sampling, write_replies
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.readout import TokenReads
@@ -65,6 +66,7 @@ def everything(lm: LanguageModel, ids, encoded, tmp_path) -> dict[str, torch.Ten
     engine = Engine(lm.model, lm.structure)
     (batch,) = engine.plan(ids)
     found = passes(lm, ids)
+    faithful(engine, ids[:2])
     record = base_model_record(lm)
     (tmp_path / "checkpoints").mkdir(parents=True)
     wrapped = attach(lm.model, lm.structure, ADAPTER, 0)
@@ -74,6 +76,13 @@ def everything(lm: LanguageModel, ids, encoded, tmp_path) -> dict[str, torch.Ten
     detach(wrapped)
     with adapter_loaded(lm, tmp_path / "adapter"), torch.no_grad():
         found["adapter on"] = engine.run(batch).recorded
+    # The adapter of whole blocks is ours, not PEFT's.
+    whole_blocks = attach(lm.model, lm.structure, ADAPTER.model_copy(update={"kind": "linear"}), 0)
+    with torch.no_grad():
+        for parameter in trainable(whole_blocks).values():
+            parameter.add_(0.01)
+        found["blocks adapted"] = engine.run(batch).recorded
+    detach(whole_blocks)
     with torch.no_grad():
         assert torch.equal(engine.run(batch).recorded.cpu(), found["states"]), "the model is what it was"
     return {name: tensor.cpu().clone() for name, tensor in found.items()}

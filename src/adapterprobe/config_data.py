@@ -39,7 +39,11 @@ class ModelConfig(Stage):
 
     def arguments(self) -> dict[str, Any]:
         """As arguments of `load_model`; the permission to run code is among them, and in no file that is written."""
-        return self.model_dump() | {"trust_remote_code": self.trust_remote_code}
+        values = self.model_dump() | {"trust_remote_code": self.trust_remote_code}
+        if self.max_memory is None:
+            # Records of former versions, which are compared with these, lack it.
+            del values["max_memory"]
+        return values
 
 
 class ReadConfig(Stage):

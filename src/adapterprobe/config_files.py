@@ -177,6 +177,9 @@ def _validated(values: dict[str, Any], source: str | Path, overrides: list[str],
 
 def _huge(values: object, where: str = "") -> tuple[str, int] | None:
     """The first whole number that no setting can mean, and its key."""
+    if where == "model.max_memory":
+        # In bytes.
+        return None
     if isinstance(values, int) and abs(values) > LARGEST:
         return where, values
     parts = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()

@@ -50,7 +50,7 @@ def enter_run_folder(out: Path, config: RunConfig) -> dict | None:
             raise OutputError(
                 f"{out} holds another run (a file that it names has changed since); choose another --out, or remove it"
             )
-        recorded = _in_todays_names(left.get("config"))
+        recorded = in_todays_names(left.get("config"))
         if recorded != wanted and begun:
             changed = _changed(recorded if isinstance(recorded, dict) else {}, wanted)
             raise OutputError(
@@ -64,7 +64,7 @@ def enter_run_folder(out: Path, config: RunConfig) -> dict | None:
     return None
 
 
-def _in_todays_names(recorded: object) -> object:
+def in_todays_names(recorded: object) -> object:
     """A recorded configuration as it would be written now."""
     try:
         return RunConfig.model_validate(recorded).model_dump(mode="json")

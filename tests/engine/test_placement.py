@@ -144,6 +144,8 @@ def test_a_whole_run_equals_one_on_one_device(tiny_folder, tmp_path, cache):
         ({"device": {"model": "nowhere"}}, "which is no device"),
         ({"device": "cpu", "max_memory": {"cpu": "1GiB"}}, "deals nothing out"),
         ({"device": "balanced", "max_memory": {"cpu": "much"}}, "'much', which is no size"),
+        ({"device": "balanced", "max_memory": {"cpu": "20"}}, "'20', which is no size"),
+        ({"device": "balanced", "max_memory": {"cuda:0": "1GiB"}}, "'cuda:0', which is no number of a device"),
         ({"device": "balanced", "max_memory": {5: "1GiB"}}, "expected devices and sizes"),
     ],
 )

@@ -12,6 +12,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 
 from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.adapters.kinds import KINDS, kind_of, looks_at_weights, peft_config
+from adapterprobe.adapters.on_off import tuner_layers
 from adapterprobe.adapters.residual_adapter import ResidualAdapter
 from adapterprobe.adapters.sharding import refuse_offloaded, refuse_sharded
 from adapterprobe.adapters.untrusted import check_patterns
@@ -22,6 +23,9 @@ from adapterprobe.hints import nearest
 from adapterprobe.models.blocks import Structure
 from adapterprobe.models.placement import execution_device, is_offloaded, weights_here
 from adapterprobe.models.roles import ROLES, find_roles
+
+SHARED_OVER_LAYERS = {"adalora": "the ranks of all layers, to weigh them", "lily": "a factor that all layers share"}
+"""Kinds that PEFT computes in one place for all layers."""
 
 
 def target_names(model, structure: Structure, config: AdapterConfig) -> list[str]:
@@ -75,10 +79,10 @@ def attach(
         torch.manual_seed(seed)
         return ResidualAdapter(model, structure.blocks, layers, structure.width, kind, config).eval()
     targets = [model.get_submodule(name) for name in names]
-    if kind.name == "adalora" and len({execution_device(module) for module in targets}) > 1:
+    if kind.name in SHARED_OVER_LAYERS and len({execution_device(module) for module in targets}) > 1:
         raise ConfigError(
-            "adapter.kind=adalora weighs the ranks of all layers against each other in one place, and the adapted layers are on several "
-            "devices; use lora, or adapt layers of one device"
+            f"adapter.kind={kind.name} has {SHARED_OVER_LAYERS[kind.name]} in one place, and the adapted layers are on several devices; use "
+            "lora, or adapt layers of one device"
         )
     looks = kind.initial or looks_at_weights(kind.peft, {**kind.settings, **config.options})
     if looks and any(map(is_offloaded, targets)):
@@ -110,9 +114,8 @@ def attach(
         raise ConfigError(
             f"adapter.kind={kind.name} does not fit this model: {str(error).splitlines()[0][:200]}"
         ) from error
-    for layer in model.modules():
-        if isinstance(layer, BaseTunerLayer):
-            follow_base(layer)
+    for layer in tuner_layers(model):
+        follow_base(layer)
     try:
         refuse_sharded(kind.name, trainable(wrapped))
         refuse_offloaded(kind.name, trainable(wrapped))

@@ -54,8 +54,9 @@ def _bad(value) -> torch.Tensor | None:
 
 
 def bad_weight(model: nn.Module) -> str | None:
-    """The first weight that is not finite, if any."""
-    return next((n for n, p in model.named_parameters() if p.is_floating_point() and not p.isfinite().all()), None)
+    """The first weight that is not finite, if any (of those that are here: some may be kept elsewhere between passes)."""
+    here = ((n, p) for n, p in model.named_parameters() if p.is_floating_point() and p.device.type != "meta")
+    return next((n for n, p in here if not p.isfinite().all()), None)
 
 
 @contextlib.contextmanager

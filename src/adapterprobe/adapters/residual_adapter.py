@@ -18,6 +18,7 @@ from adapterprobe.adapters.kinds import AdapterSpec, kind_of
 from adapterprobe.adapters.untrusted import CONFIG, WEIGHTS
 from adapterprobe.config import AdapterConfig
 from adapterprobe.errors import ConfigError
+from adapterprobe.models.placement import execution_device
 
 LINEAR = "ADAPTERPROBE_LINEAR"
 RESIDUAL = "ADAPTERPROBE_RESIDUAL"
@@ -52,8 +53,8 @@ class ResidualBlock(nn.Module, BaseTunerLayer):
         return (states, *output[1:]) if isinstance(output, tuple) else states
 
 
-def make_update(kind: AdapterSpec, width: int, config: AdapterConfig, like: torch.Tensor) -> nn.Module:
-    """One block's update, on the device and in the dtype of `like`.
+def make_update(kind: AdapterSpec, width: int, config: AdapterConfig, dtype: torch.dtype) -> nn.Module:
+    """One block's update, on the CPU.
 
     Raises:
         ConfigError: what the kind makes is no module, has nothing to train, changes the shape, or is not nought at the start.
@@ -77,7 +78,7 @@ def make_update(kind: AdapterSpec, width: int, config: AdapterConfig, like: torc
         raise ConfigError(
             f"adapter.kind={kind.name} changes the states before it is trained; its update must be nought at the start"
         )
-    return update.to(device=like.device, dtype=like.dtype)
+    return update.to(dtype)
 
 
 class ResidualAdapter(nn.Module):
@@ -96,7 +97,7 @@ class ResidualAdapter(nn.Module):
         super().__init__()
         self.layers, self.width, self.kind, self.config, self.model_name = layers, width, kind, config, model_name
         like = next(p for p in model.parameters() if p.is_floating_point())
-        updates = [make_update(kind, width, config, like) for _ in layers]
+        updates = [make_update(kind, width, config, like.dtype).to(execution_device(blocks[layer])) for layer in layers]
         for layer, update in zip(layers, updates, strict=True):
             blocks[layer] = ResidualBlock(blocks[layer], update)
         # Known to this module as a whole model, so that train(), eval() and parameters reach all of it.

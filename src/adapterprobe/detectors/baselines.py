@@ -107,6 +107,9 @@ def _stranger(
 ) -> None:
     name = config.evaluate.stranger
     settings = config.model.arguments() | {"name": name, "revision": None}
+    if isinstance(config.model.device, dict):
+        # A map names the parts of one model.
+        settings["device"] = "balanced"
     try:
         other = load_model(**settings)
     except ModelError as error:

@@ -71,8 +71,9 @@ def _plain(model: nn.Module, blocks: Any, sequences) -> tuple[torch.Tensor, torc
         finally:
             for handle in handles:
                 handle.remove()
-        logits.append(out.logits[0, -1].float())
-        states.append(torch.stack([h[0, -1].float() for h in kept]))
+        # A model's blocks may be on several devices.
+        logits.append(out.logits[0, -1].float().cpu())
+        states.append(torch.stack([h[0, -1].float().cpu() for h in kept]))
     return torch.stack(logits), torch.stack(states, 1)
 
 
@@ -112,7 +113,7 @@ def fidelity(engine: Engine, sequences: Sequence[Sequence[int]], exact_copy: boo
     for batch in engine.plan(sequences):
         out = engine.run(batch)
         got[list(batch.rows)] = out.logits.float()
-        got_states[:, list(batch.rows)] = out.recorded.float()
+        got_states[:, list(batch.rows)] = out.recorded.float().cpu()
     dtype = next(model.parameters()).dtype
     against: list[float | None] = [None] * 4
     size = 4 * sum(parameter.numel() for parameter in model.parameters())

@@ -276,7 +276,8 @@ def load_model(
         check_quantization(quantize)
     shown, source = _resolve(name)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    offloaded = scratch_folder()
+    model: Any = None
+    offloaded, placing = scratch_folder(), False
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(source, **options)
@@ -293,15 +294,24 @@ def load_model(
                 extra |= {"device_map": device, "max_memory": memory_of(max_memory), "offload_folder": str(offloaded)}
             elif quantize or where.type != "cpu":
                 extra["device_map"] = {"": str(where)}
+            placing = True
             loader: Any = AutoModelForCausalLM
             model, info = loader.from_pretrained(source, dtype=precision, output_loading_info=True, **options, **extra)
     except ModelError:
         raise
     except Exception as error:
-        remove_folder(offloaded)
-        if spread and isinstance(error, ValueError):
+        if spread and placing and isinstance(error, ValueError):
             raise not_placed(shown, device, max_memory, error) from error
+        if isinstance(error, torch.OutOfMemoryError):
+            raise ModelError(
+                f"the model '{shown}' does not fit on {device if spread else where} ({reason_of(error, 120)}); load it in fewer bits "
+                "(model.quantize), or over several devices and main memory (model.device=balanced)"
+            ) from error
         raise _not_loaded(shown, source, error) from error
+    finally:
+        if model is None:
+            remove_folder(offloaded)
+    assert model is not None
     weakref.finalize(model, remove_folder, offloaded)
     check_weights(shown, info)
     if getattr(model, "_hf_peft_config_loaded", False):

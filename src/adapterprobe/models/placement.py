@@ -25,7 +25,8 @@ MAPS = ("balanced", "balanced_low_0", "sequential")
 """How accelerate deals layers out by itself: evenly, evenly with room on the first device (for what generation keeps), or filling one
 device after the other. What has no room on devices goes to main memory, then to disk."""
 ELSEWHERE = ("cpu", "disk")
-SIZE = re.compile(r"[0-9]+(\.[0-9]+)?([KMGT]i?B)?", re.IGNORECASE)
+SIZE = re.compile(r"[0-9]+(\.[0-9]+)?[KMG]i?B", re.IGNORECASE)
+"""As accelerate reads one; or whole bytes."""
 
 DeviceMap = str | dict[str, int | str]
 
@@ -63,8 +64,11 @@ def _check_memory(device: DeviceMap, max_memory: dict) -> None:
             f"model.device to {' or '.join(MAPS)}, or leave max_memory out"
         )
     for where, most in max_memory.items():
-        problem = None if where == "cpu" else _not_there(_number(where))
-        if problem or not SIZE.fullmatch(str(most)):
+        named = where in ("cpu", "mps", "disk") or str(where).isdigit()
+        problem = (
+            None if where in ELSEWHERE else _not_there(_number(where)) if named else "which is no number of a device"
+        )
+        if problem or not (isinstance(most, int) or SIZE.fullmatch(str(most))):
             got = f"{where!r}, {problem}" if problem else f"{most!r}, which is no size"
             raise ConfigError(
                 f"model.max_memory has {got}; expected devices and sizes, such as {{0: 20GiB, cpu: 60GiB}}"

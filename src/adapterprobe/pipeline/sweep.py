@@ -12,7 +12,7 @@ from adapterprobe.cache import write_atomic
 from adapterprobe.config import RunConfig
 from adapterprobe.config_files import read_config
 from adapterprobe.errors import AdapterProbeError, ConfigError, OutputError
-from adapterprobe.output_folder import MARK
+from adapterprobe.output_folder import MARK, in_todays_names
 from adapterprobe.output_lock import output_lock
 from adapterprobe.pipeline.compare import compare
 from adapterprobe.pipeline.relation_draws import relation_splits
@@ -142,7 +142,8 @@ def _run_grid(cells: dict[str, RunConfig], out: Path, run_cells: RunCells) -> tu
     mark = out / GRID
     if (out / MARK).exists() or (out.is_dir() and any(out.iterdir()) and not mark.is_file()):
         raise OutputError(f"{out} is not empty and not a grid of ours; choose another --out")
-    if mark.is_file() and read_json(mark, "the record of the grid") != wanted:
+    recorded = read_json(mark, "the record of the grid") if mark.is_file() else None
+    if recorded is not None and {name: in_todays_names(cell) for name, cell in recorded.items()} != wanted:
         raise OutputError(f"{out} holds another grid; choose another --out, or remove it")
     try:
         out.mkdir(parents=True, exist_ok=True)

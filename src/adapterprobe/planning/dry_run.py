@@ -196,7 +196,8 @@ class Trial:
         memory["working space"] = max(0, held[1] - held[0] - sum(memory.values()))
         if lm.device.type != "cuda":
             memory["allocator"] = int(ALLOCATOR * (held[0] + sum(memory.values())))
-        own = {"weights": size_of(lm.model.state_dict().values())}
+        elsewhere = weight_bytes(lm.model).get("elsewhere", 0)
+        own = {"weights": size_of(lm.model.state_dict().values()) - elsewhere}
         if lm.device.type != "cuda":
             own = {"libraries": max(0, held[0] - own["weights"])} | own
         seconds = around + per_token * sum(batch.tokens for step in planned for batch in step) + judged * (epoch + 2)

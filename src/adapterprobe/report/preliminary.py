@@ -14,7 +14,7 @@ from adapterprobe.report.headline import headline
 from adapterprobe.report.markdown import harmless, to_markdown
 from adapterprobe.report.page import draw_all, render_page
 from adapterprobe.report.run_reader import RunResults
-from adapterprobe.report.summary import arms_table, gap, verdict_table
+from adapterprobe.report.summary import arms_table, data_sets_table, gap, verdict_table
 from adapterprobe.terminal import printable
 
 
@@ -61,7 +61,8 @@ def write_preliminary(
         f"{f' (the trainings take about {_minutes(seconds)})' if seconds else ''}. Verdicts are registered for the whole run: do not stop it for "
         "what these say."
     )
-    tables = {"Verdicts": verdict_table(run), "Arms": arms_table(run)}
+    tables = {"Verdicts": verdict_table(run), "Arms": arms_table(run), "By data set": data_sets_table(run)}
+    tables = {title: table for title, table in tables.items() if not table.empty}
     said = headline(run)
     html = render_page(
         "preliminary.html.j2",

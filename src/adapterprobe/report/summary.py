@@ -73,7 +73,7 @@ def arms_table(run: RunResults) -> pd.DataFrame:
         }
         for split in splits_of(run):
             datasets = _data_sets(run, split)
-            if len(datasets) > MANY:
+            if _has_many(run, split):
                 datasets = ["mean"]
             for dataset in sorted(datasets, key=lambda d: (d == "mean", d)):
                 where = f"{split}: {dataset if dataset != 'mean' else 'average'}"
@@ -92,9 +92,13 @@ def _data_sets(run: RunResults, split: str) -> list[str]:
     return list(run.results[run.results["split"] == split]["dataset"].unique())
 
 
+def _has_many(run: RunResults, split: str) -> bool:
+    return len(set(_data_sets(run, split)) - {"mean"}) > MANY
+
+
 def data_sets_table(run: RunResults) -> pd.DataFrame:
     """AUROC of every arm on each data set, a row for each; empty where the table of arms has them all."""
-    many = [split for split in splits_of(run) if len(_data_sets(run, split)) > MANY]
+    many = [split for split in splits_of(run) if _has_many(run, split)]
     rows = []
     for split in many:
         for dataset in sorted(set(_data_sets(run, split)) - {"mean"}):
