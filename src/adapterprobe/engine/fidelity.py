@@ -112,7 +112,7 @@ def fidelity(engine: Engine, sequences: Sequence[Sequence[int]], exact_copy: boo
     got, got_states = torch.empty_like(expected), torch.empty_like(expected_states)
     for batch in engine.plan(sequences):
         out = engine.run(batch)
-        got[list(batch.rows)] = out.logits.float()
+        got[list(batch.rows)] = out.logits.float().cpu()
         got_states[:, list(batch.rows)] = out.recorded.float().cpu()
     dtype = next(model.parameters()).dtype
     against: list[float | None] = [None] * 4
