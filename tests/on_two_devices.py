@@ -3,21 +3,24 @@
 import sys
 from pathlib import Path
 
-import pytest
-import torch
-from accelerate import dispatch_model
-
 import pretended_device
-from adapter_contract import asked_capitals
-from adapterprobe.models import load_model, wrap_model
-from spread_models import alike, everything, spread_out
+
+if __name__ == "__main__":
+    # Not where tests are collected: a backend is registered for good.
+    pretended_device.register()
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from accelerate import dispatch_model  # noqa: E402
+
+from adapter_contract import asked_capitals  # noqa: E402
+from adapterprobe.models import load_model, wrap_model  # noqa: E402
+from spread_models import alike, everything, spread_out  # noqa: E402
 
 THERE = pretended_device.DEVICE
 
 
 def main(model: str, layout: str, folder: Path) -> None:
-    # Here and not above: tests are imported, and a backend is registered for good.
-    pretended_device.register()
     whole = load_model(model, dtype="fp32", device="cpu")
     encoded = asked_capitals(whole.tokenizer)
     with pretended_device.PretendedDevice():
