@@ -9,13 +9,13 @@ if __name__ == "__main__":
     # Not where tests are collected: a backend is registered for good.
     pretended_device.register()
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from accelerate import dispatch_model  # noqa: E402
+import pytest
+import torch
+from accelerate import dispatch_model
 
-from adapter_contract import asked_capitals  # noqa: E402
-from adapterprobe.models import load_model, wrap_model  # noqa: E402
-from spread_models import alike, everything, spread_out  # noqa: E402
+from adapter_contract import asked_capitals
+from adapterprobe.models import load_model, wrap_model
+from spread_models import alike, everything, spread_out
 
 THERE = pretended_device.DEVICE
 
