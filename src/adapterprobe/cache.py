@@ -25,6 +25,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adapterprobe"
 
 
+def scratch_folder() -> Path:
+    """Of the cache: for files that are gone with the process that needs them."""
+    return cache_root() / "scratch"
+
+
 def digest(*parts: object) -> str:
     """A short content hash of JSON-able parts.
 

@@ -28,10 +28,10 @@ def predictions(folder) -> pd.DataFrame:
     return pd.read_parquet(folder / "predictions.parquet").sort_values(KEYS).reset_index(drop=True)
 
 
-def sweep(config, out, cache):
+def sweep(config, out, cache, grid=GRID, **environment) -> subprocess.Popen:
     """In a process of its own: Ray keeps one cluster a process."""
-    environment = os.environ | {"ADAPTERPROBE_CACHE": str(cache)}
-    command = [sys.executable, "-m", "adapterprobe.cli", "run", str(config), *GRID, "--on", "ray", "--out", str(out)]
+    command = [sys.executable, "-m", "adapterprobe.cli", "run", str(config), *grid, "--on", "ray", "--out", str(out)]
+    environment = os.environ | {"ADAPTERPROBE_CACHE": str(cache)} | environment
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -88,47 +88,19 @@ def test_equal_to_runs_in_turn_though_a_worker_is_killed(config, tmp_path, monke
     assert again.communicate(timeout=300) and again.returncode == 0, "finished runs return at once"
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(config, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("ADAPTERPROBE_CACHE", str(tmp_path / "cache"))
-    environment = os.environ | {"ADAPTERPROBE_CACHE": str(tmp_path / "cache")}
-    command = [
-        sys.executable,
-        "-m",
-        "adapterprobe.cli",
-        "run",
-        str(config),
-        "--grid",
-        "adapter.layers=[1-3,2-3,90-95]",
-        "--on",
-        "ray",
-    ]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, env=environment, timeout=600
-    )
-    assert done.returncode == 2, done.stderr
-    assert "layers=90-95 failed:" in done.stderr and "Traceback" not in done.stderr
+def test_a_run_that_fails_is_told_and_the_others_go_on(config, tmp_path):
+    going = sweep(config, tmp_path / "out", tmp_path / "cache", ["--grid", "adapter.layers=[1-3,2-3,90-95]"])
+    told = going.communicate(timeout=600)[1]
+    assert going.returncode == 2, told
+    assert "layers=90-95 failed:" in told and "Traceback" not in told
     assert len(list((tmp_path / "out").glob("layers=*/report.html"))) == 2
 
 
 def test_no_ray_at_the_address(config, tmp_path):
-    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1", "ADAPTERPROBE_CACHE": str(tmp_path / "cache")}
-    command = [
-        sys.executable,
-        "-m",
-        "adapterprobe.cli",
-        "run",
-        str(config),
-        *GRID,
-        "--on",
-        "ray",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("adapterprobe: no Ray at RAY_ADDRESS=127.0.0.1:1"), (
-        done.stderr
-    )
+    going = sweep(config, tmp_path / "out", tmp_path / "cache", RAY_ADDRESS="127.0.0.1:1")
+    told = going.communicate(timeout=300)[1]
+    assert going.returncode == 2
+    assert told.strip().splitlines()[-1].startswith("adapterprobe: no Ray at RAY_ADDRESS=127.0.0.1:1"), told
 
 
 def test_one_run_is_not_shared_out(config, tmp_path, capsys):

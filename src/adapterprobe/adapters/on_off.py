@@ -17,9 +17,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from adapterprobe.adapters.kinds import KINDS
-from adapterprobe.adapters.sharding import is_sharded
 from adapterprobe.errors import ModelError
-from adapterprobe.models.placement import is_offloaded
+from adapterprobe.models.placement import is_offloaded, is_sharded
 
 
 def tuner_layers(model: nn.Module) -> list[BaseTunerLayer]:

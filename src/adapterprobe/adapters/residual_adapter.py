@@ -96,8 +96,8 @@ class ResidualAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.width, self.kind, self.config, self.model_name = layers, width, kind, config, model_name
-        like = next(p for p in model.parameters() if p.is_floating_point())
-        updates = [make_update(kind, width, config, like.dtype).to(execution_device(blocks[layer])) for layer in layers]
+        dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        updates = [make_update(kind, width, config, dtype).to(execution_device(blocks[layer])) for layer in layers]
         for layer, update in zip(layers, updates, strict=True):
             blocks[layer] = ResidualBlock(blocks[layer], update)
         # Known to this module as a whole model, so that train(), eval() and parameters reach all of it.

@@ -16,7 +16,7 @@ from adapterprobe.adapters import distributed as processes
 from adapterprobe.config import RunConfig
 from adapterprobe.errors import ConfigError
 from adapterprobe.models import LanguageModel
-from adapterprobe.models.placement import is_device_map
+from adapterprobe.models.placement import is_device_map, is_sharded
 
 
 def fsdp_requested() -> bool:
@@ -89,20 +89,6 @@ def _move_the_rest(model: nn.Module, device: torch.device) -> None:
         for name, buffer in module.named_buffers(recurse=False):
             if buffer is not None:
                 setattr(module, name, buffer.to(device))
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor, gathered from the processes if it is sharded."""
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def is_sharded(tensor: torch.Tensor) -> bool:
-    """Whether this process holds only a part of it."""
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(tensor, DTensor)
 
 
 def refuse_sharded(kind: str, trainable: dict[str, nn.Parameter]) -> None:

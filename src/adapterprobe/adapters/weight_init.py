@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
-from adapterprobe.adapters.sharding import whole
 from adapterprobe.errors import ConfigError
+from adapterprobe.models.placement import whole
 
 Originals = Callable[[str], torch.Tensor]
 """Gives a weight of the model by name as it was before it was quantised."""

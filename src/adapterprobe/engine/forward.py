@@ -200,7 +200,7 @@ class Engine:
         must be made within."""
         with self.laid_out(batch) as (inputs, where):
             shape = inputs["input_ids"].shape
-            read = BatchReads(batch, self.share, reads, shape[1], self.device) if reads else lambda s: at(s, where)
+            read = BatchReads(batch, self.share, reads, shape[1]) if reads else lambda s: at(s, where)
             recording = (
                 residual_states(self.structure, lambda s: read(s).detach(), layers)
                 if states

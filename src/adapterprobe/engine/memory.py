@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -24,8 +25,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 def give_back() -> None:
     """Let an accelerator's allocator give back what nobody holds."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    # What ran out may be the CPU's memory, with an accelerator that is in no state to answer.
+    with contextlib.suppress(RuntimeError):
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:

@@ -51,7 +51,6 @@ class Layout:
     """A batch as one packed row."""
 
     def __init__(self, batch: Batch, device: torch.device) -> None:
-        self._spans: dict[torch.device, list[Span]] = {}
         ids: list[int] = []
         positions: list[int] = []
         answers: list[int] = []
@@ -77,14 +76,13 @@ class Layout:
         self.ids = torch.tensor([ids], device=device)
         self.positions = torch.tensor([positions], device=device)
         self.answers = torch.tensor(answers, device=device)
-        self._spans[torch.device("cpu")] = spans
+        self._spans = {torch.device("cpu"): spans}
         self.longest = max(positions) + 1
 
     def spans_on(self, device: torch.device) -> list[Span]:
         """The groups, with their indices on a device: a model's blocks may be on several."""
         if device not in self._spans:
-            first = self._spans[torch.device("cpu")]
-            self._spans[device] = [span.on(device) for span in first]
+            self._spans[device] = [span.on(device) for span in self._spans[torch.device("cpu")]]
         return self._spans[device]
 
     @cached_property

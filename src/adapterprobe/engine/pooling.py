@@ -23,7 +23,7 @@ def token_places(batch: Batch, shared: bool, longest: int) -> list[Place]:
 
 def pooled(tokens: torch.Tensor, pool: str) -> torch.Tensor:
     """One state (width numbers, fp32) of the states of a row's tokens (tokens x width)."""
-    read = _Read([Place(0, 0, 0)], [(0, len(tokens))], pool, tokens.device)
+    read = _Read([Place(0, 0, 0)], [(0, len(tokens))], pool)
     return read(tokens)[0]
 
 
@@ -35,9 +35,9 @@ class BatchReads:
         reads: of all rows that were planned, by their numbers.
     """
 
-    def __init__(self, batch: Batch, shared: bool, reads: Sequence[TokenReads], longest: int, device: torch.device):
+    def __init__(self, batch: Batch, shared: bool, reads: Sequence[TokenReads], longest: int):
         places = token_places(batch, shared, longest)
-        self._reads = [_Read(places, [read.spans[row] for row in batch.rows], read.pool, device) for read in reads]
+        self._reads = [_Read(places, [read.spans[row] for row in batch.rows], read.pool) for read in reads]
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """(reads * rows) x width, one read after the other, of the pass's rows x tokens x width."""
@@ -48,16 +48,16 @@ class BatchReads:
 class _Read:
     """One read of a batch: which tokens of the pass it takes, worked out once for all layers."""
 
-    def __init__(self, places: Sequence[Place], spans: Sequence[tuple[int, int]], pool: str, device: torch.device):
+    def __init__(self, places: Sequence[Place], spans: Sequence[tuple[int, int]], pool: str):
         ends = {"first": lambda start, stop: (start, start + 1), "last": lambda start, stop: (stop - 1, stop)}
         if pool in ends:
             spans = [ends[pool](*span) for span in spans]
         self.pool = pool
         self.lengths = [stop - start for start, stop in spans]
         taken = [place.of(token) for place, span in zip(places, spans, strict=True) for token in range(*span)]
-        self.taken = torch.tensor(taken, device=device)
-        self.counts = torch.tensor(self.lengths, device=device)
-        self.owner = torch.repeat_interleave(torch.arange(len(spans), device=device), self.counts)
+        self.taken = torch.tensor(taken)
+        self.counts = torch.tensor(self.lengths)
+        self.owner = torch.repeat_interleave(torch.arange(len(spans)), self.counts)
 
     def _go_to(self, device: torch.device) -> None:
         """Follow the states: a model's blocks may be on several devices."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from adapterprobe.cache import cache_root, reserve
+from adapterprobe.cache import reserve, scratch_folder
 from adapterprobe.engine.batches import Batch, Place
 from adapterprobe.engine.memory import in_parts
 from adapterprobe.models.blocks import Structure
@@ -47,7 +47,7 @@ class LowerBlockCache:
         self.on_disk = shape[0] * shape[1] * dtype.itemsize > limit
         if self.on_disk:
             shape = (int(SLACK * shape[0]), shape[1])
-            folder = cache_root() / "scratch"
+            folder = scratch_folder()
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=folder, suffix=".trunk") as file:
                 reserve(Path(file.name), shape[0] * shape[1] * dtype.itemsize)

@@ -26,8 +26,8 @@ from adapterprobe.models.placement import (
     is_device_map,
     memory_of,
     not_placed,
+    offload_folder,
     remove_folder,
-    scratch_folder,
     stored_tensor,
 )
 from adapterprobe.models.quantize import check_quantization, keep_differentiable, quantization
@@ -277,7 +277,7 @@ def load_model(
     shown, source = _resolve(name)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     model: Any = None
-    offloaded, placing = scratch_folder(), False
+    offloaded, placing = offload_folder(), False
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(source, **options)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapterprobe.cache import cache_root
+from adapterprobe.cache import scratch_folder
 from adapterprobe.errors import ConfigError, ModelError
 from adapterprobe.terminal import reason_of
 
@@ -111,9 +111,9 @@ def not_placed(shown: str, device: DeviceMap, max_memory: dict | None, error: Ex
     )
 
 
-def scratch_folder() -> Path:
+def offload_folder() -> Path:
     """A name in the cache for weights that are kept on disk; nothing is there yet."""
-    return cache_root() / "scratch" / f"offload-{uuid.uuid4().hex[:12]}"
+    return scratch_folder() / f"offload-{uuid.uuid4().hex[:12]}"
 
 
 def remove_folder(folder: Path) -> None:
@@ -171,22 +171,29 @@ def is_offloaded(module: nn.Module) -> bool:
     return any(getattr(hook, "offload", False) for hook in _hooks(module))
 
 
-def stored_tensor(model: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of the model's state: itself; where a hook keeps it elsewhere, a copy of it on the CPU; where processes share it out, all of
-    it (which all of them must ask for)."""
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether this process holds only a part of it."""
     from torch.distributed.tensor import DTensor
 
-    if isinstance(tensor, DTensor):
-        return tensor.full_tensor()
-    if tensor.device.type != "meta":
-        return tensor
-    from accelerate.utils import align_module_device
+    return isinstance(tensor, DTensor)
 
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor, gathered from the processes if it is sharded (which all of them must ask for)."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def stored_tensor(model: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor of the model's state; where a hook keeps it elsewhere, a copy of it on the CPU."""
+    if tensor.device.type != "meta":
+        return whole(tensor)
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     if not is_offloaded(module):
         return tensor
-    with align_module_device(module, torch.device("cpu")):
+    with weights_here([module]):
         return getattr(module, leaf).detach().clone()
 
 

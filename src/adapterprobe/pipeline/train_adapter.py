@@ -14,7 +14,7 @@ from adapterprobe.adapters.attach import target_names
 from adapterprobe.adapters.cached_training import SharedLowerBlocks, trained_adapter
 from adapterprobe.adapters.detect_head import adapted_blocks
 from adapterprobe.adapters.preflight import check_adapter, training_prompts
-from adapterprobe.adapters.sharding import check_sharding, fsdp_requested, is_sharded, shard
+from adapterprobe.adapters.sharding import check_sharding, fsdp_requested, shard
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.engine import Engine
@@ -23,6 +23,7 @@ from adapterprobe.knowledge import measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
 from adapterprobe.models.load import describe
+from adapterprobe.models.placement import is_sharded
 from adapterprobe.output_folder import (
     changed_since,
     enter_run_folder,
