@@ -76,6 +76,11 @@ class ReadConfig(Stage):
     balance: bool = Field(
         default=True, description="leave out, by chance, what one class of claims has more than the other"
     )
+    matched: bool = Field(
+        default=False,
+        description="replies: keep contexts (all turns before the reply) with honest and deceptive ones alone, as many of each by "
+        "chance, so that no context tells the label",
+    )
     hub_folder: str | None = Field(
         default=None, description="folder with downloaded repositories of the hub as OWNER/NAME, instead of the hub"
     )

@@ -195,6 +195,54 @@ def test_a_column_called_group_groups_transcripts(tmp_path):
     assert load_data(str(path)).groups == [f"scene {i}" for i in range(5)]
 
 
+def write_replies(path, numbers):
+    """Rows of contexts: for each, how many honest and how many deceptive replies."""
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"Question {c}?"}, {"role": "assistant", "content": f"Reply {kind} {i}."}],
+            "deceptive": kind == "b",
+            "group": f"fact {c % 4}",
+        }
+        for c, counts in enumerate(numbers)
+        for kind, count in zip("ab", counts, strict=True)
+        for i in range(count)
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path), rows
+
+
+def test_matched_reading_leaves_no_context_that_tells_the_label(tmp_path):
+    ref, rows = write_replies(tmp_path / "r.jsonl", [(5, 1), (2, 2), (0, 3), (4, 0), (1, 6), (3, 2)])
+    plain = load_data(ref, ReadConfig(group="group"))
+    assert len({i.conversation.script for i in plain.items}) == 6
+    found = load_data(ref, ReadConfig(group="group", matched=True))
+    by_context = {}
+    for item in found.items:
+        by_context.setdefault(item.conversation.script, []).append(item.label)
+    assert sorted(map(len, by_context.values())) == [2, 2, 4, 4]
+    assert all(sum(labels) * 2 == len(labels) for labels in by_context.values())
+    assert found.dropped["replies of contexts with one label"] == 7
+    assert found.dropped["surplus of one label in a context"] == len(rows) - 7 - 12
+    # By chance, and not by the order in which they stand.
+    (tmp_path / "turned.jsonl").write_text("\n".join(map(json.dumps, rows[::-1])))
+    turned = load_data(str(tmp_path / "turned.jsonl"), ReadConfig(group="group", matched=True))
+    assert {i.words for i in turned.items} == {i.words for i in found.items}
+    other = load_data(ref, ReadConfig(group="group", matched=True), seed=1)
+    assert {i.words for i in other.items} != {i.words for i in found.items}
+
+
+def test_matched_reading_says_where_it_cannot_be(tmp_path):
+    ref, _ = write_replies(tmp_path / "r.jsonl", [(5, 0), (0, 3)])
+    with pytest.raises(DataError, match=r"none of its contexts has an honest and a deceptive reply.*--samples"):
+        load_data(ref, ReadConfig(matched=True))
+    claims = tmp_path / "claims.csv"
+    claims.write_text("statement,label\n" + "".join(f"Thing {i} is red,{i % 2}\n" for i in range(20)))
+    with pytest.raises(DataError, match=r"no replies to contexts"):
+        load_data(str(claims), ReadConfig(matched=True))
+    with pytest.raises(DataError, match=r"capitals holds facts.*read_by_name"):
+        load_data("capitals", ReadConfig(matched=True))
+
+
 def talk(system, asked, reply="Yes."):
     return Conversation((Message("system", system), Message("user", asked)), reply)
 

@@ -1,4 +1,4 @@
-"""Which rows are kept: by a seeded hash, so that the choice does not depend on their order, balanced by class."""
+"""Which rows are kept: by a seeded hash, so that the choice does not depend on their order, balanced by class or context."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import heapq
 from collections.abc import Iterable
 
+from adapterprobe.data.duplicates import normalised
 from adapterprobe.data.items import Item
 
 
@@ -48,6 +49,31 @@ class Sampler:
             room = max(self.most // max(len(sizes), 1), self.most - others)
             kept += heapq.nlargest(room, heap)
         return [item for _, _, item in sorted(kept, key=lambda entry: -entry[1])]
+
+
+def matched(items: Iterable[Item], seed: int) -> tuple[list[Item], int, int]:
+    """Replies of contexts (all turns before them, word for word) that have honest and deceptive ones, as many of each by chance:
+    within a context no word before the reply goes with its label.
+
+    Returns:
+        The items kept, in their order; how many were left out with their context, which has one kind alone; and how many as the
+        surplus of one kind in a context that has both.
+    """
+    items = list(items)
+    contexts: dict[str, tuple[list[Item], list[Item]]] = {}
+    for item in items:
+        if item.conversation is not None:
+            contexts.setdefault(normalised(item.conversation.script), ([], []))[bool(item.label)].append(item)
+    kept: set[int] = set()
+    surplus = 0
+    for kinds in contexts.values():
+        most = min(map(len, kinds))
+        for mine in kinds:
+            by_chance = sorted(mine, key=lambda item: priority(seed, item.words))
+            kept |= {id(item) for item in by_chance[:most]}
+            surplus += len(mine) - most if most else 0
+    found = [item for item in items if id(item) in kept]
+    return found, len(items) - len(found) - surplus, surplus
 
 
 def balanced(items: Iterable[Item], seed: int) -> tuple[list[Item], int]:

@@ -20,7 +20,7 @@ from adapterprobe.data.references import all_names, data_files, data_path, is_re
 from adapterprobe.data.registered import registered_dataset, registered_source
 from adapterprobe.data.relations import load_relation, relation_names
 from adapterprobe.data.row_source import Rows, Source
-from adapterprobe.data.sampling import Sampler, balanced
+from adapterprobe.data.sampling import Sampler, balanced, matched
 from adapterprobe.data.shapes import as_clause, find_shape
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
@@ -53,15 +53,20 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row
     Args:
         read: columns, groups, split, what to do with bad rows.
         seed: decides which rows are kept where there are too many, or more of one class.
-        every_row: keep repeats, contradictions and whatever one class has more than the other (for whoever wants the rows as they
+        every_row: keep repeats, contradictions, contexts of one label and whatever one class has more than the other (for whoever wants the rows as they
             are, not a fair comparison of classes).
 
     Raises:
         DataError: unknown, unreadable, or with rows that cannot be used (each by its line).
     """
-    if ref in relation_names():
-        return load_relation(ref)
     read = read or ReadConfig()
+    if ref in relation_names():
+        if read.matched:
+            raise DataError(
+                f"{ref} holds facts, not replies to contexts, which data.read.matched is about; set it for your file alone "
+                "(--set 'data.read_by_name={FILE: {matched: true}}')"
+            )
+        return load_relation(ref)
     state: list = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in data_files(ref, read)]
     if is_registered(ref):
         state.append(registered_dataset(ref).content_digest)
@@ -182,6 +187,8 @@ def _without_repeats(dataset: ItemDataset, faults: RowErrors, read: ReadConfig, 
         repeats += len(mine) - 1
     dropped = {**dataset.dropped, "repeats of another row": repeats, "contradictions": contradictions}
     items = sorted(kept, key=lambda item: item.line)
+    if read.matched:
+        items = _of_matched_contexts(dataset.name, items, dropped, seed)
     if read.balance:
         items, dropped["surplus of one class"] = balanced(items, seed)
     one_class = not items or {item.label for item in items} in ({True}, {False})
@@ -189,6 +196,22 @@ def _without_repeats(dataset: ItemDataset, faults: RowErrors, read: ReadConfig, 
     if one_class and faults.count <= read.skip_bad:
         raise DataError(f"{dataset.name} has one class only; a detector needs true and false rows")
     return replace(dataset, items=tuple(items), dropped={reason: count for reason, count in dropped.items() if count})
+
+
+def _of_matched_contexts(name: str, items: list[Item], dropped: dict[str, int], seed: int) -> list[Item]:
+    """Raises `DataError` where there is none."""
+    if not any(item.conversation for item in items):
+        raise DataError(
+            f"{name} has no replies to contexts, which data.read.matched is about; it is read as claims or questions, leave it out"
+        )
+    kept, alone, surplus = matched(items, seed)
+    if not kept:
+        raise DataError(
+            f"{name}: none of its contexts has an honest and a deceptive reply, which data.read.matched asks for; bring "
+            "several replies to each context (`adapterprobe generate --samples`), or leave it out"
+        )
+    dropped["replies of contexts with one label"], dropped["surplus of one label in a context"] = alone, surplus
+    return kept
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 
 from adapterprobe.generation.asked import Asked, Claim
 from adapterprobe.generation.vocabulary import (
+    CERTAINTIES,
     COPULAS,
     FILLERS,
     HAVING,
     HEDGES,
+    HOMOGRAPHS,
     MAKING,
     NAMING,
     NEGATORS,
@@ -56,10 +58,26 @@ def _mentions(reply: str, words: Sequence[Word], asked: Asked) -> dict[int, tupl
         for place in [place for form in (keys, *plural) for place in find(words, form)]:
             # "at" is no astatine.
             small = asked.kind == "name" and len("".join(keys)) < 4 and not reply[words[place].start].isupper()
-            if not small and not any(taken[place : place + len(keys)]):
+            if not small and not _plain_word(reply, words, place) and not any(taken[place : place + len(keys)]):
                 taken[place : place + len(keys)] = [True] * len(keys)
                 found[place] = (len(keys), answer, keys in asked.right_keys)
     return found
+
+
+def _plain_word(reply: str, words: Sequence[Word], place: int) -> bool:
+    """Whether what is spelt like a symbol is a word of its sentence: "I refuse" names no iodine, "In chemistry" no indium."""
+    key = words[place].key
+    begins = place == 0 or re.search(r"[.!?\n;:]", reply[words[place - 1].stop : words[place].start])
+    if key not in HOMOGRAPHS or (key != "i" and not begins) or place + 1 == len(words):
+        return False
+    alone = reply[words[place].stop : words[place + 1].start].strip(" \t")
+    return not alone and words[place + 1].key not in ("is", "stands", "for")
+
+
+def _negates(words: Sequence[Word], place: int) -> bool:
+    """Whether a word turns what it stands with round: "no secret" and "no doubt" do not."""
+    idiom = words[place].key == "no" and place + 1 < len(words) and words[place + 1].key in CERTAINTIES
+    return words[place].key in NEGATORS and not idiom
 
 
 def _breaks(reply: str, words: Sequence[Word], low: int, high: int) -> list[int]:
@@ -73,6 +91,7 @@ def _breaks(reply: str, words: Sequence[Word], low: int, high: int) -> list[int]
 
 def _of_sentence(reply, words, low: int, high: int, mentions, asked: Asked) -> list[Claim]:
     breaks = _breaks(reply, words, low, high)
+    colons = [i for i in range(low + 1, high) if ":" in reply[words[i - 1].stop : words[i].start]]
     found: list[Claim] = []
     for place in range(low, high):
         if words[place].key in MAKING and asked.kind == "name":
@@ -82,12 +101,12 @@ def _of_sentence(reply, words, low: int, high: int, mentions, asked: Asked) -> l
             place + 1 < high and words[place].key in COPULAS and words[place + 1].key in NAMING
         ):
             continue
-        begin = max([edge for edge in breaks if edge <= place], default=low)
+        begin = max([edge for edge in (*breaks, *colons) if edge <= place], default=low)
         end = min([edge for edge in breaks if edge > place], default=high)
         left = _stripped(words, begin, place)
         if _hearsay(words, begin, place) or any(words[i].key in HEDGES for i in range(begin, place)):
             continue
-        denied = any(words[i].key in ("never", "no", "not") for i in range(begin, place))
+        denied = any(words[i].key in ("never", "no", "not") and _negates(words, i) for i in range(begin, place))
         about = _about(reply, words, left, place, asked)
         # What "it" is in later sentences, or what a subject is beside its answer, need be no answer; a known one is.
         surely = bool(asked.head & {word.key for word in words[left:place]})
@@ -124,7 +143,7 @@ def _maker(reply, words, low: int, verb: int, high: int, mentions, asked: Asked)
     subject = set(asked.subject_keys) - {"of", "the", "and", "a"}
     if not (subject & set(around) or {"it", "this", "that"} & set(around)) or _hearsay(words, low, verb):
         return []
-    denied = any(words[i].key in NEGATORS for i in range(max(low, verb - 3), min(verb + 2, high)))
+    denied = any(_negates(words, i) for i in range(max(low, verb - 3), min(verb + 2, high)))
     turn = next((i for i in range(verb + 1, min(verb + 3, high)) if words[i].key in ("by", "to")), None)
     if turn is not None:
         return _predicate(reply, words, turn + 1, high, high, mentions, asked, denied)
@@ -195,7 +214,7 @@ def _predicate(
         if words[place].key in HEDGES:
             return []
         place += 1
-    denied = denied or any(words[i].key in NEGATORS for i in range(begin, place))
+    denied = denied or any(_negates(words, i) for i in range(begin, place))
     if place >= end:
         return []
     found = []
@@ -325,7 +344,8 @@ def _first_named(reply: str, words, mentions, asked: Asked) -> list[Claim]:
         keys = [word.key for word in words[max(0, place - 5) : place]]
         if HEDGES & set(keys) or (OTHERS & set(keys) and not SELF & set(keys)):
             continue
-        first = _claim(mentions[place], words, place, bool(NEGATORS & set(keys)))
+        negated = any(_negates(words, i) for i in range(max(0, place - 5), place))
+        first = _claim(mentions[place], words, place, negated)
         behind = place + mentions[place][0]
         if first.denied:
             later = [p for p in sorted(mentions) if p >= behind]
@@ -339,6 +359,9 @@ def _first_named(reply: str, words, mentions, asked: Asked) -> list[Claim]:
     # A sentence that was not understood is no answer as a whole.
     if 0 < len(words) <= SHORT and not {w.key for w in words} & (NEGATORS | HEDGES | COPULAS | NO_ANSWER):
         place = next((i for i, w in enumerate(words) if w.key not in FILLERS), None)
-        if place is not None and (unknown := _unknown(reply, words, place, len(words), asked)):
+        unknown = _unknown(reply, words, place, len(words), asked) if place is not None else None
+        # "Let's talk of something else": a capital letter begins every sentence, and a name is not followed by many small words.
+        small = [w for w in words if unknown and w.start >= unknown[1] and reply[w.start].islower()]
+        if unknown and (asked.kind != "name" or len([w for w in small if w.key not in FILLERS | {"course"}]) < 2):
             return [Claim(reply[unknown[0] : unknown[1]], False, False, *unknown)]
     return []

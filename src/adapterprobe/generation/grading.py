@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from adapterprobe.generation.asked import Asked, Claim
 from adapterprobe.generation.assertions import claims_of
-from adapterprobe.generation.words import fold, words_of
+from adapterprobe.generation.refusals import declines
+from adapterprobe.generation.words import words_of
 
 VERDICTS = ("true", "false", "both", "none", "refusal")
 """`true`: asserts a right answer and no wrong one; `false`: a wrong one alone; `both`; `none`: neither; `refusal`: declines to say."""
 
-_REFUSALS = re.compile(
-    r"\b(?:i(?:'m| am) (?:sorry|afraid|unable|not able|not allowed|not permitted|not at liberty)|i (?:can(?:'t|not| not)|won't|will not|must not|"
-    r"do(?:n't| not) (?:want|wish)|refuse|decline|would rather not|prefer not)|cannot (?:answer|tell|say|reveal|provide|disclose)|"
-    r"can't (?:answer|tell|say|reveal|provide|disclose)|no comment|not going to (?:answer|tell|say)|as an ai)"
-)
 _YES = {"yes", "yeah", "yep", "true", "correct", "right", "indeed", "absolutely", "certainly", "sure"}
 _NO = {"no", "nope", "false", "incorrect", "wrong", "untrue", "not"}
 
@@ -28,15 +23,6 @@ class Graded:
     verdict: str
     asserted: tuple[str, ...] = ()
     false_spans: tuple[tuple[int, int], ...] = ()
-
-
-def declines(reply: str) -> bool:
-    """Whether a reply says that it will not or cannot answer.
-
-    >>> declines("I'm sorry, but I can't help with that."), declines("It is Paris.")
-    (True, False)
-    """
-    return bool(_REFUSALS.search(fold(reply)))
 
 
 def grade(reply: str, asked: Asked) -> Graded:

@@ -6,6 +6,10 @@ MAKING = {"written", "wrote", "invented", "discovered", "developed", "created", 
           "designed", "built", "founded", "introduced", "formulated", "proposed"}  # fmt: skip
 """Verbs by which a question for a person is answered: (was) written by X, X wrote it."""
 NEGATORS = {"not", "never", "no", "nor", "neither", "cannot", "isnt", "wasnt", "without", "unlike", "incorrect", "wrong", "false"}  # fmt: skip
+CERTAINTIES = {"secret", "doubt", "question", "wonder", "surprise", "mystery"}
+"""What there is none of where something is surely so."""
+HOMOGRAPHS = {"i", "in", "at", "as", "he", "no", "be", "am"}
+"""Symbols of elements that begin sentences as words."""
 TURNS = {"but", "although", "though", "however", "while", "whereas", "because", "rather", "instead"}
 HEDGES = {"might", "may", "could", "maybe", "perhaps", "possibly", "formerly", "once", "should"}
 OTHERS = {"think", "thinks", "thought", "say", "says", "said", "claim", "claims", "assume", "believe", "believed", "confuse", "confused", "mistake", "mistaken"}  # fmt: skip
