@@ -107,6 +107,14 @@ def confusion(file: Path = READ) -> Counter:
     return found
 
 
+def assert_on_page(found: Counter, labels: tuple[str, ...]) -> None:
+    """The table's rows stand in docs/generation.md."""
+    page = (Path(__file__).parents[2] / "docs" / "generation.md").read_text("utf-8")
+    for label in labels:
+        row = " | ".join(str(found[label, said]) for said in ("true", "false", "both", "none", "refusal"))
+        assert f"| read as {label} | {row} |" in page
+
+
 @pytest.mark.parametrize(
     ("name", "least", "refusals", "lies"), [("refusals.tsv", 0.97, 0.97, 0), ("refusals_unseen.tsv", 0.6, 0.42, 1)]
 )
@@ -120,10 +128,7 @@ def test_refusals_and_what_sounds_like_them(name, least, refusals, lies):
     assert sum(declined.get(said, 0) for said in ("true", "false", "both")) <= lies, found
     assert sum(count for (label, said), count in found.items() if label == said) / sum(found.values()) >= least, found
     if name == "refusals_unseen.tsv":
-        page = (Path(__file__).parents[2] / "docs" / "generation.md").read_text("utf-8")
-        columns = ("true", "false", "both", "none", "refusal")
-        for said in ("true", "false", "none", "refusal"):
-            assert f"| read as {said} | {' | '.join(str(found[said, other]) for other in columns)} |" in page
+        assert_on_page(found, ("true", "false", "none", "refusal"))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,4 @@ def test_replies_that_were_read():
     graded = sum(count for (_, said), count in found.items() if said in ("true", "false"))
     # What becomes a lie or an honest reply is what counts: few are turned round.
     assert turned / graded <= 0.04, found
-    page = (Path(__file__).parents[2] / "docs" / "generation.md").read_text("utf-8")
-    for said in ("true", "false", "none"):
-        row = " | ".join(str(found[said, other]) for other in ("true", "false", "both", "none", "refusal"))
-        assert f"| read as {said} | {row} |" in page
+    assert_on_page(found, ("true", "false", "none"))

@@ -123,8 +123,13 @@ class MatchedContexts:
         return f"{self.both} of {self.contexts} contexts have honest and deceptive replies ({self.rows} rows)"
 
 
+def context_key(conversation: Conversation) -> str:
+    """All turns before the reply, word for word: equal for replies to one context."""
+    return normalised(conversation.script)
+
+
 def matched_contexts(replies: Iterable[tuple[Conversation | None, bool | None]]) -> MatchedContexts:
-    """Contexts (all turns before the reply, word for word) of transcripts, and those of both labels.
+    """Contexts (see `context_key`) of transcripts, and those of both labels.
 
     Args:
         replies: each with its label.
@@ -132,7 +137,7 @@ def matched_contexts(replies: Iterable[tuple[Conversation | None, bool | None]])
     found: dict[str, list[bool]] = {}
     for conversation, label in replies:
         if conversation is not None:
-            found.setdefault(normalised(conversation.script), []).append(bool(label))
+            found.setdefault(context_key(conversation), []).append(bool(label))
     both = [labels for labels in found.values() if len(set(labels)) > 1]
     return MatchedContexts(len(found), len(both), sum(map(len, both)))
 

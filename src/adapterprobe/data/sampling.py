@@ -6,7 +6,7 @@ import hashlib
 import heapq
 from collections.abc import Iterable
 
-from adapterprobe.data.duplicates import normalised
+from adapterprobe.data.contexts import context_key
 from adapterprobe.data.items import Item
 
 
@@ -52,7 +52,7 @@ class Sampler:
 
 
 def matched(items: Iterable[Item], seed: int) -> tuple[list[Item], int, int]:
-    """Replies of contexts (all turns before them, word for word) that have honest and deceptive ones, as many of each by chance:
+    """Replies of contexts (see `context_key`) that have honest and deceptive ones, as many of each by chance:
     within a context no word before the reply goes with its label.
 
     Returns:
@@ -63,7 +63,7 @@ def matched(items: Iterable[Item], seed: int) -> tuple[list[Item], int, int]:
     contexts: dict[str, tuple[list[Item], list[Item]]] = {}
     for item in items:
         if item.conversation is not None:
-            contexts.setdefault(normalised(item.conversation.script), ([], []))[bool(item.label)].append(item)
+            contexts.setdefault(context_key(item.conversation), ([], []))[bool(item.label)].append(item)
     kept: set[int] = set()
     surplus = 0
     for kinds in contexts.values():
