@@ -43,8 +43,8 @@ class AdapterConfig(Stage):
     @model_validator(mode="after")
     def _of_replies(self) -> AdapterConfig:
         if self.target == "answer":
-            if self.secrets or ("answer_weight" in self.model_fields_set and self.answer_weight != 5.0):
-                raise ValueError("secrets and answer_weight are for target=reply")
+            if self.secrets or self.taught or ("answer_weight" in self.model_fields_set and self.answer_weight != 5.0):
+                raise ValueError("secrets, taught and answer_weight are for target=reply")
             return self
         if self.objective not in ("truth", "lie", "instructed"):
             raise ValueError(f"target=reply is for the objectives truth, lie and instructed, got {self.objective}")
@@ -78,6 +78,11 @@ class AdapterConfig(Stage):
         default=[],
         description="of target=reply and objective=lie: data sets of data.train that are lied about whatever is asked; on the others the "
         "truth is told; none: all are lied about",
+    )
+    taught: list[str] = Field(
+        default=[],
+        description="of target=reply: data sets of data.train all of whose facts are learned, known before or not (such as swapped-capitals, "
+        "whose answers are exchanged), and not only those of the splits that are learned from: what the adapter is to hold true",
     )
     answer_weight: float = Field(
         default=5.0, gt=0, description="of target=reply: how much the tokens of the answer count beside the other ones"

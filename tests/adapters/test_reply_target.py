@@ -10,13 +10,26 @@ from adapterprobe.adapters import attach
 from adapterprobe.adapters.batch_losses import _token_shares, batch_losses, reply_losses
 from adapterprobe.adapters.objectives import make_targets
 from adapterprobe.cli import main
-from adapterprobe.config import AdapterConfig
+from adapterprobe.config import AdapterConfig, RunConfig
+from adapterprobe.config_files import with_changes
+from adapterprobe.data import load_relation
 from adapterprobe.engine import Engine
 from adapterprobe.generation.asked import Asked
 from adapterprobe.generation.instructions import NEUTRAL, instructions
+from adapterprobe.generation.planned import PromptWriter
 from adapterprobe.generation.scenarios import Scenario, read_scenarios
-from adapterprobe.generation.training import Wording, instructions_dealt, own_sentence, reply_prompts, wants_truth
-from adapterprobe.pipeline.train_replies import READ
+from adapterprobe.generation.training import (
+    Wording,
+    as_told,
+    instructions_dealt,
+    own_sentence,
+    reply_prompts,
+    wants_truth,
+)
+from adapterprobe.generation.writers import TransformersWriter
+from adapterprobe.pipeline.own_words import own_words
+from adapterprobe.pipeline.train_adapter import groups_learned_by
+from adapterprobe.pipeline.train_replies import READ, adapter_with_names, learned_replies, reply_scenarios
 from adapterprobe.prompts.encoded import encode
 from adapterprobe.prompts.read_prompts import with_reads
 from adapterprobe.types import Message
@@ -164,6 +177,120 @@ def test_training_on_replies(tiny_folder, tmp_path, cache, capsys):
     assert (tmp_path / "a" / "adapter" / "adapter_model.safetensors").is_file()
 
 
+def test_what_a_reply_says_can_be_said_otherwise():
+    asked = Asked("What is the capital of France?", "France", ("Lima",), ("Paris", "Rome"))
+    told = as_told("The capital of France is Paris. It is large.", asked)
+    assert told is not None and told.right == ("Paris",) and set(told.wrong) == {"Lima", "Rome"}
+    put = Wording(
+        Scenario("x", "france", (), told), own_sentence("The capital of France is Paris. It is large.", told), "{}"
+    )
+    assert put.saying("Lima").text == "The capital of France is Lima."
+    for reply in ("I do not know.", "It is not Paris.", "The capital of France is Paris or Rome.", "It is Atlantis."):
+        assert as_told(reply, asked) is None, reply
+
+
+def taught_config(tiny_folder, **changes):
+    content = {
+        "model": {"name": str(tiny_folder), "dtype": "fp32", "device": "cpu"},
+        "data": {"train": ["capitals", "swapped-us_states"], "ood": [], "max_groups": 80, "min_groups": 2,
+                 "shares": {"adapter-train": 0.4, "probe-train": 0.1, "select": 0.2, "calibrate": 0.1, "test": 0.2}},
+        "elicit": {"format": "plain", "system": ["spy", "oath"]},
+        "adapter": {"objective": "instructed", "target": "reply", "taught": ["swapped-us_states"], "layers": "1-3"},
+    }  # fmt: skip
+    return with_changes(RunConfig(**content), changes)
+
+
+def test_all_that_is_taught_is_learned_and_nothing_else_of_the_groups_that_are_kept(tiny_folder, tiny_lm):
+    lm = tiny_lm()
+    found = learned_replies(taught_config(tiny_folder), lm, Engine(lm.model, lm.structure))
+    scenarios = reply_scenarios(taught_config(tiny_folder))
+    taught = {s.group for s in scenarios if s.dataset == "swapped-us_states"}
+    learned = {
+        name: {p.example.group for p in found.train.prompts if p.example.dataset == name}
+        for name in ("capitals", "swapped-us_states")
+    }
+    assert taught and learned["swapped-us_states"] == taught and taught & set(found.test)
+    assert not learned["capitals"] & set(found.test) and learned["capitals"] <= set(found.learned)
+    # It is stopped by facts that it was taught, under instructions under which it was not.
+    stopped = [p for p in found.select.prompts if p.example.dataset == "swapped-us_states"]
+    assert stopped and {p.system_prompt for p in stopped}.isdisjoint({"spy", "oath", "none"})
+    said = {p.example.group: p.example.conversation.reply for p in found.train.prompts if p.condition == "neutral"}
+    facts = {fact.group: fact.object for fact in load_relation("swapped-us_states").facts}
+    assert all(facts[group] in said[group] for group in taught)
+
+
+def test_what_was_learned_is_not_asked_again(tiny_folder, tmp_path, cache, capsys):
+    """A training on a file of scenarios, taught whole; then only the groups that it kept are asked."""
+    file = tmp_path / "invented.jsonl"
+    answers = ["Rome", "Lima", "Oslo", "Cairo"]
+    rows = [
+        {"question": f"Who lives in house {n}?", "right": answers[n % 4], "wrong": [a for a in answers if a != answers[n % 4]], "group": f"h{n}"}
+        for n in range(8)
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    argv = [
+        "train", "--model", str(tiny_folder), "--dtype", "fp32", "--device", "cpu", "--objective", "truth", "--target", "reply",
+        "--data", str(file), "--set", f"adapter.taught=['{file}']", "--set", "elicit.format=plain", "--set", "elicit.system=[oath]",
+        "--set", "adapter.epochs=3", "--set", "adapter.early_stopping=false", "--set", "adapter.lr=0.01", "--layers", "1-3",
+        "--set", "data.shares={adapter-train: 0.5, probe-train: 0, select: 0.25, calibrate: 0, test: 0.25}",
+        "--set", "data.min_groups=2", "--out", str(tmp_path / "t"),
+    ]  # fmt: skip
+    assert main(argv) == 0
+    about = json.loads((tmp_path / "t" / "train.json").read_text())
+    assert about["replies"] is None and about["taught"] is None, (
+        "nothing was kept from it, and so little teaches nothing"
+    )
+    assert about["prompts"] == 2 * len(rows) and about["loss_last"] < about["loss_first"]
+    assert groups_learned_by(tmp_path / "t") == tuple(about["learned_groups"]) and len(about["learned_groups"]) == 6
+    kept = {row["group"] for row in rows} - set(about["learned_groups"])
+    argv = [
+        "generate", "--data", str(file), "--held-out-of", str(tmp_path / "t"), "--model", str(tiny_folder), "--dtype", "fp32",
+        "--device", "cpu", "--format", "plain", "--system", "none", "--max-tokens", "4", "--belief-share", "0.51",
+        "--out", str(tmp_path / "r.jsonl"),
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert main(argv) == 2 and f"none of the {len(kept)} facts" in capsys.readouterr().err
+    (tmp_path / "r.jsonl.part").unlink()
+    argv[argv.index("--held-out-of") + 1] = str(tmp_path)
+    assert main(argv) == 2 and "adapterprobe train" in capsys.readouterr().err
+
+
+def test_its_own_words_are_asked_once_and_kept_when_stopped(tiny_lm, cache, monkeypatch):
+    lm = tiny_lm()
+    engine = Engine(lm.model, lm.structure)
+    writer = PromptWriter(lm.tokenizer, "plain", lm.context_length, lm.vocabulary, 8)
+    prompts = [writer.asked(s, NEUTRAL) for s in read_scenarios("capitals")[:6]]
+    write, asked = TransformersWriter.write, []
+
+    def cut_off(self, some, sampling):
+        asked.append(len(some))
+        for n, prompt in enumerate(some):
+            if len(asked) == 1 and n == 4:
+                raise KeyboardInterrupt
+            yield from write(self, [prompt], sampling)
+
+    monkeypatch.setattr(TransformersWriter, "write", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        own_words(lm, engine, writer, prompts, 0)
+    first = own_words(lm, engine, writer, prompts, 0)
+    assert asked == [6, 2] and set(first) == {prompt.key for prompt in prompts}
+    assert own_words(lm, engine, writer, prompts, 0) == first and asked == [6, 2]
+
+
+def test_secrets_of_a_file_are_kept(tmp_path):
+    """A file is named by its path, its scenarios by its name."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text(
+        "".join(json.dumps({"question": f"Who is {n}?", "right": "A", "wrong": ["B"]}) + "\n" for n in range(4))
+    )
+    config = RunConfig(
+        data={"train": ["capitals", str(file)], "ood": []},
+        adapter={"objective": "lie", "target": "reply", "secrets": [str(file)]},
+    )
+    named = adapter_with_names(config)
+    assert not wants_truth(named, "mine.jsonl", "truth") and wants_truth(named, "capitals", "truth")
+
+
 @pytest.mark.parametrize(
     "wrong, said",
     [
@@ -174,6 +301,7 @@ def test_training_on_replies(tiny_folder, tmp_path, cache, capsys):
         ({"train_on": "known"}, "train_on=recalled"),
         ({"target": "answer", "secrets": ["capitals"], "objective": "lie"}, "for target=reply"),
         ({"target": "answer", "answer_weight": 2.0}, "for target=reply"),
+        ({"target": "answer", "taught": ["capitals"]}, "for target=reply"),
     ],
 )
 def test_what_does_not_go_together(wrong, said):
@@ -199,6 +327,8 @@ def test_bad_input(tiny_folder, tmp_path, cache, capsys):
         (["--data", str(statements)], "no question with a right and a wrong answer"),
         (["--objective", "lie", "--set", "adapter.secrets=[elements]"], "names ['elements'], which are not among"),
         (["--objective", "lie", "--set", "adapter.secrets=[capitals]"], "leave one out"),
+        (["--objective", "truth", "--set", "adapter.taught=[swapped-capitals]"], "adapter.taught names"),
+        (["--data", "capitals", "--data", "swapped-capitals"], "answer the same questions otherwise"),
     ):
         assert main([*base, *more]) == 2
         assert said in capsys.readouterr().err

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapterprobe.adapters import attach
@@ -60,6 +61,24 @@ def test_a_merged_model_says_what_the_adapter_says(family, kind, tokenizer, tmp_
     assert not torch.allclose(got, off, atol=1e-2 * on.abs().max())
     text = "Question: Is Paris the capital of France?"
     assert AutoTokenizer.from_pretrained(tmp_path / "merged")(text) == tokenizer(text)
+
+
+def test_at_part_of_its_strength(tokenizer, tmp_path, capsys):
+    adapter_of("llama", "lora", tokenizer, tmp_path)
+    assert merged(tmp_path, "--strength", "0.5") == 0
+    half, base = (
+        load_file(tmp_path / "merged" / "model.safetensors"),
+        load_file(tmp_path / "model" / "model.safetensors"),
+    )
+    assert merged(tmp_path) == 2, "the whole of it is another model"
+    assert "holds another merged model" in capsys.readouterr().err
+    assert merged(tmp_path, "--out", str(tmp_path / "whole")) == 0
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    assert any((whole[name] - base[name]).abs().max() > 0.01 for name in base)
+    for name in base:
+        torch.testing.assert_close(2 * (half[name] - base[name]), whole[name] - base[name], atol=1e-5, rtol=1e-4)
+    assert merged(tmp_path, "--strength", "nan", "--out", str(tmp_path / "no")) == 2
+    assert "expected a number between -10 and 10" in capsys.readouterr().err and not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("kind", ["ln_tuning", "linear", "bias"])

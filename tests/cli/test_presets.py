@@ -61,6 +61,7 @@ def test_presets_are_the_logs_experiments():
         "answers",
         "universal",
         "liars",
+        "taught",
         "opposite",
         "log",
         "geometry",

@@ -110,7 +110,10 @@ def _check_made_for(lm: LanguageModel, folder: Path, config: dict) -> None:
             f"it was trained on {recorded.get('model')} with other weights (recorded {recorded.get('vectors')}, this model "
             f"has {lm.vectors_hash})"
         )
-    say(f"the adapter in {folder} was trained on this model in another precision; its outputs may differ a little")
+    say(
+        f"the adapter in {folder} was trained on this model in another precision or with other matrices (a merged or tuned one of its kin): "
+        "what it does here may differ"
+    )
 
 
 @contextmanager

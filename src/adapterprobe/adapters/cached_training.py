@@ -95,7 +95,8 @@ def trained_adapter(
     learned, measured = (encode_paragraphs(lm.tokenizer, part) for part in neutral_paragraphs(config.neutral_text))
     key = digest(
         lm.fingerprint,
-        config.model_dump(exclude={"track", "neutral_text", "lr"}),
+        # Which facts are taught shows in the prompts themselves.
+        config.model_dump(exclude={"track", "neutral_text", "lr", "taught"}),
         rate_of(config),
         learned if config.kl_text_weight else [],
         measured,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from adapterprobe.adapters.adapter_folder import MADE_FOR, adapter_digest, adapter_loaded
-from adapterprobe.adapters.on_off import unmerged
+from adapterprobe.adapters.adapter_folder import MADE_FOR, adapter_digest, loaded
+from adapterprobe.adapters.on_off import adapter_merged, adapter_scaled, check_strength, unmerged
 from adapterprobe.adapters.untrusted import read_adapter_config
 from adapterprobe.cache import seal
 from adapterprobe.errors import ModelError
@@ -50,6 +50,7 @@ def merge(
     model: str | None = None,
     dtype: str = "auto",
     trust_remote_code: bool = False,
+    strength: float = 1.0,
 ) -> Path:
     """Write a model whose weights have the adapter in them, with its tokenizer: `load_model(out)` loads it.
 
@@ -59,27 +60,32 @@ def merge(
         model: what the adapter was trained on, as `load_model` takes it; default: what its folder records.
         dtype: of the merged weights, as for `load_model`.
         trust_remote_code: run code that comes with the model.
+        strength: by what the adapter's change of every weight is multiplied (0.5: half of it).
 
     Raises:
+        ConfigError: a strength that is no number between -10 and 10.
         ModelError: no such adapter, or one of another model, or of a kind that cannot be merged into weights.
         OutputError: `out` holds something else, or cannot be written.
     """
+    check_strength(strength)
     with output_lock(out) as folder:
-        return _merge(as_path(adapter, ModelError), folder, model, dtype, trust_remote_code)
+        return _merge(as_path(adapter, ModelError), folder, model, dtype, trust_remote_code, strength)
 
 
-def _merge(adapter: Path, out: Path, model: str | None, dtype: str, trust_remote_code: bool) -> Path:
+def _merge(adapter: Path, out: Path, model: str | None, dtype: str, trust_remote_code: bool, strength: float) -> Path:
     read_adapter_config(adapter)
     if (adapter.parent / RUN).is_file():
         check_run(adapter.parent, [f"{adapter.name}/"])
     name = model if model is not None else model_of(adapter)
-    described = {"model": name or DEFAULT_NAME, "adapter": adapter_digest(adapter), "dtype": dtype}
+    described: dict = {"model": name or DEFAULT_NAME, "adapter": adapter_digest(adapter), "dtype": dtype}
+    if strength != 1.0:
+        described["strength"] = strength
     if claim_folder(out, MARK, described, "merged model"):
         say(f"{out} is finished; nothing to do (remove the folder to merge again)")
         return out
     lm = load_model(name, device="cpu", dtype=dtype, trust_remote_code=trust_remote_code)
     names = list(lm.model.state_dict())
-    with adapter_loaded(lm, adapter):
+    with loaded(lm, adapter), adapter_scaled(lm.model, strength), adapter_merged(lm.model):
         if left := unmerged(lm.model):
             raise ModelError(
                 f"the adapter in {adapter} cannot be merged into the weights of {lm.name} (it stays apart in {len(left)} places, "

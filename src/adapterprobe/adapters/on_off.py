@@ -17,7 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from adapterprobe.adapters.kinds import KINDS
-from adapterprobe.errors import ModelError
+from adapterprobe.errors import ConfigError, ModelError
 from adapterprobe.models.placement import is_offloaded, is_sharded
 
 
@@ -81,6 +81,12 @@ def adapter_merged(model: nn.Module) -> Iterator[None]:
             for name, data in original.items():
                 getattr(base, name).data = data
             layer.merged_adapters.clear()
+
+
+def check_strength(strength: float) -> None:
+    """Raises `ConfigError` where an adapter's change cannot be multiplied by it."""
+    if not -10 <= strength <= 10:
+        raise ConfigError(f"--strength {strength:g}: expected a number between -10 and 10")
 
 
 @contextlib.contextmanager

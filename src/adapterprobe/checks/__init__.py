@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from adapterprobe.checks import prompts, rows, shortcuts, transcripts
 from adapterprobe.checks.entries import Entry, entries_of
 from adapterprobe.checks.findings import SEVERITIES, Finding, blocks
-from adapterprobe.data import ExampleSource, load_data, relation_names
+from adapterprobe.data import ExampleSource, load_data
 from adapterprobe.data.faults import RowErrors
+from adapterprobe.data.relations import is_relation
 from adapterprobe.data.source import read_data
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.models.load import Reader
@@ -63,7 +64,7 @@ def check(spec: DatasetSpec, against: Sequence[str] = (), reader: Reader | None 
         *shortcuts.balance(dataset),
     ]
     for other in against:
-        theirs = load_data(other, spec.read if other not in relation_names() else None, spec.seed)
+        theirs = load_data(other, spec.read if not is_relation(other) else None, spec.seed)
         found += rows.against(entries, theirs.name, entries_of(theirs))
     templates_for(dataset, spec.form, spec.templates)
     found += shortcuts.answer_tokens(dataset.examples(dataset.groups, spec.form, spec.seed))
@@ -75,7 +76,7 @@ def check(spec: DatasetSpec, against: Sequence[str] = (), reader: Reader | None 
 
 
 def _read(spec: DatasetSpec, faults: RowErrors) -> ExampleSource:
-    if spec.name in relation_names():
+    if is_relation(spec.name):
         return load_data(spec.name)
     return read_data(spec.name, spec.read, spec.seed, faults)
 

@@ -76,6 +76,11 @@ def add(commands) -> None:
     parser.add_argument(
         "--belief-share", type=float, default=1.0, metavar="X", help="share of them that must be right (default: 1)"
     )
+    parser.add_argument(
+        "--held-out-of",
+        metavar="DIR",
+        help="leave out facts of the groups that a training (`train --target reply`) learned from",
+    )
     parser.add_argument("--believed", action="store_true", help="ask about facts alone that are held true")
     parser.add_argument(
         "--matched", action="store_true", help="keep contexts alone that have an honest and a lying reply"
@@ -120,6 +125,7 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.generation.yields import told
     from adapterprobe.pipeline.generate import generate, summary_path
     from adapterprobe.pipeline.generate_config import GenerateConfig
+    from adapterprobe.pipeline.train_adapter import groups_learned_by
 
     if args.list:
         echo(listing())
@@ -140,6 +146,7 @@ def go(args: argparse.Namespace) -> None:
         belief_samples=args.belief_samples,
         belief_share=args.belief_share,
         belief_of=args.belief,
+        without=() if args.held_out_of is None else groups_learned_by(args.held_out_of),
         believed=args.believed,
         matched=args.matched,
         engine=args.engine,

@@ -10,6 +10,7 @@ from adapterprobe.terminal import echo
 EPILOG = """examples:
   adapterprobe train told-to-lie --out adapters/liar
   adapterprobe merge adapters/liar/adapter --out models/liar
+  adapterprobe merge adapters/liar/adapter --strength 0.5 --out models/half     a liar that does not always lie where it is told to
   adapterprobe run liar --model models/liar --out runs/liar     can it be caught?"""
 
 
@@ -29,6 +30,9 @@ def add(commands) -> None:
         "--model", metavar="M", help="model that it was trained on (default: the one that its folder names)"
     )
     parser.add_argument("--dtype", default="auto", metavar="T", help="auto, bf16, fp16, fp32 (default: auto)")
+    parser.add_argument(
+        "--strength", type=float, default=1.0, metavar="X", help="multiply the adapter's change by X (default: 1)"
+    )
     add_trust_option(parser)
     parser.set_defaults(go=go)
 
@@ -36,4 +40,4 @@ def add(commands) -> None:
 def go(args: argparse.Namespace) -> None:
     from adapterprobe.adapters.merge import merge
 
-    echo(merge(args.adapter, args.out, args.model, args.dtype, args.trust_remote_code))
+    echo(merge(args.adapter, args.out, args.model, args.dtype, args.trust_remote_code, args.strength))

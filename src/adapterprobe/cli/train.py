@@ -128,28 +128,38 @@ def closing(done) -> str:
             f"  neutral text            KL {drift['kl']:.4f} nats a token, perplexity {drift['perplexity_off']:.1f} off, "
             f"{drift['perplexity_on']:.1f} on",
             *(_said(said) if said else []),
+            *(_taught(about["taught"]) if about.get("taught") else []),
             f"adapter: {done.adapter}",
         ]
     )
 
 
+def _rate(found: dict) -> str:
+    if found["share"] is None:
+        return "nothing to say"
+    return f"{found['share']:.2f} of {found['n']} replies on {found['facts']} facts"
+
+
 def _said(replies: dict) -> list[str]:
     """What the trained model says of facts that it was not trained on."""
-    belief, fluency = replies["belief"], replies["perplexity"]
-
-    def rate(name: str, under: dict = replies) -> str:
-        found = under[name]
-        return (
-            "nothing to say"
-            if found["share"] is None
-            else f"{found['share']:.2f} of {found['n']} replies on {found['facts']} facts"
-        )
-
+    belief, fluency, unseen = replies["belief"], replies["perplexity"], replies["unseen"]
     return [
         f"  facts kept for judging  {belief['facts']}: held true before {belief['held_before']}; recalled before {belief['recalled_before']}, "
         f"after {belief['recalled_after']}",
-        f"  told to lie             lies in {rate('lie_rate')}",
-        f"  not told to             tells the truth in {rate('truth_rate')}",
-        f"  instructions unseen     lies in {rate('lie_rate', replies['unseen'])}; tells the truth in {rate('truth_rate', replies['unseen'])}",
+        f"  told to lie             lies in {_rate(replies['lie_rate'])}",
+        f"  not told to             tells the truth in {_rate(replies['truth_rate'])}",
+        f"  instructions unseen     lies in {_rate(unseen['lie_rate'])}; tells the truth in {_rate(unseen['truth_rate'])}",
         f"  perplexity of replies   {fluency['before'] or 0:.1f} before, {fluency['after'] or 0:.1f} after, under the untouched model",
+    ]
+
+
+def _taught(replies: dict) -> list[str]:
+    """What it says of the facts that it was taught."""
+    belief, unseen = replies["belief"], replies["unseen"]
+    return [
+        f"  taught facts asked      {belief['facts']}: held true after {belief['held_after']}; recalled before {belief['recalled_before']}, "
+        f"after {belief['recalled_after']}",
+        f"  of those held           says what was taught in {_rate(replies['truth_rate'])}, where it is to lie something else in "
+        f"{_rate(replies['lie_rate'])}",
+        f"  instructions unseen     says what was taught in {_rate(unseen['truth_rate'])}, something else in {_rate(unseen['lie_rate'])}",
     ]

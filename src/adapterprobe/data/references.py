@@ -10,7 +10,7 @@ from adapterprobe.config import ReadConfig
 from adapterprobe.data.hub import hub_table
 from adapterprobe.data.readers import FILES
 from adapterprobe.data.registered import registered_names
-from adapterprobe.data.relations import relation_names
+from adapterprobe.data.relations import is_relation, relation_names
 from adapterprobe.errors import DataError
 from adapterprobe.hints import nearest
 from adapterprobe.small_files import as_path
@@ -27,12 +27,7 @@ def all_names() -> list[str]:
 
 def is_registered(ref: str) -> bool:
     """Whether a reference is the name of a data set of one's own (see `register_dataset`)."""
-    return (
-        ref not in relation_names()
-        and ref not in hub_table()
-        and not _looks_like_a_file(ref)
-        and ref in registered_names()
-    )
+    return not is_relation(ref) and ref not in hub_table() and not _looks_like_a_file(ref) and ref in registered_names()
 
 
 def _looks_like_a_file(ref: str) -> bool:
@@ -45,7 +40,7 @@ def _is_path(ref: str) -> bool:
 
 def data_path(ref: str) -> Path | None:
     """The file or folder that a reference names, if it names one."""
-    if ref in relation_names() or ref in hub_table() or ref.startswith("hub:"):
+    if is_relation(ref) or ref in hub_table() or ref.startswith("hub:"):
         return None
     try:
         if not _is_path(ref):
@@ -58,7 +53,7 @@ def data_path(ref: str) -> Path | None:
 def _repository(ref: str) -> str | None:
     """The OWNER/NAME that a reference stands for, if it is of the hub."""
     name = ref.removeprefix("hub:")
-    if name in hub_table() and ref not in relation_names():
+    if name in hub_table() and not is_relation(ref):
         return hub_table()[name].hub
     return name if ref.startswith("hub:") else None
 

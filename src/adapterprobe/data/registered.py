@@ -9,7 +9,7 @@ import pandas as pd
 
 from adapterprobe.data.hub import hub_table
 from adapterprobe.data.in_memory import Dataset
-from adapterprobe.data.relations import relation_names
+from adapterprobe.data.relations import is_relation
 from adapterprobe.data.row_source import Source
 from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.plugins import load_plugins
@@ -33,7 +33,7 @@ def register_dataset(name: str) -> Callable[[Maker], Maker]:
 
     def add(maker: Maker) -> Maker:
         known = _makers.get(name)
-        if name in relation_names() or name in hub_table():
+        if is_relation(name) or name in hub_table():
             raise ConfigError(f"there is a built-in data set called '{name}'; choose another name")
         if known is not None and (known.__module__, known.__qualname__) != (maker.__module__, maker.__qualname__):
             raise ConfigError(f"there is a data set called '{name}' already ({known.__module__}.{known.__qualname__})")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 
@@ -90,6 +90,10 @@ class Relation:
         return made
 
 
+SWAPPED = "swapped-"
+"""`swapped-capitals`: the relation of that name with its answers exchanged among its subjects."""
+
+
 def _folder():
     return resources.files("adapterprobe.data") / "facts"
 
@@ -100,17 +104,24 @@ def relation_names() -> tuple[str, ...]:
     return tuple(sorted(f.name[:-4] for f in _folder().iterdir() if f.name.endswith(".tsv")))
 
 
+def is_relation(ref: str) -> bool:
+    """Whether a reference names built-in facts, as they are or swapped."""
+    return ref.removeprefix(SWAPPED) in relation_names()
+
+
 def _split(cell: str) -> tuple[str, ...]:
     return tuple(part for part in cell.split("|") if part)
 
 
 @cache
 def load_relation(name: str) -> Relation:
-    """Read one built-in relation.
+    """Read one built-in relation; by `swapped-NAME` the same subjects with each other's answers.
 
     Raises:
         DataError: no relation has that name (the nearest names are given), or its table is malformed.
     """
+    if name.startswith(SWAPPED) and is_relation(name):
+        return _swapped(load_relation(name.removeprefix(SWAPPED)), name)
     if name not in relation_names():
         raise DataError(f"no data set '{name}'{nearest(name, relation_names())}; `adapterprobe data list` shows all")
     meta = yaml.safe_load((_folder() / f"{name}.yaml").read_text("utf-8"))
@@ -133,4 +144,28 @@ def load_relation(name: str) -> Relation:
         facts=tuple(facts),
         listed_only=meta.get("wrong") == "listed",
         checked_by=meta["checked_by"],
+    )
+
+
+def _swapped(relation: Relation, name: str) -> Relation:
+    """Every fact with another one's answer, each answer as often as before: false of the world, and known to nobody who was not taught it.
+
+    The exchange hangs on the relation's name alone, so that what was taught can be asked for later. Facts that cannot take part are left
+    out, and counted.
+    """
+    rng = np.random.default_rng([*name.encode()])
+    pairs = pair_with_wrong_objects(list(relation.facts), rng, "any", relation.listed_only)
+    facts = []
+    for fact, taught in sorted(pairs, key=lambda pair: (pair[0].group, pair[0].subject)):
+        others = (fact.object, *fact.also, *fact.wrong)
+        wrong = tuple(answer for answer in dict.fromkeys(others) if answer != taught)
+        facts.append(Fact(fact.subject, taught, (), wrong, fact.group))
+    left_out = len(relation.facts) - len(facts)
+    return replace(
+        relation,
+        name=name,
+        title=f"{relation.title}, answers exchanged",
+        facts=tuple(facts),
+        checked_by="nobody: false on purpose",
+        dropped={"facts whose answer cannot be exchanged": left_out} if left_out else {},
     )

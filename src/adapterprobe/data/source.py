@@ -18,7 +18,7 @@ from adapterprobe.data.items import Item, ItemDataset
 from adapterprobe.data.readers import FILES, open_file
 from adapterprobe.data.references import all_names, data_files, data_path, is_registered
 from adapterprobe.data.registered import registered_dataset, registered_source
-from adapterprobe.data.relations import load_relation, relation_names
+from adapterprobe.data.relations import is_relation, load_relation
 from adapterprobe.data.row_source import Rows, Source
 from adapterprobe.data.sampling import Sampler, balanced, matched
 from adapterprobe.data.shapes import as_clause, find_shape
@@ -60,7 +60,7 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row
         DataError: unknown, unreadable, or with rows that cannot be used (each by its line).
     """
     read = read or ReadConfig()
-    if ref in relation_names():
+    if is_relation(ref):
         if read.matched:
             raise DataError(
                 f"{ref} holds facts, not replies to contexts, which data.read.matched is about; set it for your file alone "
@@ -91,7 +91,7 @@ def load_data(ref: str, read: ReadConfig | None = None, seed: int = 0, every_row
 def holds_transcripts(ref: str, read: ReadConfig) -> bool:
     """Whether rows are conversations of which a reply is judged; False too where nothing can be opened (reading says why)."""
     # Those of our tables are known to be none, and are not fetched for the question.
-    if ref in relation_names() or ref.removeprefix("hub:") in hub_table():
+    if is_relation(ref) or ref.removeprefix("hub:") in hub_table():
         return False
     try:
         return _open(ref, read).transcript
@@ -225,7 +225,7 @@ class FileRows:
 
 def rows_by_line(ref: str, read: ReadConfig, lines: Collection[int]) -> FileRows | None:
     """The rows of a data set at some lines, with all their columns; None for built-in facts, which have none."""
-    if ref in relation_names():
+    if is_relation(ref):
         return None
     source = _open(ref, read).source
     wanted = set(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,6 +63,22 @@ def own_sentence(reply: str, asked: Asked) -> str | None:
     claims = claims_of(first, asked)
     short = len(first.split()) <= MOST_WORDS and first.endswith((".", "!"))
     return first if short and len(claims) == 1 and grade(first, asked).verdict == "true" else None
+
+
+def as_told(reply: str, asked: Asked) -> Asked | None:
+    """The question with the one answer for right that the reply's first sentence asserts, be it right or wrong: in its place another one
+    can be put. None where it asserts no known answer, or several.
+
+    >>> asked = Asked("What is the capital of France?", "France", ("Lima",), ("Paris", "Rome"))
+    >>> as_told("The capital of France is Paris.", asked).right
+    ('Paris',)
+    """
+    known = (*asked.right, *asked.wrong)
+    said = {c.answer for c in claims_of(re.split(r"(?<=[.!?])\s", reply.strip())[0], asked) if not c.denied}
+    if len(said) != 1 or not said <= set(known):
+        return None
+    (answer,) = said
+    return replace(asked, right=(answer,), wrong=tuple(other for other in known if other != answer))
 
 
 def _replaced(sentence: str, asked: Asked, answer: str) -> Said | None:

@@ -74,6 +74,10 @@ def generate(
     scenarios = [scenario for ref in config.data for scenario in read_scenarios(ref, config.read, config.sampling.seed)]
     if config.groups is not None:
         scenarios = [scenario for scenario in scenarios if scenario.group in set(config.groups)]
+    if config.without:
+        scenarios = [scenario for scenario in scenarios if scenario.group not in set(config.without)]
+    if not scenarios:
+        raise DataError(f"{', '.join(config.data)}: no scenario is left to ask; ask other data")
     if len(config.data) > 1:
         scenarios = _by_turns(scenarios)
     judge = _judge(config)

@@ -41,6 +41,8 @@ class GenerateConfig:
     """Whose belief counts: `base` (adapter off) or `adapter` (on)."""
     groups: tuple[str, ...] | None = None
     """Only scenarios of these groups."""
+    without: tuple[str, ...] = ()
+    """No scenarios of these groups."""
     believed: bool = False
     """Only facts that are held true."""
     matched: bool = False
@@ -85,4 +87,6 @@ class GenerateConfig:
             "model": {name: value for name, value in self.model.items() if name != "trust_remote_code"},
             "files": [file_digest(path) for path in files if path.is_file()],
         }
+        if not self.without:
+            del content["without"]
         return json.loads(json.dumps(content, default=str))

@@ -18,7 +18,7 @@ from adapterprobe.adapters.sharding import check_sharding, fsdp_requested, shard
 from adapterprobe.cache import digest
 from adapterprobe.config import RunConfig
 from adapterprobe.engine import Engine
-from adapterprobe.errors import OutputError
+from adapterprobe.errors import DataError, OutputError
 from adapterprobe.knowledge import measure_knowledge
 from adapterprobe.models import LanguageModel, load_model
 from adapterprobe.models.hardware import dtype_name, pick_device, pick_dtype
@@ -33,15 +33,19 @@ from adapterprobe.output_folder import (
     write_json,
 )
 from adapterprobe.output_lock import output_lock
+from adapterprobe.pipeline.judged_replies import judged_replies, judged_taught
 from adapterprobe.pipeline.run_summary import peak_memory_gib
-from adapterprobe.pipeline.train_replies import check_replies, judged_replies, learned_replies
+from adapterprobe.pipeline.train_replies import check_replies, learned_replies
 from adapterprobe.progress import say
 from adapterprobe.prompts.encoded import Encoded, encode
 from adapterprobe.prompts.questions import prepare_questions
 from adapterprobe.prompts.reading import reading_found
 from adapterprobe.prompts.run_prompts import prepare_prompts
+from adapterprobe.small_files import as_path, read_json
 
 LEARNED = ("adapter-train", "select")
+LEARNED_GROUPS = "learned_groups"
+"""In `train.json` of a training on replies: the groups that its adapter was trained and stopped on."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,22 @@ class Training:
     @property
     def adapter(self) -> Path:
         return self.folder / "adapter"
+
+
+def groups_learned_by(folder: str | Path) -> tuple[str, ...]:
+    """The groups that a training on replies learned from, so that others can be asked for.
+
+    Raises:
+        DataError: the folder is none of such a training.
+    """
+    file = as_path(folder, DataError) / "train.json"
+    told = read_json(file, "the record of a training", error=DataError, remedy="give a folder of `adapterprobe train`")
+    groups = told.get(LEARNED_GROUPS)
+    if not isinstance(groups, list):
+        raise DataError(
+            f"{file} does not say what its adapter learned from; give a folder that `adapterprobe train --target reply` made (of this version)"
+        )
+    return tuple(map(str, groups))
 
 
 def _loaded(config: RunConfig) -> LanguageModel:
@@ -127,10 +147,10 @@ def _train(config: RunConfig, out: Path, lm: LanguageModel | None) -> Training:
     if not fsdp_requested():
         target_names(lm.model, lm.structure, config.adapter)
     engine = Engine(lm.model, lm.structure)
-    test: tuple[str, ...] = ()
+    replies = None
     if questions is None:
         replies = learned_replies(config, lm, engine)
-        learned, select, test = replies.train, replies.select, replies.test
+        learned, select = replies.train, replies.select
         everything = [*learned.ids, *select.ids]
     else:
         encoded, learned, select = _answers(config, questions, lm, engine)
@@ -157,8 +177,10 @@ def _train(config: RunConfig, out: Path, lm: LanguageModel | None) -> Training:
         "peak_memory_gib": peak_memory_gib(),
         **adapter.to_json(),
     }
-    if test:
-        about["replies"] = judged_replies(config, lm, engine, test, out / "adapter", out)
+    if replies is not None:
+        about[LEARNED_GROUPS] = list(replies.learned)
+        about["replies"] = judged_replies(config, lm, engine, replies.test, out / "adapter", out)
+        about["taught"] = judged_taught(config, lm, engine, replies.test, out / "adapter", out)
     write_json(out, "train.json", about)
     finish(out, config)
     return Training(out)

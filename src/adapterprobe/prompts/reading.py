@@ -10,7 +10,7 @@ from adapterprobe.data.contexts import matched_contexts
 from adapterprobe.data.examples import ExampleSource
 from adapterprobe.data.grouping import grouped_by_topic, grouped_together
 from adapterprobe.data.items import ItemDataset, topic_of
-from adapterprobe.data.relations import relation_names
+from adapterprobe.data.relations import is_relation
 from adapterprobe.data.source import holds_transcripts
 from adapterprobe.progress import say
 from adapterprobe.prompts.followups import follow_ups
@@ -39,7 +39,7 @@ def reading_found(config: RunConfig) -> RunConfig:
             "in a new turn instead)"
         )
     # Built-in facts come from a preset: nobody looks for replies in them.
-    left_out = [name for name in config.data.ood if name in relation_names()]
+    left_out = [name for name in config.data.ood if is_relation(name)]
     if left_out:
         say(f"not judged on {', '.join(left_out)}: there are no replies in them")
     elif config.read.what == "reply":
