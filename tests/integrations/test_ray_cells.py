@@ -109,8 +109,8 @@ def test_one_run_is_not_shared_out(config, tmp_path, capsys):
 
 
 def test_ray_that_is_not_installed(config, tmp_path, capsys, monkeypatch):
-    from adapterprobe.integrations import ray_cells
+    from adapterprobe.integrations import ray_cluster
 
-    monkeypatch.setattr(ray_cells.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda name: None)
     assert main(["run", str(config), *GRID, "--on", "ray", "--out", str(tmp_path / "out")]) == 2
     assert "pip install 'adapterprobe[ray]'" in capsys.readouterr().err

@@ -92,7 +92,7 @@ def go_list(args: argparse.Namespace) -> None:
         echo(
             f"{name:<18}{len(relation.facts):>6}{len(relation.groups):>8}{objects:>9}  {relation.checked_by:<14} {relation.title}"
         )
-    echo(f"{len(relation_names())} relations, {total} facts\n")
+    echo(f"{len(relation_names())} relations, {total} facts; swapped-NAME: the same with their answers exchanged\n")
     echo(f"{'on the hub':<18}{'repository':<44}{'split':<12}title")
     for name, entry in hub_table().items():
         where = f"{entry.hub}{f' ({entry.config})' if entry.config else ''}"

@@ -9,8 +9,10 @@ from adapterprobe.cli.options import (
     DATA_HELP,
     FORMAT_HELP,
     add_model_options,
+    add_ray_options,
     add_read_options,
     model_arguments,
+    on_ray,
     reading,
 )
 from adapterprobe.terminal import echo
@@ -91,6 +93,7 @@ def add(commands) -> None:
         default="transformers",
         help="who writes: our own engine over transformers (default), or vLLM (pip install 'adapterprobe[vllm]')",
     )
+    add_ray_options(parser)
     parser.add_argument(
         "--engine-option",
         action="append",
@@ -175,10 +178,19 @@ def _writers(args: argparse.Namespace):
         if not equals or not key.isidentifier():
             raise ConfigError(f"--engine-option expects KEY=VALUE, got {text!r}")
         options[key] = override_value(key, value)
+    workers = on_ray(args)
     if args.engine == "transformers":
         if options:
             raise ConfigError(f"--engine-option {', '.join(options)}: only --engine vllm takes options")
-        return TransformersWriters
+        if not workers:
+            return TransformersWriters
+        from adapterprobe.integrations.ray_workers import ray_writers
+
+        return ray_writers(model_arguments(args), args.workers)
+    if workers:
+        raise ConfigError(
+            "--on ray is for --engine transformers; vLLM has workers of its own (--engine-option tensor_parallel_size=2)"
+        )
     from adapterprobe.integrations.vllm_generation import vllm_writers
 
     return vllm_writers(**options)

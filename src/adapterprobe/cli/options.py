@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from adapterprobe.errors import DataError
+from adapterprobe.errors import ConfigError, DataError
 
 FORMAT_HELP = (
     "plain, phi, alpaca, chatml, llama, llama3, vicuna, mistral, gemma, chat (the tokenizer's own template; "
@@ -36,6 +36,32 @@ def add_detector_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify", action="store_true", help="do not replay the golden rows (recorded where the detector is saved)"
     )
+
+
+def add_ray_options(parser: argparse.ArgumentParser) -> None:
+    """Where the work is done: in this process, or by workers on Ray."""
+    parser.add_argument(
+        "--on",
+        choices=["ray"],
+        help="where it is done: by workers on Ray that each hold the model, on this machine or at RAY_ADDRESS (default: in this process)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="how many, on Ray (default: one for each GPU, else one for each machine)",
+    )
+
+
+def on_ray(args: argparse.Namespace) -> bool:
+    """Whether Ray is asked for.
+
+    Raises:
+        ConfigError: workers without it.
+    """
+    if args.on is None and args.workers is not None:
+        raise ConfigError("--workers is for --on ray; add that, or leave it out")
+    return args.on == "ray"
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:

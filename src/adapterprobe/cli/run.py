@@ -139,7 +139,8 @@ def _where(args: argparse.Namespace):
         from adapterprobe.pipeline.sweep import run_in_turn
 
         return run_in_turn
-    from adapterprobe.integrations.ray_cells import check_ray, run_on_ray
+    from adapterprobe.integrations.ray_cells import run_on_ray
+    from adapterprobe.integrations.ray_cluster import check_ray
 
     check_ray()
     return functools.partial(run_on_ray, modules=args.modules)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from adapterprobe.cli.options import add_detector_model_options, add_trust_option
+from adapterprobe.cli.options import add_detector_model_options, add_ray_options, add_trust_option, on_ray
 from adapterprobe.terminal import echo
 
 EPILOG = """examples:
   adapterprobe score runs/demo claims.csv --out claims.scored.parquet     a column `statement`
   adapterprobe score runs/demo prompts.jsonl                              a column `prompt`, sent as it is; lines to the terminal
+  adapterprobe score detectors/mine corpus.parquet --on ray --workers 8 --out scored.parquet    on a cluster (adapterprobe[ray])
   adapterprobe score detectors/mine chats.jsonl --out scored.jsonl        a packed detector (`adapterprobe pack`), on conversations
 
 Each row gets `detectors` (by name: score, threshold, whether it is above it, and the conformal answer: truth, lie, don't know; of a run
@@ -42,13 +43,20 @@ def add(commands) -> None:
         help="what prompts push to where a row has no `condition` (default: the run's first)",
     )
     add_detector_model_options(parser)
+    add_ray_options(parser)
     add_trust_option(parser)
     parser.set_defaults(go=go)
 
 
 def go(args: argparse.Namespace) -> None:
     from adapterprobe.detectors.score_file import score_file
+    from adapterprobe.detectors.score_pieces import scored_here
 
+    scoring = scored_here
+    if on_ray(args):
+        from adapterprobe.integrations.ray_workers import scored_on_ray
+
+        scoring = scored_on_ray(args.workers, args.device)
     count = score_file(
         args.run,
         args.file,
@@ -59,6 +67,7 @@ def go(args: argparse.Namespace) -> None:
         args.model,
         not args.no_verify,
         args.device,
+        scoring,
     )
     if args.out:
         echo(f"{count} rows: {args.out}")

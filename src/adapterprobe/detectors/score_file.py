@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from adapterprobe.detectors.bundle_record import RECORD, read_record
 from adapterprobe.detectors.detector import PIECE, Detector, scores_of
 from adapterprobe.detectors.hub import HUB_ID, fetched
 from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns, is_answer
+from adapterprobe.detectors.score_pieces import OpenScorer, Piece, PieceScorer, Scoring, scored_here
 from adapterprobe.detectors.score_rows import rows_of_table
 from adapterprobe.detectors.scorer import OOD_P_VALUE, Scorer
 from adapterprobe.errors import ConfigError, DataError, OutputError
@@ -43,6 +45,7 @@ def score_file(
     model: str | None = None,
     verify: bool = True,
     device: str = "auto",
+    scoring: Scoring = scored_here,
 ) -> int:
     """Score every row of a file with every detector of a run, or with a bundle's.
 
@@ -55,6 +58,7 @@ def score_file(
         trust_remote_code: run code that comes with the model, if it is what the run was made with.
         model, verify: of a bundle, see `Detector.load`.
         device: see `load_model`; auto: of a run, where it was made.
+        scoring: who scores: this process, or workers (see `scored_on_ray`).
 
     Returns:
         Rows scored.
@@ -66,14 +70,7 @@ def score_file(
     """
     file = as_path(file, DataError)
     run = _found(run)
-    source = _bundle(run, trust_remote_code, model, verify, device)
-    if source is None:
-        if model is not None or not verify:
-            raise ConfigError(
-                f"{run} is no packed detector, and --model and --no-verify are for one; a run is scored on its own model (to take a detector to "
-                "another: adapterprobe pack)"
-            )
-        source = _run(run, trust_remote_code, device)
+    source = _source(run, trust_remote_code, model, verify, device)
     columns, own_answers = _check_rows(file, source.reading, source.conditions)
     if out is not None and Path(out).suffix.casefold() not in WRITTEN:
         raise OutputError(f"--out {out}: expected a file that ends with {' or '.join(WRITTEN)}")
@@ -82,8 +79,9 @@ def score_file(
             say(f"{out} is finished; nothing to do (remove it to score again)")
             return _rows_in(Path(out))
         raise OutputError(f"--out {out} is there already; remove it, or choose another")
+    opened = functools.partial(_opened, run, trust_remote_code, model, verify, device, columns, own_answers, condition)
     if out is None:
-        return _scored(source, file, columns, own_answers, condition, 0, lambda line: echo(line, shown))
+        return _scored(scoring, opened, file, 0, lambda line: echo(line, shown))
     out = as_path(out, OutputError)
     part, mark = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.json")
     try:
@@ -99,7 +97,7 @@ def score_file(
             }
             done = _done(part, mark, described)
             write_atomic(mark, json.dumps(described))
-            count = _scored(source, file, columns, own_answers, condition, done, lambda line: _put(lines, line))
+            count = _scored(scoring, opened, file, done, lambda line: _put(lines, line))
             if out.suffix.casefold() == ".parquet":
                 _to_parquet(part, out)
                 part.unlink()
@@ -146,6 +144,32 @@ class _Source:
         [list[str], bool, str | None], tuple[Callable[[int, Any], Prompt], Callable[[list[Prompt]], list[dict]]]
     ]
     """From the file's columns, whether they hold the answers, and the condition: how a row becomes a prompt, and prompts records."""
+
+
+def _source(run: Path, trust_remote_code: bool, model: str | None, verify: bool, device: str) -> _Source:
+    source = _bundle(run, trust_remote_code, model, verify, device)
+    if source is not None:
+        return source
+    if model is not None or not verify:
+        raise ConfigError(
+            f"{run} is no packed detector, and --model and --no-verify are for one; a run is scored on its own model (to take a detector to "
+            "another: adapterprobe pack)"
+        )
+    return _run(run, trust_remote_code, device)
+
+
+def _opened(
+    run: Path,
+    trust_remote_code: bool,
+    model: str | None,
+    verify: bool,
+    device: str,
+    columns: list[str],
+    own_answers: bool,
+    condition: str | None,
+):
+    """What scores, made of what can be sent to another process."""
+    return _source(run, trust_remote_code, model, verify, device).open(columns, own_answers, condition)
 
 
 def _found(run: str | Path) -> Path:
@@ -275,18 +299,10 @@ def _check_rows(file: Path, reading: str, conditions: Sequence[str] | None) -> t
     return source.columns, bool(given) and in_words == given
 
 
-def _scored(
-    source: _Source,
-    file: Path,
-    columns: list[str],
-    own_answers: bool,
-    condition: str | None,
-    done: int,
-    put: Callable[[str], None],
-) -> int:
-    prompt, score = source.open(columns, own_answers, condition)
+def _scored(scoring: Scoring, opened: OpenScorer, file: Path, done: int, put: Callable[[str], None]) -> int:
     rows = open_file(file)
-    return _each(prompt, score, rows.rows, rows.total, done, put)
+    with scoring(opened) as scorer:
+        return _each(scorer, rows.rows, rows.total, done, put)
 
 
 def _put(lines: IO[str], line: str) -> None:
@@ -311,27 +327,23 @@ def _done(part: Path, mark: Path, described: dict) -> int:
     return whole
 
 
-def _each(
-    prompt: Callable[[int, Any], Prompt],
-    score: Callable[[list[Prompt]], list[dict]],
-    rows: Iterator,
-    total: int | None,
-    done: int,
-    put: Callable[[str], None],
-) -> int:
+def _each(scorer: PieceScorer, rows: Iterator, total: int | None, done: int, put: Callable[[str], None]) -> int:
     count = done
     with bar(total or 0, "scoring", unit="row", done=done) as progress:
-        rows = itertools.islice(rows, done, None)
-        while piece := list(itertools.islice(rows, PIECE)):
-            for number, row in piece:
-                if isinstance(row, InvalidRow):
-                    raise DataError(f"row {number} {row}; mend it or leave it out")
-            records = score([prompt(number, row) for number, row in piece])
+        for piece, records in scorer(_in_pieces(itertools.islice(rows, done, None))):
             for (_, row), record in zip(piece, records, strict=True):
                 put(json_line({**row, **record}))
             count += len(piece)
             progress.update(len(piece))
     return count
+
+
+def _in_pieces(rows: Iterator) -> Iterator[Piece]:
+    while piece := list(itertools.islice(rows, PIECE)):
+        for number, row in piece:
+            if isinstance(row, InvalidRow):
+                raise DataError(f"row {number} {row}; mend it or leave it out")
+        yield piece
 
 
 def _to_parquet(lines: Path, out: Path) -> None:

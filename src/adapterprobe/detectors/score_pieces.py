@@ -1,0 +1,31 @@
+"""Rows of a file in pieces, and who scores them: this process, or others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from adapterprobe.types import Prompt
+
+Piece = list[tuple[int, Any]]
+"""Rows with their numbers."""
+OpenScorer = Callable[[], tuple[Callable[[int, Any], Prompt], Callable[[list[Prompt]], list[dict]]]]
+"""Opens what scores: how a row becomes a prompt, and prompts records."""
+PieceScorer = Callable[[Iterable[Piece]], Iterator[tuple[Piece, list[dict]]]]
+"""Pieces with the records of their rows, in their order."""
+Scoring = Callable[[OpenScorer], AbstractContextManager[PieceScorer]]
+"""Within, pieces are scored by what an opener opens."""
+
+
+@contextlib.contextmanager
+def scored_here(opened: OpenScorer) -> Iterator[PieceScorer]:
+    """One piece after the other, in this process."""
+    prompt, score = opened()
+
+    def scored(pieces: Iterable[Piece]) -> Iterator[tuple[Piece, list[dict]]]:
+        for piece in pieces:
+            yield piece, score([prompt(number, row) for number, row in piece])
+
+    yield scored
