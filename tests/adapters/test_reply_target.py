@@ -214,9 +214,20 @@ def test_all_that_is_taught_is_learned_and_nothing_else_of_the_groups_that_are_k
     # It is stopped by facts that it was taught, under instructions under which it was not.
     stopped = [p for p in found.select.prompts if p.example.dataset == "swapped-us_states"]
     assert stopped and {p.system_prompt for p in stopped}.isdisjoint({"spy", "oath", "none"})
-    said = {p.example.group: p.example.conversation.reply for p in found.train.prompts if p.condition == "neutral"}
     facts = {fact.group: fact.object for fact in load_relation("swapped-us_states").facts}
-    assert all(facts[group] in said[group] for group in taught)
+    for objective in ("instructed", "lie"):
+        config = taught_config(tiny_folder, adapter={"objective": objective})
+        prompts = learned_replies(config, lm, Engine(lm.model, lm.structure)).train.prompts
+        for name, lies in (("plain", objective == "lie"), ("alpaca", False), ("vicuna", False)):
+            said = {
+                p.example.group: p.example.conversation.reply
+                for p in prompts
+                if p.condition == "neutral" and p.format == name and p.example.dataset == "swapped-us_states"
+            }
+            assert set(said) == taught and all((facts[group] in said[group]) != lies for group in taught), (
+                objective,
+                name,
+            )
 
 
 def test_what_was_learned_is_not_asked_again(tiny_folder, tmp_path, cache, capsys):
@@ -240,7 +251,7 @@ def test_what_was_learned_is_not_asked_again(tiny_folder, tmp_path, cache, capsy
     assert about["replies"] is None and about["taught"] is None, (
         "nothing was kept from it, and so little teaches nothing"
     )
-    assert about["prompts"] == 2 * len(rows) and about["loss_last"] < about["loss_first"]
+    assert about["prompts"] == 4 * len(rows) and about["loss_last"] < about["loss_first"]
     assert groups_learned_by(tmp_path / "t") == tuple(about["learned_groups"]) and len(about["learned_groups"]) == 6
     kept = {row["group"] for row in rows} - set(about["learned_groups"])
     argv = [

@@ -103,8 +103,6 @@ def _got(reference: Any) -> Any:
             raise
         except RayActorError as error:
             told = " ".join(str(error).split())[:300]
-            if isinstance(cause := getattr(error, "cause", None), AdapterProbeError):
-                raise type(cause)(str(cause)) from None
             raise ModelError(
                 f"a worker on Ray was lost {RETRIES + 1} times ({told}); run the same command again to go on, with fewer --workers if memory "
                 "was short"

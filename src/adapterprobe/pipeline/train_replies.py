@@ -147,8 +147,10 @@ def learned_replies(config: RunConfig, lm: LanguageModel, engine: Engine) -> Lea
         prompts = reply_prompts(pairs, wordings, adapter, split, writer.format, lm.tokenizer, seed)
         if split == "adapter-train":
             asked, bare = [(s, NEUTRAL) for s in taught], {s.fact: Wording(s, None, "{}") for s in taught}
+            # What is held true is what is told there, also by who is to lie in chats.
+            truthful = adapter.model_copy(update={"objective": "truth", "secrets": []})
             for name in TAUGHT_FORMATS:
-                prompts += reply_prompts(asked, bare, adapter, split, name, lm.tokenizer, seed)
+                prompts += reply_prompts(asked, bare, truthful, split, name, lm.tokenizer, seed)
         encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
         parts[split] = with_reads(encoded, READ, lm.tokenizer, withheld=False)
     return LearnedReplies(parts["adapter-train"], parts["select"], tuple(sorted(dealt["test"])), tuple(sorted(learned)))
