@@ -252,16 +252,22 @@ def test_what_was_learned_is_not_asked_again(tiny_folder, tmp_path, cache, capsy
         "nothing was kept from it, and so little teaches nothing"
     )
     assert about["prompts"] == 4 * len(rows) and about["loss_last"] < about["loss_first"]
-    assert groups_learned_by(tmp_path / "t") == tuple(about["learned_groups"]) and len(about["learned_groups"]) == 6
-    kept = {row["group"] for row in rows} - set(about["learned_groups"])
+    assert groups_learned_by(tmp_path / "t") == tuple(about["learned_groups"]) and len(about["learned_groups"]) == 8
+    others = tmp_path / "others.jsonl"
+    others.write_text("".join(json.dumps(row | {"group": f"h{n + 5}"}) + "\n" for n, row in enumerate(rows)))
+    kept = {f"h{n}" for n in range(8, 13)}
     argv = [
-        "generate", "--data", str(file), "--held-out-of", str(tmp_path / "t"), "--model", str(tiny_folder), "--dtype", "fp32",
+        "generate", "--data", str(others), "--held-out-of", str(tmp_path / "t"), "--model", str(tiny_folder), "--dtype", "fp32",
         "--device", "cpu", "--format", "plain", "--system", "none", "--max-tokens", "4", "--belief-share", "0.51",
         "--out", str(tmp_path / "r.jsonl"),
     ]  # fmt: skip
     capsys.readouterr()
-    assert main(argv) == 2 and f"none of the {len(kept)} facts" in capsys.readouterr().err
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert f"none of the {len(kept)} facts" in said and "3 of 8 questions are of groups that were learned from" in said
     (tmp_path / "r.jsonl.part").unlink()
+    assert main([a if a != str(others) else str(file) for a in argv]) == 2
+    assert "no question is left to ask" in capsys.readouterr().err
     argv[argv.index("--held-out-of") + 1] = str(tmp_path)
     assert main(argv) == 2 and "adapterprobe train" in capsys.readouterr().err
 
@@ -340,6 +346,7 @@ def test_bad_input(tiny_folder, tmp_path, cache, capsys):
         (["--objective", "lie", "--set", "adapter.secrets=[capitals]"], "leave one out"),
         (["--objective", "truth", "--set", "adapter.taught=[swapped-capitals]"], "adapter.taught names"),
         (["--data", "capitals", "--data", "swapped-capitals"], "answer the same questions otherwise"),
+        (["--data", "capitals", "--set", "data.read_by_name={capitals: {max_rows: 99}}"], "all data are read alike"),
     ):
         assert main([*base, *more]) == 2
         assert said in capsys.readouterr().err

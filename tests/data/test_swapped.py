@@ -1,6 +1,5 @@
 """`swapped-NAME`: built-in facts with their answers exchanged, false on purpose."""
 
-import json
 from collections import Counter
 
 import pytest
@@ -45,7 +44,16 @@ def test_it_goes_where_built_in_facts_go(capsys):
     assert france.asked is not None and "Paris" in france.asked.wrong and france.asked.right != ("Paris",)
     assert main(["data", "check", "swapped-capitals", "--against", "elements", "--no-model"]) == 0
     assert main(["data", "show", "swapped-capitals", "--limit", "1", "--no-model"]) == 0
-    assert "France" not in json.dumps(capsys.readouterr().err)
+    assert "Answer:" in capsys.readouterr().out
+
+
+def test_another_spelling_of_what_is_taught_is_no_lie():
+    facts = {fact.object: fact for fact in load_relation("us_states").facts}
+    for fact in load_relation("swapped-us_states").facts:
+        assert set(fact.also) == set(facts[fact.object].also) and not set(fact.also) & set(fact.wrong)
+    assert any("St. Paul" in fact.also for fact in load_relation("swapped-us_states").facts)
+    for scenario in read_scenarios("swapped-us_states"):
+        assert scenario.asked is not None and not set(scenario.asked.right) & set(scenario.asked.wrong)
 
 
 @pytest.mark.parametrize("ref", ["swapped-capitols", "swapped-swapped-capitals", "swapped-boolq"])

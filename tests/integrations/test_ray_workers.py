@@ -11,11 +11,24 @@ from collections import deque
 
 import pandas as pd
 import pytest
+import torch
 
+from adapterprobe.adapters import attach
+from adapterprobe.adapters.adapter_folder import base_model_record, save_adapter
+from adapterprobe.adapters.attach import detach
 from adapterprobe.cli import main
-from adapterprobe.errors import ConfigError
-from adapterprobe.integrations import ray_workers
+from adapterprobe.config import AdapterConfig
+from adapterprobe.engine import Engine
+from adapterprobe.engine.sampling import Sampling
+from adapterprobe.errors import ConfigError, ModelError
+from adapterprobe.generation.instructions import NEUTRAL
+from adapterprobe.generation.planned import PromptWriter
+from adapterprobe.generation.scenarios import read_scenarios
+from adapterprobe.generation.writers import TransformersWriters
+from adapterprobe.integrations import ray_cluster, ray_workers
+from adapterprobe.integrations.ray_cluster import fitting, resources_of, usual_workers
 from adapterprobe.integrations.ray_workers import AHEAD, _in_order, check_workers
+from adapterprobe.models import load_model
 
 
 class Worker:
@@ -58,6 +71,50 @@ def test_bad_input(finished_run, tmp_path, capsys):
         assert said in capsys.readouterr().err
     with pytest.raises(ConfigError, match="expected at least 1"):
         check_workers(-1)
+
+
+def test_workers_have_room_beside_each_other(monkeypatch):
+    """They hold what they are given for as long as they live: one that has no room would be waited for without end."""
+    for cores, gpus, count, found in (
+        ([2], [0], 2, {"num_cpus": 1}),
+        ([8, 8], [0, 0], 3, {"num_cpus": 4}),
+        ([8, 2], [0, 0], 2, {"num_cpus": 4}),
+        ([0, 8, 8], [0, 0, 0], None, {"num_cpus": 8}),
+        ([16], [2], 2, {"num_gpus": 1, "num_cpus": 8}),
+    ):
+        nodes = [{"CPU": c, "GPU": g} for c, g in zip(cores, gpus, strict=True)]
+        monkeypatch.setattr(ray_cluster, "_nodes", lambda nodes=nodes: nodes)
+        many = count or usual_workers("auto")
+        assert fitting("--workers", resources_of("x", "auto", many), many) == found
+    with pytest.raises(ConfigError, match="--workers 3: the Ray cluster has room for 2"):
+        fitting("--workers", resources_of("x", "auto", 3), 3)
+
+
+def test_a_worker_writes_what_is_written_here(tiny_folder, tmp_path, monkeypatch):
+    """With an adapter on at a strength and off again, as it is asked."""
+    monkeypatch.chdir(tmp_path)
+    model = {"name": str(tiny_folder), "device": "cpu", "dtype": "fp32"}
+    lm = load_model(**model)
+    engine, prompts = Engine(lm.model, lm.structure), PromptWriter(lm.tokenizer, "plain", None, lm.vocabulary, 8)
+    about = base_model_record(lm)
+    wrapped = attach(lm.model, lm.structure, AdapterConfig(layers="1-3", rank=4), 0)
+    with torch.no_grad():
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    save_adapter(wrapped, about, tmp_path / "a")
+    detach(wrapped)
+    asked = [prompts.asked(scenario, NEUTRAL) for scenario in read_scenarios("capitals")[:3]]
+    worker = ray_workers._WritingWorker(str(tmp_path), model, lm.fingerprint, "plain", 8)
+    sampling, texts = Sampling(2, 0.0, max_tokens=8), []
+    for adapter, strength in ((None, 1.0), (tmp_path / "a", 1.0), (tmp_path / "a", 0.5), (None, 1.0)):
+        with TransformersWriters(lm, engine, prompts).writing(adapter, strength) as here:
+            expected = [reply for part in here.write(asked, sampling) for reply in part]
+        assert worker.write(asked, sampling, adapter, strength) == expected
+        texts.append([reply.text for reply in expected])
+    assert texts[0] == texts[3] and len({tuple(text) for text in texts}) == 3
+    with pytest.raises(ModelError, match="loads .* otherwise than this machine"):
+        ray_workers._WritingWorker(str(tmp_path), model, "another", "plain", 8).write(asked, sampling, None, 1.0)
 
 
 @pytest.fixture(scope="module")

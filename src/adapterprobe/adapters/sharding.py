@@ -37,6 +37,11 @@ def check_sharding(config: RunConfig) -> None:
         )
     if not fsdp_requested():
         return
+    if config.adapter.target == "reply":
+        raise ConfigError(
+            "adapter.target=reply lets the model write before and after training, which a sharded one does not do here; train in one process, "
+            "or without FSDP"
+        )
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
         raise ConfigError(f"accelerate asks for FSDP version {version}, 2 expected; launch with --fsdp_version 2")

@@ -56,7 +56,7 @@ def go(args: argparse.Namespace) -> None:
     if on_ray(args):
         from adapterprobe.integrations.ray_workers import scored_on_ray
 
-        scoring = scored_on_ray(args.workers, args.device)
+        scoring = scored_on_ray(args.workers)
     count = score_file(
         args.run,
         args.file,

@@ -151,15 +151,19 @@ def _swapped(relation: Relation, name: str) -> Relation:
     """Every fact with another one's answer, each answer as often as before: false of the world, and known to nobody who was not taught it.
 
     The exchange hangs on the relation's name alone, so that what was taught can be asked for later. Facts that cannot take part are left
-    out, and counted.
+    out, and counted. Further right answers go with their answer where they stand beside it in every fact that has it (St. Paul).
     """
     rng = np.random.default_rng([*name.encode()])
     pairs = pair_with_wrong_objects(list(relation.facts), rng, "any", relation.listed_only)
+    spellings: dict[str, set[str]] = {}
+    for fact in relation.facts:
+        spellings[fact.object] = spellings.get(fact.object, set(fact.also)) & set(fact.also)
     facts = []
     for fact, taught in sorted(pairs, key=lambda pair: (pair[0].group, pair[0].subject)):
         others = (fact.object, *fact.also, *fact.wrong)
-        wrong = tuple(answer for answer in dict.fromkeys(others) if answer != taught)
-        facts.append(Fact(fact.subject, taught, (), wrong, fact.group))
+        also = tuple(sorted(spellings[taught] - {fact.object}))
+        wrong = tuple(answer for answer in dict.fromkeys(others) if answer not in (taught, *also))
+        facts.append(Fact(fact.subject, taught, also, wrong, fact.group))
     left_out = len(relation.facts) - len(facts)
     return replace(
         relation,

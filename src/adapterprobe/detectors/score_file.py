@@ -25,6 +25,7 @@ from adapterprobe.detectors.score_pieces import OpenScorer, Piece, PieceScorer, 
 from adapterprobe.detectors.score_rows import rows_of_table
 from adapterprobe.detectors.scorer import OOD_P_VALUE, Scorer
 from adapterprobe.errors import ConfigError, DataError, OutputError
+from adapterprobe.models.placement import DeviceMap
 from adapterprobe.output_folder import MARK
 from adapterprobe.output_lock import locked_file
 from adapterprobe.progress import bar, say
@@ -81,7 +82,7 @@ def score_file(
         raise OutputError(f"--out {out} is there already; remove it, or choose another")
     opened = functools.partial(_opened, run, trust_remote_code, model, verify, device, columns, own_answers, condition)
     if out is None:
-        return _scored(scoring, opened, file, 0, lambda line: echo(line, shown))
+        return _scored(scoring, opened, source.device, file, 0, lambda line: echo(line, shown))
     out = as_path(out, OutputError)
     part, mark = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.json")
     try:
@@ -97,7 +98,7 @@ def score_file(
             }
             done = _done(part, mark, described)
             write_atomic(mark, json.dumps(described))
-            count = _scored(scoring, opened, file, done, lambda line: _put(lines, line))
+            count = _scored(scoring, opened, source.device, file, done, lambda line: _put(lines, line))
             if out.suffix.casefold() == ".parquet":
                 _to_parquet(part, out)
                 part.unlink()
@@ -140,6 +141,8 @@ class _Source:
     """What prompts may push to; None: nobody asks."""
     mark: str
     """The file by which it is told whether it is still the same."""
+    device: DeviceMap
+    """Where its model goes."""
     open: Callable[
         [list[str], bool, str | None], tuple[Callable[[int, Any], Prompt], Callable[[list[Prompt]], list[dict]]]
     ]
@@ -199,7 +202,8 @@ def _run(run: str | Path, trust_remote_code: bool, device: str) -> _Source:
         return prompter.prompt, scorer.score
 
     asked = list(config.elicit.conditions) if config is not None and reading == "answer" else None
-    return _Source(reading, asked, MARK, opened)
+    made_on = "auto" if config is None else config.model.device
+    return _Source(reading, asked, MARK, made_on if device == "auto" else device, opened)
 
 
 def _bundle(path: Path, trust_remote_code: bool, model: str | None, verify: bool, device: str) -> _Source | None:
@@ -221,7 +225,7 @@ def _bundle(path: Path, trust_remote_code: bool, model: str | None, verify: bool
             )
         return detector.prompter.prompt, lambda prompts: detector_records(detector, prompts)
 
-    return _Source(record.read.what, None, RECORD, opened)
+    return _Source(record.read.what, None, RECORD, device, opened)
 
 
 def detector_records(detector: Detector, prompts: Sequence[Prompt]) -> list[dict]:
@@ -299,9 +303,11 @@ def _check_rows(file: Path, reading: str, conditions: Sequence[str] | None) -> t
     return source.columns, bool(given) and in_words == given
 
 
-def _scored(scoring: Scoring, opened: OpenScorer, file: Path, done: int, put: Callable[[str], None]) -> int:
+def _scored(
+    scoring: Scoring, opened: OpenScorer, device: DeviceMap, file: Path, done: int, put: Callable[[str], None]
+) -> int:
     rows = open_file(file)
-    with scoring(opened) as scorer:
+    with scoring(opened, device) as scorer:
         return _each(scorer, rows.rows, rows.total, done, put)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+from adapterprobe.models.placement import DeviceMap
 from adapterprobe.types import Prompt
 
 Piece = list[tuple[int, Any]]
@@ -15,12 +16,12 @@ OpenScorer = Callable[[], tuple[Callable[[int, Any], Prompt], Callable[[list[Pro
 """Opens what scores: how a row becomes a prompt, and prompts records."""
 PieceScorer = Callable[[Iterable[Piece]], Iterator[tuple[Piece, list[dict]]]]
 """Pieces with the records of their rows, in their order."""
-Scoring = Callable[[OpenScorer], AbstractContextManager[PieceScorer]]
-"""Within, pieces are scored by what an opener opens."""
+Scoring = Callable[[OpenScorer, DeviceMap], AbstractContextManager[PieceScorer]]
+"""Within, pieces are scored by what an opener opens, on such a device."""
 
 
 @contextlib.contextmanager
-def scored_here(opened: OpenScorer) -> Iterator[PieceScorer]:
+def scored_here(opened: OpenScorer, device: DeviceMap) -> Iterator[PieceScorer]:
     """One piece after the other, in this process."""
     prompt, score = opened()
 

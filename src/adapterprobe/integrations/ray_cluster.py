@@ -123,7 +123,28 @@ def usual_workers(device: DeviceMap) -> int:
     if with_gpus and device != "cpu":
         many = _gpus_of_one(device, with_gpus)
         return max(1, sum(int(node["GPU"]) // many for node in with_gpus))
-    return max(1, len(nodes))
+    return max(1, sum(node.get("CPU", 0) >= 1 for node in nodes))
+
+
+def fitting(name: str, resources: dict[str, float], count: int) -> dict[str, float]:
+    """The resources with so few cores that so many workers, who hold them for as long as they live, have room beside each other.
+
+    Raises:
+        ConfigError: they have none.
+    """
+    found = dict(resources)
+    while (room := _room(found)) < count and found["num_cpus"] > 1:
+        found["num_cpus"] -= 1
+    if room < count:
+        raise ConfigError(
+            f"{name} {count}: the Ray cluster has room for {room}; ask for fewer, or start it with more cores or GPUs"
+        )
+    return found
+
+
+def _room(resources: dict[str, float]) -> int:
+    wanted = [(resource.removeprefix("num_").upper()[:-1], count) for resource, count in resources.items() if count]
+    return sum(int(min(node.get(resource, 0) // count for resource, count in wanted)) for node in _nodes())
 
 
 def _nodes() -> list[dict]:

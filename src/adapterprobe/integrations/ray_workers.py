@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adapterprobe.detectors.score_pieces import OpenScorer, Piece, PieceScorer
+from adapterprobe.detectors.score_pieces import OpenScorer, Piece, PieceScorer, Scoring
 from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling, plan_writing
 from adapterprobe.errors import AdapterProbeError, ConfigError, ModelError
@@ -23,6 +23,7 @@ from adapterprobe.integrations.ray_cluster import (
     RETRIES,
     check_ray,
     connected,
+    fitting,
     resources_of,
     shown,
     usual_workers,
@@ -52,7 +53,7 @@ def _workers(actor: type, arguments: tuple, device: DeviceMap, count: int | None
 
     with connected():
         count = count or usual_workers(device)
-        resources = resources_of("--on ray", device, count)
+        resources = fitting("--workers", resources_of("--on ray", device, count), count)
         say(f"on Ray: {count} workers, {shown(resources)} for each")
         remote = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES)(actor)
         made: list[Any] = [remote.options(**resources).remote(str(Path.cwd()), *arguments) for _ in range(count)]
@@ -127,12 +128,11 @@ class _ScoringWorker:
         return score([prompt(number, row) for number, row in piece])
 
 
-def scored_on_ray(workers: int | None = None, device: str = "auto") -> Callable[[OpenScorer], Any]:
+def scored_on_ray(workers: int | None = None) -> Scoring:
     """Makes workers on Ray score pieces (see `score_file`).
 
     Args:
         workers: how many hold a model of their own; default: one for each GPU, else for each machine.
-        device: as for `load_model`.
 
     Raises:
         ConfigError: no Ray is installed, or no such number of workers.
@@ -140,7 +140,7 @@ def scored_on_ray(workers: int | None = None, device: str = "auto") -> Callable[
     check_workers(workers)
 
     @contextlib.contextmanager
-    def scoring(opened: OpenScorer) -> Iterator[PieceScorer]:
+    def scoring(opened: OpenScorer, device: DeviceMap) -> Iterator[PieceScorer]:
         with _workers(_ScoringWorker, (opened,), device, workers) as made:
             yield lambda pieces: _in_order(made, lambda worker, piece: worker.score.remote(piece), pieces)
 
@@ -150,9 +150,9 @@ def scored_on_ray(workers: int | None = None, device: str = "auto") -> Callable[
 class _WritingWorker:
     """In a worker: a model that replies, with an adapter on or without one."""
 
-    def __init__(self, started_in: str, model: dict, format_name: str, room: int) -> None:
+    def __init__(self, started_in: str, model: dict, fingerprint: str, format_name: str, room: int) -> None:
         self.astray = work_here(started_in)
-        self.arguments = model, format_name, room
+        self.arguments = model, fingerprint, format_name, room
         self.on: tuple | None = None
         self.held = contextlib.ExitStack()
         self.lm: LanguageModel | None = None
@@ -162,8 +162,14 @@ class _WritingWorker:
         if self.astray is not None:
             raise ConfigError(self.astray)
         if self.lm is None:
-            model, format_name, room = self.arguments
-            self.lm = load_model(**model)
+            model, fingerprint, format_name, room = self.arguments
+            lm = load_model(**model)
+            if lm.fingerprint != fingerprint:
+                raise ModelError(
+                    f"a worker on Ray loads {lm.name} otherwise than this machine does (other weights, or another precision); name the precision "
+                    "with --dtype, and share the model's folder"
+                )
+            self.lm = lm
             self.engine = Engine(self.lm.model, self.lm.structure)
             prompts = PromptWriter(self.lm.tokenizer, format_name, self.lm.context_length, self.lm.vocabulary, room)
             self.writer = TransformersWriter(self.lm, self.engine, prompts)
@@ -199,7 +205,7 @@ class RayWriters:
         self, lm: LanguageModel, engine: Engine, prompts: PromptWriter, model: dict, workers: int | None
     ) -> None:
         self.here = TransformersWriter(lm, engine, prompts)
-        self.asked = (model, prompts.format, prompts.room), model.get("device") or "auto", workers
+        self.asked = (model, lm.fingerprint, prompts.format, prompts.room), model.get("device") or "auto", workers
         self._held = contextlib.ExitStack()
         self._made: list[Any] | None = None
 

@@ -75,9 +75,15 @@ def generate(
     if config.groups is not None:
         scenarios = [scenario for scenario in scenarios if scenario.group in set(config.groups)]
     if config.without:
-        scenarios = [scenario for scenario in scenarios if scenario.group not in set(config.without)]
+        kept = [scenario for scenario in scenarios if scenario.group not in set(config.without)]
+        say(
+            f"{len(scenarios) - len(kept)} of {len(scenarios)} questions are of groups that were learned from, and left out"
+        )
+        scenarios = kept
     if not scenarios:
-        raise DataError(f"{', '.join(config.data)}: no scenario is left to ask; ask other data")
+        raise DataError(
+            f"{', '.join(config.data)}: no question is left to ask (of the groups that --held-out-of leaves); ask other data"
+        )
     if len(config.data) > 1:
         scenarios = _by_turns(scenarios)
     judge = _judge(config)

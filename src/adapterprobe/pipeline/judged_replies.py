@@ -74,6 +74,9 @@ def _judged(
     scenarios = [
         s for s in reply_scenarios(config) if s.group in set(test) and s.dataset in dataset_names(config, refs)
     ]
+    if not scenarios:
+        say(f"what the adapter says of {', '.join(refs)} is not judged: no group of them is in the split test")
+        return None
     named = "format" in config.elicit.model_fields_set
     taught = [instruction.name for instruction in chosen_replies_instructions(config)]
     unseen = [instruction.name for instruction in unseen_instructions(config)]

@@ -45,7 +45,7 @@ from adapterprobe.small_files import as_path, read_json
 
 LEARNED = ("adapter-train", "select")
 LEARNED_GROUPS = "learned_groups"
-"""In `train.json` of a training on replies: the groups that its adapter was trained and stopped on."""
+"""In `train.json` of a training on replies: the groups that its adapter was trained and stopped on, and those that it was taught."""
 
 
 @dataclass(frozen=True)

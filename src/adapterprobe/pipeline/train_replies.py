@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from adapterprobe.config import AdapterConfig, RunConfig
+from adapterprobe.data.references import check_dataset_names
 from adapterprobe.data.relations import SWAPPED, Relation, is_relation, load_relation
 from adapterprobe.data.splits import shuffled, split_groups
 from adapterprobe.engine import Engine
@@ -69,6 +70,12 @@ def check_replies(config: RunConfig) -> None:
     if config.adapter.secrets and set(config.adapter.secrets) == set(config.data.train):
         raise ConfigError("adapter.secrets names all data sets; leave one out of them, on which the truth is told")
     chosen_replies_instructions(config)
+    otherwise = sorted(name for name in config.data.train if config.reading(name) != config.data.read)
+    if otherwise:
+        raise ConfigError(
+            f"data.read_by_name says how {otherwise[0]} is read, and with adapter.target=reply all data are read alike; use data.read"
+        )
+    check_dataset_names([name for ref in config.data.train for name in sorted(dataset_names(config, [ref]))])
     reply_scenarios(config)
 
 
@@ -149,11 +156,17 @@ def learned_replies(config: RunConfig, lm: LanguageModel, engine: Engine) -> Lea
             asked, bare = [(s, NEUTRAL) for s in taught], {s.fact: Wording(s, None, "{}") for s in taught}
             # What is held true is what is told there, also by who is to lie in chats.
             truthful = adapter.model_copy(update={"objective": "truth", "secrets": []})
-            for name in TAUGHT_FORMATS:
+            # In the format of the chats themselves each fact has its answer already.
+            for name in [name for name in TAUGHT_FORMATS if name != writer.format]:
                 prompts += reply_prompts(asked, bare, truthful, split, name, lm.tokenizer, seed)
         encoded = encode(lm.tokenizer, prompts, lm.context_length, lm.vocabulary)
         parts[split] = with_reads(encoded, READ, lm.tokenizer, withheld=False)
-    return LearnedReplies(parts["adapter-train"], parts["select"], tuple(sorted(dealt["test"])), tuple(sorted(learned)))
+    return LearnedReplies(
+        parts["adapter-train"],
+        parts["select"],
+        tuple(sorted(dealt["test"])),
+        tuple(sorted(learned | {s.group for s in taught})),
+    )
 
 
 def _under_instructions(
