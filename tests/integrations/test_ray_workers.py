@@ -85,9 +85,9 @@ def test_workers_have_room_beside_each_other(monkeypatch):
         nodes = [{"CPU": c, "GPU": g} for c, g in zip(cores, gpus, strict=True)]
         monkeypatch.setattr(ray_cluster, "_nodes", lambda nodes=nodes: nodes)
         many = count or usual_workers("auto")
-        assert fitting("--workers", resources_of("x", "auto", many), many) == found
+        assert fitting(resources_of("x", "auto", many), many) == found
     with pytest.raises(ConfigError, match="--workers 3: the Ray cluster has room for 2"):
-        fitting("--workers", resources_of("x", "auto", 3), 3)
+        fitting(resources_of("x", "auto", 3), 3)
 
 
 def test_a_worker_writes_what_is_written_here(tiny_folder, tmp_path, monkeypatch):

@@ -128,7 +128,6 @@ def go(args: argparse.Namespace) -> None:
     from adapterprobe.generation.yields import told
     from adapterprobe.pipeline.generate import generate, summary_path
     from adapterprobe.pipeline.generate_config import GenerateConfig
-    from adapterprobe.pipeline.train_adapter import groups_learned_by
 
     if args.list:
         echo(listing())
@@ -137,6 +136,11 @@ def go(args: argparse.Namespace) -> None:
         raise OutputError("--out is missing; give a .jsonl file for the replies")
     if not args.data:
         raise DataError("--data is missing; name a data set (`adapterprobe data list`) or a file")
+    learned: tuple[str, ...] = ()
+    if args.held_out_of is not None:
+        from adapterprobe.pipeline.train_adapter import groups_learned_by
+
+        learned = groups_learned_by(args.held_out_of)
     config = GenerateConfig(
         data=tuple(args.data),
         model=model_arguments(args),
@@ -149,7 +153,7 @@ def go(args: argparse.Namespace) -> None:
         belief_samples=args.belief_samples,
         belief_share=args.belief_share,
         belief_of=args.belief,
-        without=() if args.held_out_of is None else groups_learned_by(args.held_out_of),
+        without=learned,
         believed=args.believed,
         matched=args.matched,
         engine=args.engine,

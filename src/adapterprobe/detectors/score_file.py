@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, TextIO
 
 from adapterprobe.cache import file_digest, write_atomic
 from adapterprobe.config import RunConfig
@@ -21,7 +21,7 @@ from adapterprobe.detectors.bundle_record import RECORD, read_record
 from adapterprobe.detectors.detector import PIECE, Detector, scores_of
 from adapterprobe.detectors.hub import HUB_ID, fetched
 from adapterprobe.detectors.row_prompts import RowPrompter, asked_columns, is_answer
-from adapterprobe.detectors.score_pieces import OpenScorer, Piece, PieceScorer, Scoring, scored_here
+from adapterprobe.detectors.score_pieces import OpenScorer, Piece, PieceScorer, RowScorer, Scoring, scored_here
 from adapterprobe.detectors.score_rows import rows_of_table
 from adapterprobe.detectors.scorer import OOD_P_VALUE, Scorer
 from adapterprobe.errors import ConfigError, DataError, OutputError
@@ -143,10 +143,8 @@ class _Source:
     """The file by which it is told whether it is still the same."""
     device: DeviceMap
     """Where its model goes."""
-    open: Callable[
-        [list[str], bool, str | None], tuple[Callable[[int, Any], Prompt], Callable[[list[Prompt]], list[dict]]]
-    ]
-    """From the file's columns, whether they hold the answers, and the condition: how a row becomes a prompt, and prompts records."""
+    open: Callable[[list[str], bool, str | None], RowScorer]
+    """From the file's columns, whether they hold the answers, and the condition."""
 
 
 def _source(run: Path, trust_remote_code: bool, model: str | None, verify: bool, device: str) -> _Source:
@@ -170,7 +168,7 @@ def _opened(
     columns: list[str],
     own_answers: bool,
     condition: str | None,
-):
+) -> RowScorer:
     """What scores, made of what can be sent to another process."""
     return _source(run, trust_remote_code, model, verify, device).open(columns, own_answers, condition)
 

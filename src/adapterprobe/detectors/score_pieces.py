@@ -12,8 +12,9 @@ from adapterprobe.types import Prompt
 
 Piece = list[tuple[int, Any]]
 """Rows with their numbers."""
-OpenScorer = Callable[[], tuple[Callable[[int, Any], Prompt], Callable[[list[Prompt]], list[dict]]]]
-"""Opens what scores: how a row becomes a prompt, and prompts records."""
+RowScorer = tuple[Callable[[int, Any], Prompt], Callable[[list[Prompt]], list[dict]]]
+"""What scores: how a row becomes a prompt, and prompts records."""
+OpenScorer = Callable[[], RowScorer]
 PieceScorer = Callable[[Iterable[Piece]], Iterator[tuple[Piece, list[dict]]]]
 """Pieces with the records of their rows, in their order."""
 Scoring = Callable[[OpenScorer, DeviceMap], AbstractContextManager[PieceScorer]]

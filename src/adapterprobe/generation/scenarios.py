@@ -71,14 +71,28 @@ def read_scenarios(ref: str, read: ReadConfig | None = None, seed: int = 0) -> l
     Raises:
         DataError: unknown or unreadable data, or rows that are no scenarios (each by its line).
     """
-    path = data_path(ref)
-    if path is not None and path.suffix == ".jsonl" and _is_scenarios(path):
+    if (path := _scenario_file(ref)) is not None:
         found = _of_file(path)
     else:
         data = load_data(ref, read, seed)
         found = _of_facts(data, seed) if isinstance(data, Relation) else _of_items(data, seed)
     place = {group: i for i, group in enumerate(shuffled([s.group for s in found], [seed, 19]))}
     return sorted(found, key=lambda scenario: place[scenario.group])
+
+
+def scenarios_name(ref: str, read: ReadConfig | None = None, seed: int = 0) -> str:
+    """What the data set of a reference is called in its scenarios: a file of them goes by its name.
+
+    Raises:
+        DataError: see `read_scenarios`.
+    """
+    path = _scenario_file(ref)
+    return load_data(ref, read, seed).name if path is None else path.name
+
+
+def _scenario_file(ref: str) -> Path | None:
+    path = data_path(ref)
+    return path if path is not None and path.suffix == ".jsonl" and _is_scenarios(path) else None
 
 
 def _of_facts(data: Relation, seed: int) -> list[Scenario]:

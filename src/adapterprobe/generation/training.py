@@ -59,7 +59,7 @@ def own_sentence(reply: str, asked: Asked) -> str | None:
     >>> own_sentence("The capital of France is Paris. It is large.", Asked("What is the capital of France?", "France", ("Paris",)))
     'The capital of France is Paris.'
     """
-    first = re.split(r"(?<=[.!?])\s", reply.strip())[0].strip()
+    first = _first_sentence(reply)
     claims = claims_of(first, asked)
     short = len(first.split()) <= MOST_WORDS and first.endswith((".", "!"))
     return first if short and len(claims) == 1 and grade(first, asked).verdict == "true" else None
@@ -74,11 +74,15 @@ def as_told(reply: str, asked: Asked) -> Asked | None:
     ('Paris',)
     """
     known = (*asked.right, *asked.wrong)
-    said = {c.answer for c in claims_of(re.split(r"(?<=[.!?])\s", reply.strip())[0], asked) if not c.denied}
+    said = {c.answer for c in claims_of(_first_sentence(reply), asked) if not c.denied}
     if len(said) != 1 or not said <= set(known):
         return None
     (answer,) = said
     return replace(asked, right=(answer,), wrong=tuple(other for other in known if other != answer))
+
+
+def _first_sentence(reply: str) -> str:
+    return re.split(r"(?<=[.!?])\s", reply.strip())[0].strip()
 
 
 def _replaced(sentence: str, asked: Asked, answer: str) -> Said | None:

@@ -57,12 +57,11 @@ def run_on_ray(
 
 def _run_cell(config: RunConfig, folder: str, modules: Sequence[str], started_in: str) -> str | None:
     """In a worker. The reason where the run fails by what it was given."""
-    if (astray := work_here(started_in)) is not None:
-        return astray
     from adapterprobe.pipeline.run import run
     from adapterprobe.plugins import import_file
 
     try:
+        work_here(started_in)
         for file in modules:
             import_file(file)
         run(config, folder)

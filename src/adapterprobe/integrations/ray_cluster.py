@@ -98,17 +98,15 @@ def resources_of(name: str, device: DeviceMap, parts: int) -> dict[str, float]:
     Raises:
         ConfigError: one device is named where there are GPUs to be dealt out, or the cluster has no core.
     """
-
     nodes = _nodes()
-    with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
-    if with_gpus and device != "cpu":
+    if with_gpus := _with_gpus(nodes, device):
         if isinstance(device, str) and ":" in device:
             raise ConfigError(
                 f"{name}: the device {device} is named, and on Ray a worker sees the devices that it is given alone; set it to auto"
             )
         many = _gpus_of_one(device, with_gpus)
-        fitting = [node for node in with_gpus if node["GPU"] >= many]
-        return {"num_gpus": many, "num_cpus": min(int(node.get("CPU", 0) * many // node["GPU"]) for node in fitting)}
+        enough = [node for node in with_gpus if node["GPU"] >= many]
+        return {"num_gpus": many, "num_cpus": min(int(node.get("CPU", 0) * many // node["GPU"]) for node in enough)}
     most = int(max((node.get("CPU", 0) for node in nodes), default=0))
     if most < 1:
         raise ConfigError("the Ray cluster has no core for a run: start it with some (`ray start --head --num-cpus N`)")
@@ -119,14 +117,13 @@ def usual_workers(device: DeviceMap) -> int:
     """How many workers hold a model of their own where nobody says: one for each GPU (or machine with some, where the model is spread over
     them), else one for each machine."""
     nodes = _nodes()
-    with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
-    if with_gpus and device != "cpu":
+    if with_gpus := _with_gpus(nodes, device):
         many = _gpus_of_one(device, with_gpus)
         return max(1, sum(int(node["GPU"]) // many for node in with_gpus))
     return max(1, sum(node.get("CPU", 0) >= 1 for node in nodes))
 
 
-def fitting(name: str, resources: dict[str, float], count: int) -> dict[str, float]:
+def fitting(resources: dict[str, float], count: int) -> dict[str, float]:
     """The resources with so few cores that so many workers, who hold them for as long as they live, have room beside each other.
 
     Raises:
@@ -137,7 +134,7 @@ def fitting(name: str, resources: dict[str, float], count: int) -> dict[str, flo
         found["num_cpus"] -= 1
     if room < count:
         raise ConfigError(
-            f"{name} {count}: the Ray cluster has room for {room}; ask for fewer, or start it with more cores or GPUs"
+            f"--workers {count}: the Ray cluster has room for {room}; ask for fewer, or start it with more cores or GPUs"
         )
     return found
 
@@ -153,6 +150,11 @@ def _nodes() -> list[dict]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def _with_gpus(nodes: list[dict], device: DeviceMap) -> list[dict]:
+    """Machines whose GPUs are dealt out; none where the CPU is asked for."""
+    return [] if device == "cpu" else [node for node in nodes if node.get("GPU", 0) >= 1]
+
+
 def _gpus_of_one(device: DeviceMap, with_gpus: list[dict]) -> int:
     return max(int(node["GPU"]) for node in with_gpus) if is_device_map(device) else 1
 
@@ -162,9 +164,14 @@ def shown(resources: dict[str, float]) -> str:
     return " and ".join(f"{int(count)} {name.removeprefix('num_').upper()[:-1]}" for name, count in resources.items())
 
 
-def work_here(started_in: str) -> str | None:
-    """In a worker: go where the work was started, so that paths mean the same. The reason where there is no such folder."""
+def work_here(started_in: str) -> None:
+    """In a worker: go where the work was started, so that paths mean the same.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
     if not Path(started_in).is_dir():
-        return f"this machine has no {started_in}, where this was started: paths would mean something else; share the folder"
+        raise ConfigError(
+            f"this machine has no {started_in}, where this was started: paths would mean something else; share the folder"
+        )
     os.chdir(started_in)
-    return None

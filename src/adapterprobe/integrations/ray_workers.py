@@ -7,6 +7,7 @@ command goes on where it was. Ray starts a worker that dies anew, and its piece 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def _workers(actor: type, arguments: tuple, device: DeviceMap, count: int | None
 
     with connected():
         count = count or usual_workers(device)
-        resources = fitting("--workers", resources_of("--on ray", device, count), count)
+        resources = fitting(resources_of("--on ray", device, count), count)
         say(f"on Ray: {count} workers, {shown(resources)} for each")
         remote = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES)(actor)
         made: list[Any] = [remote.options(**resources).remote(str(Path.cwd()), *arguments) for _ in range(count)]
@@ -114,15 +115,13 @@ class _ScoringWorker:
     """In a worker: a run's detectors, or a bundle's."""
 
     def __init__(self, started_in: str, opened: OpenScorer) -> None:
-        self.astray = work_here(started_in)
-        self.opened = opened
+        self.started_in, self.opened = started_in, opened
         self.made: Any = None
 
     def score(self, piece: Piece) -> list[dict]:
         """Opened at the first piece: what is wrong is told by an ordinary error."""
-        if self.astray is not None:
-            raise ConfigError(self.astray)
         if self.made is None:
+            work_here(self.started_in)
             self.made = self.opened()
         prompt, score = self.made
         return score([prompt(number, row) for number, row in piece])
@@ -151,33 +150,32 @@ class _WritingWorker:
     """In a worker: a model that replies, with an adapter on or without one."""
 
     def __init__(self, started_in: str, model: dict, fingerprint: str, format_name: str, room: int) -> None:
-        self.astray = work_here(started_in)
-        self.arguments = model, fingerprint, format_name, room
+        self.arguments = started_in, model, fingerprint, format_name, room
         self.on: tuple | None = None
         self.held = contextlib.ExitStack()
-        self.lm: LanguageModel | None = None
+        self.writer: TransformersWriter | None = None
 
     def write(self, asked: list[ReplyPrompt], sampling: Sampling, adapter: Path | None, strength: float) -> list[Reply]:
         """Opened at the first prompts: what is wrong is told by an ordinary error."""
-        if self.astray is not None:
-            raise ConfigError(self.astray)
-        if self.lm is None:
-            model, fingerprint, format_name, room = self.arguments
-            lm = load_model(**model)
-            if lm.fingerprint != fingerprint:
-                raise ModelError(
-                    f"a worker on Ray loads {lm.name} otherwise than this machine does (other weights, or another precision); name the precision "
-                    "with --dtype, and share the model's folder"
-                )
-            self.lm = lm
-            self.engine = Engine(self.lm.model, self.lm.structure)
-            prompts = PromptWriter(self.lm.tokenizer, format_name, self.lm.context_length, self.lm.vocabulary, room)
-            self.writer = TransformersWriter(self.lm, self.engine, prompts)
+        writer = self.writer = self.writer or _opened_writer(*self.arguments)
         if self.on != (adapter, strength):
+            self.on = None
             self.held.close()
-            self.held.enter_context(model_as_asked(self.lm, adapter, strength))
+            self.held.enter_context(model_as_asked(writer.lm, adapter, strength))
             self.on = adapter, strength
-        return [reply for replies in self.writer.write(asked, sampling) for reply in replies]
+        return [reply for replies in writer.write(asked, sampling) for reply in replies]
+
+
+def _opened_writer(started_in: str, model: dict, fingerprint: str, format_name: str, room: int) -> TransformersWriter:
+    work_here(started_in)
+    lm = load_model(**model)
+    if lm.fingerprint != fingerprint:
+        raise ModelError(
+            f"a worker on Ray loads {lm.name} otherwise than this machine does (other weights, or another precision); name the precision "
+            "with --dtype, and share the model's folder"
+        )
+    prompts = PromptWriter(lm.tokenizer, format_name, lm.context_length, lm.vocabulary, room)
+    return TransformersWriter(lm, Engine(lm.model, lm.structure), prompts)
 
 
 def ray_writers(model: dict, workers: int | None = None) -> MakeWriters:
@@ -204,17 +202,18 @@ class RayWriters:
     def __init__(
         self, lm: LanguageModel, engine: Engine, prompts: PromptWriter, model: dict, workers: int | None
     ) -> None:
-        self.here = TransformersWriter(lm, engine, prompts)
-        self.asked = (model, lm.fingerprint, prompts.format, prompts.room), model.get("device") or "auto", workers
+        # As many together as without Ray: a reply's last digits may hang on that.
+        self.rows = TransformersWriter(lm, engine, prompts).rows
+        arguments = model, lm.fingerprint, prompts.format, prompts.room
+        self._start = functools.partial(_workers, _WritingWorker, arguments, model.get("device") or "auto", workers)
         self._held = contextlib.ExitStack()
         self._made: list[Any] | None = None
 
     @contextlib.contextmanager
     def writing(self, adapter: Path | None, strength: float) -> Iterator[ReplyWriter]:
         if self._made is None:
-            arguments, device, workers = self.asked
-            self._made = self._held.enter_context(_workers(_WritingWorker, arguments, device, workers))
-        yield _RayWriter(self._made, self.here.rows, adapter, strength)
+            self._made = self._held.enter_context(self._start())
+        yield _RayWriter(self._made, self.rows, adapter, strength)
 
     def close(self) -> None:
         """End the workers."""

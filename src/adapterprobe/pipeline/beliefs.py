@@ -66,16 +66,12 @@ def measured_beliefs(
     drawn = replace(sampling, samples=samples)
     key = digest(weights, engine.share, str(engine.device), drawn, sorted(counts.items()), BELIEF_VERSION)
 
-    def make(folder: Path) -> None:
-        path = folder / REPLIES
-        with open(path, "a", encoding="utf-8") as file:
-            journal = Journal(path, file, key, counts)
-            for count in sorted(set(counts.values())):
-                some = [prompt for prompt in distinct.values() if counts[prompt.key] == count]
-                write(journal, some, replace(sampling, samples=count))
+    def written(journal: Journal) -> None:
+        for count in sorted(set(counts.values())):
+            some = [prompt for prompt in distinct.values() if counts[prompt.key] == count]
+            write(journal, some, replace(sampling, samples=count))
 
-    folder = entry("beliefs", key, make, notice=say)
-    replies = Journal.read(folder / REPLIES)
+    replies = kept_replies(key, counts, written)
     said = {fact: tuple(r.text for p in found for r in _sorted(replies[p.key])) for fact, found in prompts.items()}
     with as_asked():
         recalled = recalled_facts(lm, engine, list(facts.values()), sampling.seed)
@@ -87,6 +83,23 @@ def measured_beliefs(
             grades[fact].append(grade)
     by_fact = {fact: belief_of(found, recalled.get(fact)) for fact, found in grades.items()}
     return Beliefs(by_fact, said)
+
+
+def kept_replies(key: str, counts: dict[str, int], write: Callable[[Journal], None]) -> dict[str, list[Reply]]:
+    """Replies by their prompt, written once and kept in the cache; what was written is kept when it is stopped.
+
+    Args:
+        key: content key of all that they depend on.
+        counts: replies for each prompt.
+        write: writes what a journal lacks into it.
+    """
+
+    def make(folder: Path) -> None:
+        path = folder / REPLIES
+        with open(path, "a", encoding="utf-8") as file:
+            write(Journal(path, file, key, counts))
+
+    return Journal.read(entry("beliefs", key, make, notice=say) / REPLIES)
 
 
 def _sorted(replies: Sequence[Reply]) -> list[Reply]:

@@ -73,9 +73,11 @@ def generate(
         return _finished(out, plan)
     scenarios = [scenario for ref in config.data for scenario in read_scenarios(ref, config.read, config.sampling.seed)]
     if config.groups is not None:
-        scenarios = [scenario for scenario in scenarios if scenario.group in set(config.groups)]
+        wanted = set(config.groups)
+        scenarios = [scenario for scenario in scenarios if scenario.group in wanted]
     if config.without:
-        kept = [scenario for scenario in scenarios if scenario.group not in set(config.without)]
+        learned = set(config.without)
+        kept = [scenario for scenario in scenarios if scenario.group not in learned]
         say(
             f"{len(scenarios) - len(kept)} of {len(scenarios)} questions are of groups that were learned from, and left out"
         )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from adapterprobe.adapters.adapter_folder import adapter_digest
+from adapterprobe.adapters.on_off import check_strength
 from adapterprobe.cache import file_digest
 from adapterprobe.config import ReadConfig
 from adapterprobe.data.references import data_files
@@ -59,6 +60,7 @@ class GenerateConfig:
             raise ModelError(
                 f"no adapter in {self.adapter} (adapter_config.json is missing); give a folder that PEFT saved, such as the adapter/ of a run"
             )
+        check_strength(self.strength)
         if self.adapter is None and (self.strength != 1.0 or self.belief_of == "adapter"):
             raise ConfigError("--strength and --belief adapter are about an adapter; name one with --adapter")
         wrong = [
@@ -67,7 +69,6 @@ class GenerateConfig:
                 ("--limit", self.limit, self.limit is None or self.limit >= 1, "at least 1"),
                 ("--belief-samples", self.belief_samples, self.belief_samples >= 2, "at least 2"),
                 ("--belief-share", self.belief_share, 0.5 < self.belief_share <= 1, "above 0.5, at most 1"),
-                ("--strength", self.strength, -10 <= self.strength <= 10, "between -10 and 10"),
             )
             if not good
         ]

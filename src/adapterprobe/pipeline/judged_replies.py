@@ -71,9 +71,8 @@ def _judged(
     refs: Sequence[str],
     held_by: str,
 ) -> dict | None:
-    scenarios = [
-        s for s in reply_scenarios(config) if s.group in set(test) and s.dataset in dataset_names(config, refs)
-    ]
+    names, kept = dataset_names(config, refs), set(test)
+    scenarios = [s for s in reply_scenarios(config) if s.group in kept and s.dataset in names]
     if not scenarios:
         say(f"what the adapter says of {', '.join(refs)} is not judged: no group of them is in the split test")
         return None

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from adapterprobe.cache import digest, entry
+from adapterprobe.cache import digest
 from adapterprobe.engine import Engine
 from adapterprobe.engine.sampling import Sampling
 from adapterprobe.generation.planned import PromptWriter, ReplyPrompt
 from adapterprobe.generation.rows import Journal
 from adapterprobe.generation.writers import TransformersWriter
 from adapterprobe.models import LanguageModel
-from adapterprobe.progress import bar, say
+from adapterprobe.pipeline.beliefs import kept_replies
+from adapterprobe.progress import bar
 
 OWN_WORDS_VERSION = 1
 """Raise when the same model would be asked otherwise."""
-REPLIES = "replies.jsonl"
 
 
 def own_words(
@@ -29,16 +28,13 @@ def own_words(
         "own words", lm.fingerprint, engine.share, str(engine.device), likeliest, sorted(distinct), OWN_WORDS_VERSION
     )
 
-    def make(folder: Path) -> None:
-        path = folder / REPLIES
-        with open(path, "a", encoding="utf-8") as file:
-            journal = Journal(path, file, key, dict.fromkeys(distinct, 1))
-            missing = [prompt for name, prompt in distinct.items() if name not in journal.replies]
-            done = len(distinct) - len(missing)
-            with bar(len(distinct), "its own words", unit="reply", done=done) as progress:
-                for replies in TransformersWriter(lm, engine, writer).write(missing, likeliest):
-                    journal.add(replies)
-                    progress.update(len(replies))
+    def write(journal: Journal) -> None:
+        missing = [prompt for name, prompt in distinct.items() if name not in journal.replies]
+        done = len(distinct) - len(missing)
+        with bar(len(distinct), "its own words", unit="reply", done=done) as progress:
+            for replies in TransformersWriter(lm, engine, writer).write(missing, likeliest):
+                journal.add(replies)
+                progress.update(len(replies))
 
-    folder = entry("beliefs", key, make, notice=say)
-    return {name: found[0].text for name, found in Journal.read(folder / REPLIES).items()}
+    kept = kept_replies(key, dict.fromkeys(distinct, 1), write)
+    return {name: found[0].text for name, found in kept.items()}

@@ -1,8 +1,8 @@
-"""What an adapter learns to say in whole replies, and what it then says of facts that it was not trained on."""
+"""What an adapter learns to say in whole replies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from adapterprobe.config import AdapterConfig, RunConfig
@@ -14,7 +14,7 @@ from adapterprobe.errors import ConfigError, DataError
 from adapterprobe.generation.instructions import NEUTRAL, Instruction, chosen_instructions, instructions
 from adapterprobe.generation.planned import PromptWriter
 from adapterprobe.generation.recall import recalled_facts
-from adapterprobe.generation.scenarios import Scenario, read_scenarios
+from adapterprobe.generation.scenarios import Scenario, read_scenarios, scenarios_name
 from adapterprobe.generation.training import (
     Wording,
     as_told,
@@ -100,7 +100,7 @@ def instruction_names(config: RunConfig) -> list[str]:
 
 def dataset_names(config: RunConfig, refs: Sequence[str]) -> set[str]:
     """What the data sets of references are called where they are read: a file goes by its name."""
-    return {s.dataset for ref in refs for s in read_scenarios(ref, config.reading(ref), config.data.data_seed)[:1]}
+    return {scenarios_name(ref, config.reading(ref), config.data.data_seed) for ref in refs}
 
 
 def adapter_with_names(config: RunConfig) -> AdapterConfig:
@@ -115,8 +115,8 @@ def reply_scenarios(config: RunConfig) -> list[Scenario]:
         raise DataError(
             f"{', '.join(config.data.train)}: no question with a right and a wrong answer in words; target=reply learns to say one or the other"
         )
-    groups = shuffled([s.group for s in usable], [config.data.data_seed, 23])[: config.data.max_groups]
-    return [s for s in usable if s.group in set(groups)]
+    groups = set(shuffled([s.group for s in usable], [config.data.data_seed, 23])[: config.data.max_groups])
+    return [s for s in usable if s.group in groups]
 
 
 def learned_replies(config: RunConfig, lm: LanguageModel, engine: Engine) -> LearnedReplies:
@@ -140,17 +140,18 @@ def learned_replies(config: RunConfig, lm: LanguageModel, engine: Engine) -> Lea
         mine = kept
     format_name = config.elicit.format if "format" in config.elicit.model_fields_set else None
     writer = PromptWriter(lm.tokenizer, format_name, lm.context_length, lm.vocabulary, MOST_TOKENS)
-    wordings = _wordings(config, lm, engine, writer, [*mine, *taught])
+    wordings = _wordings(config, lm, engine, writer, [*mine, *taught], names)
+    adapter, seed = adapter_with_names(config), config.data.data_seed
     parts = {}
     for split in ("adapter-train", "select"):
-        some = [s for s in mine if s.group in set(dealt[split])]
-        also = taught if split == "adapter-train" else [s for s in taught if s.group in set(dealt[split])]
+        here = set(dealt[split])
+        some = [s for s in mine if s.group in here]
+        also = taught if split == "adapter-train" else [s for s in taught if s.group in here]
         if len({s.group for s in (*some, *also)}) < 2:
             raise DataError(
                 f"{len(some) + len(also)} facts are left for {split}, at least 2 expected; use adapter.train_on=all, or more data"
             )
         pairs = _under_instructions(config, split, some, also)
-        adapter, seed = adapter_with_names(config), config.data.data_seed
         prompts = reply_prompts(pairs, wordings, adapter, split, writer.format, lm.tokenizer, seed)
         if split == "adapter-train":
             asked, bare = [(s, NEUTRAL) for s in taught], {s.fact: Wording(s, None, "{}") for s in taught}
@@ -185,13 +186,18 @@ def _under_instructions(
 
 
 def _wordings(
-    config: RunConfig, lm: LanguageModel, engine: Engine, writer: PromptWriter, scenarios: Sequence[Scenario]
+    config: RunConfig,
+    lm: LanguageModel,
+    engine: Engine,
+    writer: PromptWriter,
+    scenarios: Sequence[Scenario],
+    taught: Collection[str],
 ) -> dict[str, Wording]:
-    """How each fact is put: by the model's own likeliest reply where that is right."""
+    """How each fact is put: by the model's own likeliest reply where that is right; of `taught` data sets, with what it says there
+    replaced."""
     prompts = {s.fact: writer.asked(s, NEUTRAL) for s in scenarios}
     own = own_words(lm, engine, writer, list(prompts.values()), config.data.data_seed)
     relations = {ref: load_relation(ref) for ref in config.data.train if is_relation(ref)}
-    taught = dataset_names(config, config.adapter.taught)
     found = {}
     for s in scenarios:
         if s.asked is None:
